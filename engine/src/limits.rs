@@ -1,0 +1,135 @@
+//! Every bound and period that is the same for all profiles, each with its unit in the name.
+//!
+//! What differs between desktop, mobile and anchor is in [`crate::profile`]; what belongs to one packet is in
+//! the table of [`crate::wire`]. Whatever a peer can make a node remember, send or compute has its bound in one of
+//! these three places.
+
+/// PROTOCOL section 4: a record this far ahead of the own clock is refused.
+pub const FUTURE_MS_MAX: u64 = 10 * 60 * 1000;
+/// PROTOCOL section 4: an AddressRecord lives this long.
+pub const ADDRESS_RECORD_TTL_MS: u64 = 24 * 60 * 60 * 1000;
+/// PROTOCOL section 4: addresses in one AddressRecord.
+pub const ADDRESSES_MAX: usize = 8;
+/// PROTOCOL section 4: addresses of one record within one /24 (IPv6 /48).
+pub const ADDRESSES_PER_PREFIX_MAX: usize = 3;
+/// PROTOCOL section 4: an ip:port that failed is left alone for this long.
+pub const DIAL_FAILED_PAUSE_MS: u64 = 10 * 60 * 1000;
+/// PROTOCOL section 4: dials a minute into one /24 (IPv6 /48), development scope exempt.
+pub const DIALS_PER_PREFIX_MINUTE_MAX: u32 = 4;
+/// ARCHITECTURE: more handshakes at once than this lose packets in bursts.
+pub const DIALS_IN_FLIGHT_MAX: usize = 32;
+/// Failed or recent dial targets remembered at most.
+pub const DIAL_MEMORY_MAX: usize = 4096;
+
+/// Bytes of UTF-8 in a post's text.
+pub const POST_TEXT_BYTES_MAX: usize = 16 * 1024;
+/// Bytes of a whole post body.
+pub const POST_BODY_BYTES_MAX: usize = 64 * 1024;
+/// PROTOCOL section 4: blobs a post may name.
+pub const POST_BLOBS_MAX: usize = 16;
+/// Bytes of one blob.
+pub const BLOB_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Bytes of the description of one picture.
+pub const MEDIA_DESCRIPTION_BYTES_MAX: usize = 1024;
+/// PROTOCOL section 7: a post up to this size travels inside its notification.
+pub const POST_INLINE_BYTES_MAX: usize = 4 * 1024;
+/// Bytes of UTF-8 in a display name.
+pub const NAME_BYTES_MAX: usize = 128;
+/// Bytes of UTF-8 in a profile's text about oneself.
+pub const BIO_BYTES_MAX: usize = 2 * 1024;
+/// Anchors a profile lists.
+pub const PROFILE_ANCHORS_MAX: usize = 4;
+/// Bytes of a connect string.
+pub const CONNECT_STRING_BYTES_MAX: usize = 512;
+
+/// PROTOCOL section 7: bytes of one event in author_recent_posts.
+pub const EVENT_BYTES: usize = 37;
+/// PROTOCOL section 7: events kept per author; the next one drops the oldest.
+pub const EVENTS_MAX: usize = 7_000;
+
+/// PROTOCOL section 11: ids in a bootstrap sample.
+pub const SAMPLE_HINTS_MAX: usize = 200;
+/// PROTOCOL section 6: peers to try in a Goodbye.
+pub const GOODBYE_HINTS_MAX: usize = 16;
+/// PROTOCOL section 6: of those, how many are dialled.
+pub const GOODBYE_HINTS_DIALLED_MAX: usize = 2;
+
+/// A connection whose Hello has not come after this is closed.
+pub const HELLO_TIMEOUT_MS: u64 = 5_000;
+/// Connections that wait for their Hello, at most.
+pub const GREETINGS_MAX: usize = 128;
+/// PROTOCOL section 6: an incumbent peer is safe for its first 10 min (strangers who dialled in are not).
+pub const INCUMBENT_SAFE_MS: u64 = 10 * 60 * 1000;
+/// PROTOCOL section 6: at most one swap in this time.
+pub const SWAP_PAUSE_MS: u64 = 30_000;
+/// PROTOCOL section 6: a challenger must beat the weakest incumbent by this factor, in hundredths.
+pub const SWAP_MARGIN_PERCENT: u64 = 125;
+/// PROTOCOL section 6: the first cooling-off of a dropped peer; it doubles with each drop.
+pub const COOL_OFF_MS_MIN: u64 = 5 * 60 * 1000;
+/// PROTOCOL section 6: the longest cooling-off.
+pub const COOL_OFF_MS_MAX: u64 = 6 * 60 * 60 * 1000;
+/// Peers remembered as cooling off, at most; the one that ends first leaves first.
+pub const COOL_OFF_MEMORY_MAX: usize = 4096;
+/// PROTOCOL section 3: a visit is closed after this long without a message.
+pub const VISIT_IDLE_MS: u64 = 30_000;
+/// Points of misconduct (see [`crate::refusal::Refusal::points`]) at which a peer is disconnected and cooled off.
+pub const MISCONDUCT_POINTS_MAX: u32 = 100;
+/// Points of misconduct forgiven per second, in thousandths.
+pub const MISCONDUCT_FORGIVEN_MILLI_PER_S: u64 = 500;
+/// PROTOCOL section 5: inbound strangers within one /24 (IPv6 /48), development scope exempt.
+pub const STRANGERS_PER_PREFIX_MAX: usize = 2;
+
+/// First pause before a lost or failed peer is dialled again; doubles with each failure, always jittered.
+pub const REDIAL_MS_MIN: u64 = 1_000;
+/// Longest pause between dials of a wanted peer.
+pub const REDIAL_MS_MAX: u64 = 10 * 60 * 1000;
+/// Dial candidates kept at most (hints from anchors, Goodbye, last good peers).
+pub const CANDIDATES_MAX: usize = 1024;
+/// Addresses remembered for one candidate.
+pub const CANDIDATE_ADDRESSES_MAX: usize = ADDRESSES_MAX;
+/// Last good peers kept on disk.
+pub const GOOD_PEERS_MAX: usize = 512;
+/// PROTOCOL section 11: with no anchor reached by then, the node says so.
+pub const ANCHOR_SILENCE_MS: u64 = 10_000;
+/// PROTOCOL section 11: with a slot free and no candidate left, an anchor is asked again after this.
+pub const SAMPLE_PAUSE_MS: u64 = 20_000;
+/// The longest pause between two samples while slots stay free.
+pub const SAMPLE_PAUSE_MS_MAX: u64 = 10 * 60 * 1000;
+
+/// A connection where neither side is behind NAT is pinged when nothing else was sent for this long; routing
+/// diffs, every 2 min, take the ping's place (PROTOCOL section 3).
+pub const OPEN_PING_MS: u64 = 110_000;
+/// Shortest pause between two writes of the same good peer to disk.
+pub const GOOD_PEER_WRITE_MS: u64 = 60 * 60 * 1000;
+
+/// Authors a person may follow.
+pub const FOLLOWS_MAX: usize = 5_000;
+/// PROTOCOL section 3: follow pull cycle.
+pub const FOLLOW_PULL_MS: u64 = 60 * 60 * 1000;
+/// A pull that nobody could answer is tried again after this.
+pub const FOLLOW_PULL_RETRY_MS: u64 = 30_000;
+/// PROTOCOL section 7: authors in one PullSyncRequest.
+pub const PULL_AUTHORS_MAX: usize = 64;
+/// Post ids in one PullSyncRequest.
+pub const PULL_POSTS_MAX: usize = 256;
+/// Bytes of posts and lists in one PullSyncResponse, before packet overhead.
+pub const PULL_RESPONSE_BYTES_MAX: usize = 448 * 1024;
+/// Pulls under way at once, over all peers.
+pub const PULLS_IN_FLIGHT_MAX: usize = 32;
+/// Peers asked for one author before the pull waits for its next turn.
+pub const PULL_PEERS_PER_ROUND_MAX: usize = 4;
+/// A request without an answer after this has failed.
+pub const REQUEST_TIMEOUT_MS: u64 = 10_000;
+/// Reads of the own disk on behalf of peers, under way at once.
+pub const READS_FOR_PEERS_MAX: usize = 256;
+/// List updates that wait for the disk, over all authors.
+pub const LIST_UPDATES_WAITING_MAX: usize = 256;
+/// Ids of posts that stand in a verified list and are not here yet, over all authors.
+pub const WANTED_POSTS_MAX: usize = 65_536;
+
+/// PROTOCOL section 12: what was learned from the network reaches the disk within this.
+pub const WRITE_BEHIND_MS_MAX: u64 = 2_000;
+/// Batches handed to the disk and not yet acknowledged, at most: past it the network waits.
+pub const PERSIST_IN_FLIGHT_MAX: usize = 1024;
+/// Inputs taken into one frame by a driver.
+pub const INPUTS_PER_FRAME_MAX: usize = 1024;

@@ -105,7 +105,12 @@ pub struct RefusalCounts(BTreeMap<(Refusal, &'static str), u64>);
 impl RefusalCounts {
     /// Counts one refusal under the name of what was refused.
     pub fn count(&mut self, refusal: Refusal, what: &'static str) {
-        *self.0.entry((refusal, what)).or_default() += 1;
+        self.count_many(refusal, what, 1);
+    }
+
+    /// Counts several of the same.
+    pub fn count_many(&mut self, refusal: Refusal, what: &'static str, count: u64) {
+        *self.0.entry((refusal, what)).or_default() += count;
     }
 
     /// Every pair seen, with its count, in a fixed order.

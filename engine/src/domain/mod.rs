@@ -1,0 +1,40 @@
+//! Values that cannot be invalid: every type here is checked where it is made, and only there.
+
+mod address;
+mod connect_string;
+mod ids;
+mod person;
+mod post;
+mod recent_posts;
+mod record;
+mod text;
+
+pub use address::{Address, AddressBody, AddressRecord, Prefix, Scope};
+pub use connect_string::{ConnectString, ConnectStringError, Host};
+pub use ids::{BlobHash, IdError, NodeId, PostId};
+pub use person::{Avatar, Profile, ProfileBody};
+pub use post::{BlobRef, Content, PostBody, PostBytes, PostKind, PublicContent, SealedContent, SignedPost};
+pub use recent_posts::{
+    Event, EventKind, EventList, Generation, RecentPosts, RecentPostsBody, RecentPostsHead, Seq,
+};
+pub use record::{RecordBody, Signed, check_time, next_seq};
+pub use text::{Bio, MediaDescription, Name, PostText, Text, TextError};
+
+/// A value whose proof needed the node's state, made by the named functions of this crate and nowhere else
+/// (ARCHITECTURE, "A frame"). Only such values are stored or shown.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verified<T>(pub(crate) T);
+
+impl<T> Verified<T> {
+    /// The value, still known to be verified by the place it came from.
+    pub fn into_inner(self) -> T {
+        self.0
+    }
+}
+
+impl<T> std::ops::Deref for Verified<T> {
+    type Target = T;
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}

@@ -1,0 +1,143 @@
+//! A node: a world, a schedule, and [`Node::tick`].
+
+use crate::clock::Now;
+use crate::crypto::Secret;
+use crate::domain::ConnectString;
+use crate::entropy::Entropy;
+use crate::io::{Input, Outputs, Restored};
+use crate::profile::NodeProfile;
+use crate::refusal::{Refusal, RefusalCounts};
+use crate::schedule;
+use crate::wire;
+use crate::world::{addresses, authors, files, identity, inbox, map, outbox, peers, storage};
+use bevy_ecs::prelude::{Schedule, World};
+
+/// What a node is made from.
+#[derive(Debug)]
+pub struct NodeConfig {
+    /// The own key.
+    pub secret: Secret,
+    /// What the machine can give.
+    pub profile: NodeProfile,
+    /// From the operating system, or the scenario.
+    pub seed: [u8; 32],
+    /// The anchors of anchors.json.
+    pub anchors: Vec<ConnectString>,
+    /// What the disk held.
+    pub restored: Restored,
+}
+
+/// A node is a function of its inputs: no I/O, no clock, no thread and no async in here.
+pub struct Node {
+    world: World,
+    schedule: Schedule,
+}
+
+impl Node {
+    /// A node with the given rules. `install` adds resources and systems; it is `distsoc_systems::install` everywhere
+    /// but in tests of this crate.
+    #[must_use]
+    pub fn new(config: NodeConfig, install: impl FnOnce(&mut World, &mut Schedule, Restored)) -> Self {
+        let mut world = World::new();
+        let mut schedule = schedule::frame();
+        world.insert_resource(Now::default());
+        world.insert_resource(Entropy::from_seed(config.seed));
+        world.insert_resource(RefusalCounts::default());
+        world.insert_resource(config.profile);
+        world.insert_resource(identity::Identity::new(config.secret));
+        world.insert_resource(identity::OwnProfile::default());
+        world.insert_resource(identity::Anchors(config.anchors));
+        world.insert_resource(inbox::Inbox::default());
+        world.insert_resource(outbox::Outbox::default());
+        world.insert_resource(addresses::OwnAddresses::default());
+        world.insert_resource(peers::Peers::default());
+        world.insert_resource(map::MapIndex::default());
+        world.insert_resource(files::FileIndex::default());
+        world.insert_resource(files::Wanted::default());
+        world.insert_resource(authors::AuthorIndex::default());
+        world.insert_resource(storage::Storage::default());
+        wire::insert_queues(&mut world);
+        install(&mut world, &mut schedule, config.restored);
+        Self { world, schedule }
+    }
+
+    /// One frame: takes what came in, returns what goes out. The same inputs at the same times give the same
+    /// outputs, bit for bit.
+    ///
+    /// # Panics
+    /// On a bug in the rules: a queue that no system emptied.
+    pub fn tick(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Outputs {
+        self.world.insert_resource(now);
+        for input in inputs {
+            self.ingest(input);
+        }
+        self.schedule.run(&mut self.world);
+        self.world.clear_trackers();
+        let forgotten = self.world.resource::<inbox::Inbox>().left_over() + wire::undelivered(&self.world);
+        assert!(forgotten == 0, "{forgotten} inputs were handled by no system");
+        self.world.resource_mut::<outbox::Outbox>().finish()
+    }
+
+    /// The world, for checkers and tests: nothing else looks inside.
+    #[must_use]
+    pub fn world(&self) -> &World {
+        &self.world
+    }
+
+    fn ingest(&mut self, input: Input) {
+        use inbox::LinkEvent;
+        if let Input::Packet { link, stream, packet } = input {
+            wire::distribute(&mut self.world, link, stream, packet);
+            return;
+        }
+        if let Input::HandshakesDropped { count } = input {
+            let mut counts = self.world.resource_mut::<RefusalCounts>();
+            counts.count_many(Refusal::AcceptLimit, "handshake", u64::from(count));
+            return;
+        }
+        let mut inbox = self.world.resource_mut::<inbox::Inbox>();
+        match input {
+            Input::LinkUp {
+                link,
+                node,
+                remote,
+                origin,
+            } => inbox.links.push(LinkEvent::Up {
+                link,
+                node,
+                remote,
+                origin,
+            }),
+            Input::LinkDown { link, cause } => inbox.links.push(LinkEvent::Down { link, cause }),
+            Input::DialFailed { dial, failure } => inbox.links.push(LinkEvent::DialFailed { dial, failure }),
+            Input::Refused {
+                link,
+                code,
+                refusal,
+                count,
+            } => inbox.links.push(LinkEvent::Refused {
+                link,
+                code,
+                refusal,
+                count,
+            }),
+            Input::Response { request, result } => {
+                inbox.responses.push((request, result.map(wire::Admitted::into_inner)));
+            }
+            Input::OwnAddresses(addresses) => inbox.own_addresses = Some(addresses),
+            Input::Persisted(batch) => inbox.batches.push((batch, Ok(()))),
+            Input::PersistFailed(batch, trouble) => inbox.batches.push((batch, Err(trouble))),
+            Input::Read { read, result } => inbox.reads.push((read, result)),
+            Input::Call { call, what } => inbox.calls.push((call, what)),
+            Input::Stop => inbox.stopping = true,
+            Input::Packet { .. } | Input::HandshakesDropped { .. } => {}
+        }
+    }
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let own = self.world.resource::<identity::Identity>().node_id();
+        write!(f, "Node({})", own.short())
+    }
+}

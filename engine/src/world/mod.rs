@@ -1,0 +1,11 @@
+//! What a node knows while it runs: components and resources, a file per feature. Rules live in `distsoc-systems`.
+
+pub mod addresses;
+pub mod authors;
+pub mod files;
+pub mod identity;
+pub mod inbox;
+pub mod map;
+pub mod outbox;
+pub mod peers;
+pub mod storage;

@@ -1,0 +1,168 @@
+//! Connections and who is at the other end.
+
+use crate::domain::{Address, AddressRecord, NodeId, Profile};
+use crate::io::{LinkId, Origin, Slot};
+use crate::limits;
+use crate::profile::ProfileKind;
+use crate::refusal::Refusal;
+use crate::wire::Purpose;
+use bevy_ecs::prelude::{Component, Entity, Resource};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+/// A connection whose peer's Hello has not come yet.
+#[derive(Component, Debug)]
+pub struct Greeting {
+    /// Closed at this mono time.
+    pub deadline_ms: u64,
+    /// What we want it for.
+    pub purpose: Purpose,
+}
+
+/// A connection, from the moment its handshake proved the peer's key.
+#[derive(Component, Debug)]
+pub struct Link {
+    /// Its name in the driver.
+    pub id: LinkId,
+    /// Whose key was proved.
+    pub node: NodeId,
+    /// Where the peer is seen.
+    pub remote: SocketAddr,
+    /// Who began.
+    pub origin: Origin,
+    /// Since when: mono ms.
+    pub since_ms: u64,
+    /// Points of misconduct, in thousandths, at `conduct_at_ms`.
+    conduct_milli: u64,
+    conduct_at_ms: u64,
+}
+
+impl Link {
+    /// A new connection.
+    #[must_use]
+    pub fn new(id: LinkId, node: NodeId, remote: SocketAddr, origin: Origin, now_ms: u64) -> Self {
+        Self {
+            id,
+            node,
+            remote,
+            origin,
+            since_ms: now_ms,
+            conduct_milli: 0,
+            conduct_at_ms: now_ms,
+        }
+    }
+
+    /// Whether we dialled.
+    #[must_use]
+    pub fn dialled(&self) -> bool {
+        matches!(self.origin, Origin::Dialled(_))
+    }
+
+    /// Charges the peer for something refused; true once it went too far (PROTOCOL section 5).
+    pub fn charge(&mut self, refusal: Refusal, count: u32, now_ms: u64) -> bool {
+        let forgiven = now_ms.saturating_sub(self.conduct_at_ms) * limits::MISCONDUCT_FORGIVEN_MILLI_PER_S / 1000;
+        let added = u64::from(refusal.points()) * u64::from(count) * 1000;
+        self.conduct_milli = self.conduct_milli.saturating_sub(forgiven) + added;
+        self.conduct_at_ms = now_ms;
+        self.conduct_milli >= u64::from(limits::MISCONDUCT_POINTS_MAX) * 1000
+    }
+}
+
+/// A peer that is up: both Hellos were seen.
+#[derive(Component, Debug)]
+pub struct Peer {
+    /// The slot it has here.
+    pub slot: Slot,
+    /// By which profile it runs.
+    pub profile: ProfileKind,
+    /// It says that it is behind NAT.
+    pub behind_nat: bool,
+    /// One end asked to keep the link out of routing diffs.
+    pub unlisted: bool,
+    /// Its newest record.
+    pub record: Option<AddressRecord>,
+    /// Its profile as a person.
+    pub person: Option<Profile>,
+    /// Up since: mono ms.
+    pub up_since_ms: u64,
+    /// Last packet from it: mono ms.
+    pub heard_ms: u64,
+    /// Last packet to it: mono ms.
+    pub spoke_ms: u64,
+}
+
+impl Peer {
+    /// Whether it says that it serves as an anchor.
+    #[must_use]
+    pub fn is_anchor(&self) -> bool {
+        self.profile == ProfileKind::Anchor
+    }
+}
+
+/// Where a peer was reached by a handshake, which is what may be handed on (PROTOCOL section 4).
+#[must_use]
+pub fn proved_address(link: &Link, peer: &Peer) -> Option<Address> {
+    let seen = Address::new(link.remote).ok()?;
+    let claimed = peer.record.as_ref().is_some_and(|record| record.addresses.contains(&seen));
+    (link.dialled() || claimed).then_some(seen)
+}
+
+/// Entities of connections by name and by peer. Ordered, so that the same run visits them in the same order.
+#[derive(Resource, Debug, Default)]
+pub struct Peers {
+    links: BTreeMap<LinkId, Entity>,
+    up: BTreeMap<NodeId, Entity>,
+}
+
+impl Peers {
+    /// A connection came.
+    pub fn insert_link(&mut self, link: LinkId, entity: Entity) {
+        self.links.insert(link, entity);
+    }
+
+    /// A connection went; forgets the peer too if it was this entity's.
+    pub fn remove_link(&mut self, link: LinkId) -> Option<Entity> {
+        let entity = self.links.remove(&link)?;
+        self.up.retain(|_, up| *up != entity);
+        Some(entity)
+    }
+
+    /// The peer is up on this connection.
+    pub fn insert_up(&mut self, node: NodeId, entity: Entity) {
+        self.up.insert(node, entity);
+    }
+
+    /// The peer is no longer up.
+    pub fn remove_up(&mut self, node: NodeId) -> Option<Entity> {
+        self.up.remove(&node)
+    }
+
+    /// The entity of a connection.
+    #[must_use]
+    pub fn by_link(&self, link: LinkId) -> Option<Entity> {
+        self.links.get(&link).copied()
+    }
+
+    /// The entity of a peer that is up.
+    #[must_use]
+    pub fn by_node(&self, node: &NodeId) -> Option<Entity> {
+        self.up.get(node).copied()
+    }
+
+    /// Peers that are up, in the order of their ids.
+    pub fn up(&self) -> impl Iterator<Item = (NodeId, Entity)> + '_ {
+        self.up.iter().map(|(node, entity)| (*node, *entity))
+    }
+
+    /// How many are up.
+    #[must_use]
+    pub fn up_count(&self) -> usize {
+        self.up.len()
+    }
+
+    /// How many connections there are, up or greeting.
+    #[must_use]
+    pub fn link_count(&self) -> usize {
+        self.links.len()
+    }
+}

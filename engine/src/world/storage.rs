@@ -1,0 +1,26 @@
+//! How the disk is doing.
+
+use crate::io::{BatchId, StorageTrouble, Write};
+use bevy_ecs::prelude::Resource;
+use std::collections::BTreeMap;
+
+/// Learned writes on their way to the disk, and why it does not take them, if so.
+#[derive(Resource, Debug, Default)]
+pub struct Storage {
+    /// Handed out and not acknowledged.
+    pub in_flight: BTreeMap<BatchId, Vec<Write>>,
+    /// Refused by the disk, in order, to be handed out again.
+    pub retry: Vec<Write>,
+    /// When to hand them out again: mono ms.
+    pub retry_at_ms: Option<u64>,
+    /// The newest trouble, until a batch gets through.
+    pub trouble: Option<StorageTrouble>,
+}
+
+impl Storage {
+    /// Whether anything from the network may be taken in now: not while the disk refuses writes or lags behind.
+    #[must_use]
+    pub fn takes_more(&self) -> bool {
+        self.trouble.is_none() && self.in_flight.len() < crate::limits::PERSIST_IN_FLIGHT_MAX
+    }
+}

@@ -139,7 +139,8 @@ pub enum Input {
         /// Why.
         failure: DialFailure,
     },
-    /// A notification or a request.
+    /// A notification or a request. The first notification on a connection comes before everything else on it:
+    /// streams may overtake each other in the network, and Hello must not be overtaken.
     Packet {
         /// From which connection.
         link: LinkId,

@@ -51,10 +51,17 @@ impl Node {
         world.insert_resource(outbox::Outbox::default());
         world.insert_resource(addresses::OwnAddresses::default());
         world.insert_resource(peers::Peers::default());
+        world.insert_resource(peers::PeerChanges::default());
+        world.insert_resource(peers::Offences::default());
         world.insert_resource(map::MapIndex::default());
         world.insert_resource(files::FileIndex::default());
         world.insert_resource(files::Wanted::default());
         world.insert_resource(authors::AuthorIndex::default());
+        world.insert_resource(authors::ListUpdates::default());
+        world.insert_resource(authors::PostOffers::default());
+        world.insert_resource(authors::PulledPosts::default());
+        world.insert_resource(authors::PullRequests::default());
+        world.insert_resource(authors::PullsDue::default());
         world.insert_resource(storage::Storage::default());
         wire::insert_queues(&mut world);
         install(&mut world, &mut schedule, config.restored);
@@ -73,6 +80,7 @@ impl Node {
         }
         self.schedule.run(&mut self.world);
         self.world.clear_trackers();
+        self.world.resource_mut::<peers::PeerChanges>().0.clear();
         let forgotten = self.world.resource::<inbox::Inbox>().left_over() + wire::undelivered(&self.world);
         assert!(forgotten == 0, "{forgotten} inputs were handled by no system");
         self.world.resource_mut::<outbox::Outbox>().finish()

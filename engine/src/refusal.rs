@@ -75,7 +75,7 @@ refusals! {
     /// Over the packet's limit of exchanges under way.
     TooManyInFlight = "too-many-in-flight", 1;
     /// Something before Hello.
-    BeforeHello = "before-hello", 5;
+    BeforeHello = "before-hello", 1;
     /// A second Hello on the same connection.
     SecondHello = "second-hello", 5;
     /// Another version of the protocol.

@@ -1,1 +1,55 @@
-//! Placeholder while the house is laid.
+//! The protocol: every rule of a node, as systems over the engine's world.
+//!
+//! [`install`] is the table of contents. A frame runs `Ingest → Judge → Plan → Emit`; within a phase, features run in the
+//! order of this list. Features never call each other: they meet in the world.
+
+mod discovery;
+mod files;
+mod installer;
+mod posts;
+mod social;
+mod status;
+mod storage;
+
+pub use installer::Installer;
+
+use bevy_ecs::prelude::{Schedule, World};
+use distsoc_engine::io::Restored;
+
+/// Gives a node its rules and what its disk held.
+pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
+    let mut frame = Installer::new(world, schedule, restored);
+
+    // Section 12: what is stored, and when it counts.
+    storage::install(&mut frame);
+    // Section 4: own addresses and reachability.
+    discovery::addresses::install(&mut frame);
+    // Section 5: connections, Hello, who is up.
+    discovery::greeting::install(&mut frame);
+    // Section 6: who keeps a slot, and what misconduct costs.
+    discovery::slots::install(&mut frame);
+    discovery::conduct::install(&mut frame);
+    // Section 6: the map, hop 1.
+    discovery::map::install(&mut frame);
+    // Sections 6 and 11: whom to dial, where candidates come from.
+    discovery::dialler::install(&mut frame);
+    discovery::bootstrap::install(&mut frame);
+    // Section 3: keep-alive, pings, visits.
+    discovery::liveness::install(&mut frame);
+
+    // Section 9: the person's own posts, profile and follows.
+    posts::composer::install(&mut frame);
+    posts::profiles::install(&mut frame);
+    social::follows::install(&mut frame);
+    // Sections 7 and 8: lists and posts of kept authors, pulled, pushed and served.
+    social::follow_puller::install(&mut frame);
+    files::recent_posts::install(&mut frame);
+    files::intake::install(&mut frame);
+    files::server::install(&mut frame);
+
+    // The node at a glance.
+    status::install(&mut frame);
+    // Section 12: what was learned leaves for the disk; section 13: what was refused is judged.
+    discovery::conduct::install_last(&mut frame);
+    storage::install_last(&mut frame);
+}

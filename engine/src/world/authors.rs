@@ -1,9 +1,9 @@
 //! Authors this node keeps or has to do with (PROTOCOL section 7).
 
-use crate::domain::{NodeId, PostId, RecentPostsHead};
-use crate::io::Relationship;
+use crate::domain::{EventList, NodeId, PostBytes, PostId, RecentPostsHead, SignedPost};
+use crate::io::{LinkId, Relationship};
 use bevy_ecs::prelude::{Component, Entity, Resource};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An author.
 #[derive(Component, Debug)]
@@ -80,5 +80,101 @@ impl AuthorIndex {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// A newer list of an author, as somebody brought it: nothing proved but the head's signature.
+#[derive(Clone, Debug)]
+pub struct ListUpdate {
+    /// Who brought it.
+    pub from: LinkId,
+    /// The signed head.
+    pub head: RecentPostsHead,
+    /// The newest events, or all.
+    pub newest: EventList,
+}
+
+/// Lists that came in this frame, by whatever way.
+#[derive(Resource, Debug, Default)]
+pub struct ListUpdates(pub Vec<ListUpdate>);
+
+/// A post proved by its own signature.
+#[derive(Clone, Debug)]
+pub struct PostOffer {
+    /// Who brought it.
+    pub from: LinkId,
+    /// The post.
+    pub post: SignedPost,
+}
+
+/// Posts that came in this frame with a proof of their own.
+#[derive(Resource, Debug, Default)]
+pub struct PostOffers(pub Vec<PostOffer>);
+
+/// Posts that came in this frame and are proved only if a verified list names them.
+#[derive(Resource, Debug, Default)]
+pub struct PulledPosts(pub Vec<(LinkId, PostBytes)>);
+
+/// Authors whose whole list is wanted, and whom not to ask for it.
+#[derive(Resource, Debug, Default)]
+pub struct PullRequests(BTreeMap<NodeId, Option<LinkId>>);
+
+impl PullRequests {
+    /// Wants the whole list of an author, from somebody else than the one named.
+    pub fn whole_list(&mut self, author: NodeId, not_from: Option<LinkId>) {
+        self.0.insert(author, not_from);
+    }
+
+    /// Takes them all.
+    pub fn take(&mut self) -> BTreeMap<NodeId, Option<LinkId>> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// When each kept author is asked for next: mono ms.
+#[derive(Resource, Debug, Default)]
+pub struct PullsDue {
+    by_time: BTreeSet<(u64, NodeId)>,
+    by_author: BTreeMap<NodeId, u64>,
+}
+
+impl PullsDue {
+    /// Asks for an author at this time, or earlier if that was set before.
+    pub fn at(&mut self, author: NodeId, mono_ms: u64) {
+        if self.by_author.get(&author).is_none_or(|set| mono_ms < *set) {
+            self.set(author, mono_ms);
+        }
+    }
+
+    /// Asks for an author at this time, whatever was set before.
+    pub fn set(&mut self, author: NodeId, mono_ms: u64) {
+        self.remove(&author);
+        self.by_time.insert((mono_ms, author));
+        self.by_author.insert(author, mono_ms);
+    }
+
+    /// Does not ask for an author any more.
+    pub fn remove(&mut self, author: &NodeId) {
+        if let Some(set) = self.by_author.remove(author) {
+            self.by_time.remove(&(set, *author));
+        }
+    }
+
+    /// The next one due.
+    #[must_use]
+    pub fn first(&self) -> Option<(u64, NodeId)> {
+        self.by_time.first().copied()
+    }
+
+    /// Takes those due by now, earliest first.
+    pub fn take_due(&mut self, now_ms: u64) -> Vec<NodeId> {
+        let mut due = Vec::new();
+        while let Some((at_ms, author)) = self.first()
+            && at_ms <= now_ms
+        {
+            self.remove(&author);
+            due.push(author);
+        }
+        due
     }
 }

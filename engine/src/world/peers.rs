@@ -64,6 +64,12 @@ impl Link {
         let added = u64::from(refusal.points()) * u64::from(count) * 1000;
         self.conduct_milli = self.conduct_milli.saturating_sub(forgiven) + added;
         self.conduct_at_ms = now_ms;
+        self.too_far()
+    }
+
+    /// Whether the peer is past [`limits::MISCONDUCT_POINTS_MAX`] as of its last offence.
+    #[must_use]
+    pub fn too_far(&self) -> bool {
         self.conduct_milli >= u64::from(limits::MISCONDUCT_POINTS_MAX) * 1000
     }
 }
@@ -89,6 +95,8 @@ pub struct Peer {
     pub heard_ms: u64,
     /// Last packet to it: mono ms.
     pub spoke_ms: u64,
+    /// When it last answered a pull or we answered one of its: mono ms.
+    pub synced_ms: Option<u64>,
 }
 
 impl Peer {
@@ -164,5 +172,79 @@ impl Peers {
     #[must_use]
     pub fn link_count(&self) -> usize {
         self.links.len()
+    }
+}
+
+/// A peer came up or went, in this frame.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerChange {
+    /// Both Hellos were seen and it has a slot.
+    Up {
+        /// Who.
+        node: NodeId,
+        /// On which connection.
+        link: LinkId,
+        /// In which slot.
+        slot: Slot,
+    },
+    /// It has no connection any more.
+    Down {
+        /// Who.
+        node: NodeId,
+        /// The slot it had.
+        slot: Slot,
+    },
+}
+
+/// Changes of this frame, for every feature to read; emptied when the frame ends.
+#[derive(Resource, Debug, Default)]
+pub struct PeerChanges(pub Vec<PeerChange>);
+
+impl PeerChanges {
+    /// Peers that came up in this frame.
+    pub fn came_up(&self) -> impl Iterator<Item = (NodeId, LinkId, Slot)> + '_ {
+        self.0.iter().filter_map(|change| match change {
+            PeerChange::Up { node, link, slot } => Some((*node, *link, *slot)),
+            PeerChange::Down { .. } => None,
+        })
+    }
+}
+
+/// Something a peer sent was refused in this frame; judged, counted and emptied before the frame ends.
+#[derive(Resource, Debug, Default)]
+pub struct Offences(Vec<Offence>);
+
+/// One kind of refused thing from one peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Offence {
+    /// From which connection.
+    pub link: LinkId,
+    /// Why.
+    pub refusal: Refusal,
+    /// The name of what was refused.
+    pub what: &'static str,
+    /// How often.
+    pub count: u32,
+}
+
+impl Offences {
+    /// Notes one.
+    pub fn note(&mut self, link: LinkId, refusal: Refusal, what: &'static str) {
+        self.note_many(link, refusal, what, 1);
+    }
+
+    /// Notes several of the same.
+    pub fn note_many(&mut self, link: LinkId, refusal: Refusal, what: &'static str, count: u32) {
+        self.0.push(Offence {
+            link,
+            refusal,
+            what,
+            count,
+        });
+    }
+
+    /// Takes them all.
+    pub fn take(&mut self) -> Vec<Offence> {
+        std::mem::take(&mut self.0)
     }
 }

@@ -1,0 +1,63 @@
+//! PROTOCOL section 5: what a peer sends wrongly is dropped and counted, and a peer that goes on is disconnected and
+//! cooled off.
+
+use super::candidates::CoolOffs;
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::refusal::RefusalCounts;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{Goodbye, GoodbyeReason, name_of};
+use distsoc_engine::world::inbox::{Inbox, LinkEvent};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Link, Offences, Peers};
+
+/// What the transport dropped before it was a packet.
+fn note_refused(mut inbox: ResMut<Inbox>, mut offences: ResMut<Offences>) {
+    inbox.links.retain(|event| match event {
+        LinkEvent::Refused {
+            link,
+            code,
+            refusal,
+            count,
+        } => {
+            offences.note_many(*link, *refusal, name_of(*code), *count);
+            false
+        }
+        _ => true,
+    });
+}
+
+fn judge(
+    now: Res<Now>,
+    peers: Res<Peers>,
+    mut offences: ResMut<Offences>,
+    mut counts: ResMut<RefusalCounts>,
+    mut cool_offs: ResMut<CoolOffs>,
+    mut outbox: ResMut<Outbox>,
+    mut links: Query<&mut Link>,
+) {
+    for offence in offences.take() {
+        counts.count_many(offence.refusal, offence.what, u64::from(offence.count));
+        let Some(mut link) = peers.by_link(offence.link).and_then(|entity| links.get_mut(entity).ok()) else {
+            continue;
+        };
+        let already = link.too_far();
+        if link.charge(offence.refusal, offence.count, now.mono_ms) && !already {
+            cool_offs.drop_peer(link.node, now.mono_ms);
+            outbox.send(link.id, &Goodbye::new(GoodbyeReason::Misconduct, Vec::new()).into());
+            outbox.close(link.id, GoodbyeReason::Misconduct);
+        }
+    }
+}
+
+/// Takes in what the transport refused.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(CoolOffs::default());
+    frame.add(Phase::Ingest, note_refused);
+}
+
+/// Judges what every feature refused in this frame.
+pub(crate) fn install_last(frame: &mut Installer<'_>) {
+    frame.add(Phase::Emit, judge);
+}

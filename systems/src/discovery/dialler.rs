@@ -1,0 +1,225 @@
+//! PROTOCOL sections 4 and 6: whom this node dials, and when. Wanted peers first, then whoever fills a free slot.
+
+use super::candidates::{Attempt, Candidate, Candidates, CoolOffs, DialLimits, Dialling};
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::io::{Call, CallError, CallId, DialFailure, DialTarget, Reply, Slot};
+use distsoc_engine::limits;
+use distsoc_engine::profile::NodeProfile;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::Purpose;
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::inbox::{Inbox, LinkEvent};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Peer, PeerChanges, Peers};
+
+/// Calls to connect that wait for their dial, at most.
+const CONNECTING_MAX: usize = 64;
+
+/// People's calls to connect that wait.
+#[derive(Resource, Debug, Default)]
+struct Connecting(Vec<(CallId, NodeId)>);
+
+impl Connecting {
+    fn settle(&mut self, node: NodeId, result: &Result<Reply, CallError>, outbox: &mut Outbox) {
+        self.0.retain(|(call, waiting)| {
+            if *waiting == node {
+                outbox.reply(*call, result.clone());
+            }
+            *waiting != node
+        });
+    }
+}
+
+/// In which order candidates are dialled: wanted ones, anchors while they are needed, proved ones, the rest; lower is
+/// sooner.
+fn rank(candidate: &Candidate, anchors_needed: bool) -> u32 {
+    match candidate {
+        Candidate { wanted: true, .. } => 0,
+        Candidate { is_anchor: true, .. } if anchors_needed => 1,
+        Candidate { proved_ms: Some(_), .. } => 2,
+        _ => 3,
+    }
+}
+
+fn learn_failures(
+    now: Res<Now>,
+    mut inbox: ResMut<Inbox>,
+    mut dialling: ResMut<Dialling>,
+    mut candidates: ResMut<Candidates>,
+    mut dial_limits: ResMut<DialLimits>,
+    mut entropy: ResMut<Entropy>,
+    mut connecting: ResMut<Connecting>,
+    mut outbox: ResMut<Outbox>,
+) {
+    if inbox.links.is_empty() && dialling.lost.is_empty() {
+        return;
+    }
+    for node in std::mem::take(&mut dialling.lost) {
+        connecting.settle(node, &Err(CallError::Dial(DialFailure::Refused)), &mut outbox);
+    }
+    inbox.links.retain(|event| {
+        let LinkEvent::DialFailed { dial, failure } = event else {
+            return true;
+        };
+        if let Some(attempt) = dialling.finish(*dial) {
+            candidates.failed(&attempt.node, now.mono_ms, &mut entropy);
+            for address in attempt.addresses {
+                dial_limits.failed(address, now.mono_ms);
+            }
+            connecting.settle(attempt.node, &Err(CallError::Dial(*failure)), &mut outbox);
+        }
+        false
+    });
+}
+
+fn take_connect_calls(
+    identity: Res<Identity>,
+    peers: Res<Peers>,
+    mut inbox: ResMut<Inbox>,
+    mut candidates: ResMut<Candidates>,
+    mut connecting: ResMut<Connecting>,
+    mut outbox: ResMut<Outbox>,
+) {
+    let calls = inbox.take_calls(|call| match call {
+        Call::Connect(place) => Some(place.clone()),
+        _ => None,
+    });
+    for (call, place) in calls {
+        let node = place.node_id();
+        if node == identity.node_id() {
+            outbox.reply(call, Err(CallError::Refused("this is your own connect string")));
+        } else if connecting.0.len() >= CONNECTING_MAX {
+            outbox.reply(call, Err(CallError::Refused("too many connections are being opened at once")));
+        } else {
+            candidates.want(node, Some(&place), false);
+            connecting.0.push((call, node));
+            if peers.by_node(&node).is_some() {
+                connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox);
+            }
+        }
+    }
+}
+
+fn settle_connected(changes: Res<PeerChanges>, mut connecting: ResMut<Connecting>, mut outbox: ResMut<Outbox>) {
+    if connecting.0.is_empty() {
+        return;
+    }
+    for (node, _, _) in changes.came_up() {
+        connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox);
+    }
+}
+
+fn dial(
+    now: Res<Now>,
+    profile: Res<NodeProfile>,
+    peers: Res<Peers>,
+    mut candidates: ResMut<Candidates>,
+    mut dialling: ResMut<Dialling>,
+    mut dial_limits: ResMut<DialLimits>,
+    mut cool_offs: ResMut<CoolOffs>,
+    mut outbox: ResMut<Outbox>,
+    mut entropy: ResMut<Entropy>,
+    inbox: Res<Inbox>,
+    up: Query<&Peer>,
+    mut next_due_ms: Local<Option<u64>>,
+) {
+    let is_due = next_due_ms.is_some_and(|due_ms| due_ms <= now.mono_ms);
+    let something_changed = candidates.is_changed() || dialling.is_changed() || peers.is_changed();
+    if inbox.stopping || !(is_due || something_changed) {
+        if let Some(due_ms) = *next_due_ms {
+            outbox.wake_at(due_ms);
+        }
+        return;
+    }
+    let seated = |slot| up.iter().filter(|peer| peer.slot == slot).count();
+    let (social, wide) = (seated(Slot::Social), seated(Slot::Wide));
+    let anchors = up.iter().filter(|peer| peer.is_anchor()).count();
+    let mut free = profile.slots().saturating_sub(social + wide + dialling.len());
+    let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
+    let mut next_ms: Option<u64> = None;
+    for (node, candidate) in candidates.iter() {
+        let rank = rank(candidate, anchors < profile.wide_anchor_slots);
+        let useful = rank == 0 || free > 0;
+        if !useful || peers.by_node(node).is_some() || candidate.target().is_none() || dialling.is_dialling(node) {
+            continue;
+        }
+        if candidate.not_before_ms > now.mono_ms {
+            next_ms = Some(next_ms.map_or(candidate.not_before_ms, |ms| ms.min(candidate.not_before_ms)));
+        } else {
+            due.push((rank, entropy.next_u64(), *node));
+        }
+    }
+    due.sort_unstable();
+    for (rank, _, node) in due {
+        if dialling.len() >= limits::DIALS_IN_FLIGHT_MAX {
+            break;
+        }
+        if rank > 0 && free == 0 {
+            break;
+        }
+        let candidate = candidates.get(&node).expect("listed from the candidates");
+        if rank > 0 && cool_offs.is_cooling(&node, now.mono_ms) {
+            postponed(&mut candidates, &mut next_ms, node, now.after(limits::COOL_OFF_MS_MIN));
+            continue;
+        }
+        let vouched = candidate.is_vouched();
+        let Some(target) = permitted(candidate, vouched, &mut dial_limits, now.mono_ms) else {
+            postponed(&mut candidates, &mut next_ms, node, now.after(limits::DIAL_FAILED_PAUSE_MS / 10));
+            continue;
+        };
+        let wide_first = candidate.is_anchor && !candidate.wanted;
+        let purpose = match (social < profile.social_slots, wide < profile.wide_slots) {
+            (true, true) if wide_first => Purpose::Wide,
+            (true, _) => Purpose::Social,
+            (false, _) => Purpose::Wide,
+        };
+        let addresses = match &target {
+            DialTarget::Addresses(addresses) => addresses.clone(),
+            DialTarget::Host { .. } => Vec::new(),
+        };
+        let id = outbox.dial(node, target);
+        dialling.begin(
+            id,
+            Attempt {
+                node,
+                purpose,
+                addresses,
+            },
+        );
+        free = free.saturating_sub(1);
+    }
+    *next_due_ms = next_ms;
+    if let Some(next_ms) = next_ms {
+        outbox.wake_at(next_ms);
+    }
+}
+
+fn postponed(candidates: &mut Candidates, next_ms: &mut Option<u64>, node: NodeId, until_ms: u64) {
+    candidates.postpone(&node, until_ms);
+    *next_ms = Some(next_ms.map_or(until_ms, |ms| ms.min(until_ms)));
+}
+
+/// The addresses of a candidate that may be dialled now.
+fn permitted(candidate: &Candidate, vouched: bool, dial_limits: &mut DialLimits, now_ms: u64) -> Option<DialTarget> {
+    match candidate.target()? {
+        DialTarget::Addresses(addresses) if !vouched => {
+            let allowed: Vec<_> =
+                addresses.into_iter().filter(|address| dial_limits.permit(*address, now_ms)).collect();
+            (!allowed.is_empty()).then_some(DialTarget::Addresses(allowed))
+        }
+        target => Some(target),
+    }
+}
+
+/// Whom to dial.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(Connecting::default());
+    frame.add(Phase::Ingest, learn_failures);
+    frame.add(Phase::Judge, take_connect_calls);
+    frame.add(Phase::Judge, settle_connected);
+    frame.add(Phase::Plan, dial);
+}

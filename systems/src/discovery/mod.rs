@@ -1,0 +1,11 @@
+//! Layer 1, where nodes are (PROTOCOL sections 4, 5, 6 and 11).
+
+pub(crate) mod addresses;
+pub(crate) mod bootstrap;
+pub(crate) mod candidates;
+pub(crate) mod conduct;
+pub(crate) mod dialler;
+pub(crate) mod greeting;
+pub(crate) mod liveness;
+pub(crate) mod map;
+pub(crate) mod slots;

@@ -1,0 +1,129 @@
+//! PROTOCOL sections 7 and 8: any holder answers for what it keeps, newest first, within bounds.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StoredList, StreamToken};
+use distsoc_engine::limits;
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::codec::Bounded;
+use distsoc_engine::wire::{ListPart, PullSyncRequest, PullSyncResponse, Want};
+use distsoc_engine::world::authors::AuthorIndex;
+use distsoc_engine::world::files::FileIndex;
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::inbox::{Arrivals, Inbox};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Offences, Peer, Peers};
+use std::collections::BTreeMap;
+
+/// Answers that wait for the disk, at most [`limits::READS_FOR_PEERS_MAX`].
+#[derive(Resource, Debug, Default)]
+struct Answering(BTreeMap<ReadId, Answer>);
+
+#[derive(Debug)]
+struct Answer {
+    link: LinkId,
+    stream: StreamToken,
+    wants: Vec<Want>,
+}
+
+/// What of a stored list somebody lacks.
+fn part_for(stored: StoredList, wants: &[Want]) -> Option<ListPart> {
+    let want = wants.iter().find(|want| want.author == stored.head.author)?;
+    let lacking = stored.head.seq.events_since(want.known(), stored.list.len());
+    Some(ListPart {
+        newest: stored.list.newest(lacking),
+        head: stored.head,
+        profile: stored.profile,
+    })
+}
+
+/// The response, with as many posts as still fit beside the lists.
+fn response_of(lists: Vec<StoredList>, posts: Vec<distsoc_engine::domain::PostBytes>, wants: &[Want]) -> PullSyncResponse {
+    let mut bytes = 0;
+    let mut fits = |more: usize| {
+        bytes += more;
+        bytes <= limits::PULL_RESPONSE_BYTES_MAX
+    };
+    let parts = lists
+        .into_iter()
+        .filter_map(|stored| part_for(stored, wants))
+        .filter(|part| fits(part.newest.as_bytes().len()))
+        .collect();
+    let posts = posts.into_iter().take_while(|post| fits(post.body.len())).collect();
+    PullSyncResponse {
+        lists: Bounded::truncated(parts),
+        posts: Bounded::truncated(posts),
+    }
+}
+
+fn look_up(
+    identity: Res<Identity>,
+    authors: Res<AuthorIndex>,
+    files: Res<FileIndex>,
+    mut arrivals: ResMut<Arrivals<PullSyncRequest>>,
+    mut answering: ResMut<Answering>,
+    mut outbox: ResMut<Outbox>,
+    mut offences: ResMut<Offences>,
+) {
+    for arrival in arrivals.take() {
+        let Some(stream) = arrival.stream else { continue };
+        if answering.0.len() >= limits::READS_FOR_PEERS_MAX {
+            offences.note(arrival.link, Refusal::Full, "PullSyncRequest");
+            outbox.respond(stream, None);
+            continue;
+        }
+        let PullSyncRequest { authors: wants, posts } = arrival.packet;
+        let held = |node: &NodeId| *node == identity.node_id() || authors.get(node).is_some();
+        let wants: Vec<Want> = wants.into_vec().into_iter().filter(|want| held(&want.author)).collect();
+        let posts: Vec<_> = posts.into_vec().into_iter().filter(|id| files.contains(id)).collect();
+        let read = outbox.read(ReadQuery::ForPeer {
+            authors: wants.iter().map(|want| want.author).collect(),
+            posts,
+            bytes_max: limits::PULL_RESPONSE_BYTES_MAX,
+        });
+        let answer = Answer {
+            link: arrival.link,
+            stream,
+            wants,
+        };
+        answering.0.insert(read, answer);
+    }
+}
+
+fn answer(
+    now: Res<Now>,
+    peers: Res<Peers>,
+    mut inbox: ResMut<Inbox>,
+    mut answering: ResMut<Answering>,
+    mut outbox: ResMut<Outbox>,
+    mut up: Query<&mut Peer>,
+) {
+    if inbox.reads.is_empty() {
+        return;
+    }
+    for (answer, result) in inbox.take_reads(|read| answering.0.remove(&read)) {
+        let Some(mut peer) = peers.by_link(answer.link).and_then(|entity| up.get_mut(entity).ok()) else {
+            outbox.respond(answer.stream, None);
+            continue;
+        };
+        match result {
+            Ok(ReadResult::ForPeer { lists, posts }) => {
+                let response = response_of(lists, posts, &answer.wants);
+                outbox.respond(answer.stream, Some(&response.into()));
+                peer.synced_ms = Some(now.mono_ms);
+                peer.spoke_ms = now.mono_ms;
+            }
+            Ok(ReadResult::RecentPosts(_)) | Err(_) => outbox.respond(answer.stream, None),
+        }
+    }
+}
+
+/// Answers for what is kept here.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(Answering::default());
+    frame.add(Phase::Ingest, answer);
+    frame.add(Phase::Judge, look_up);
+}

@@ -1,0 +1,4 @@
+//! What a person publishes (PROTOCOL section 9).
+
+pub(crate) mod composer;
+pub(crate) mod profiles;

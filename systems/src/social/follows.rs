@@ -1,0 +1,170 @@
+//! PROTOCOL sections 1 and 9: following is unilateral and private. Nothing here sends anything: what one follows shows
+//! on this machine only.
+
+use crate::Installer;
+use crate::discovery::candidates::Candidates;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{ConnectString, NodeId};
+use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, Write};
+use distsoc_engine::limits;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::files::Wanted;
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::inbox::Inbox;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Peer, Peers};
+use std::collections::BTreeMap;
+
+/// Changes that wait for the disk.
+#[derive(Resource, Debug, Default)]
+struct Changing(BTreeMap<BatchId, Change>);
+
+#[derive(Debug)]
+struct Change {
+    call: CallId,
+    node: NodeId,
+    relationship: Option<Relationship>,
+}
+
+enum Wish {
+    Follow(NodeId, Option<ConnectString>),
+    Unfollow(NodeId),
+}
+
+fn take_wishes(world: &mut World) {
+    let wishes = world.resource_mut::<Inbox>().take_calls(|call| match call {
+        Call::Follow { node, place } => Some(Wish::Follow(*node, place.clone())),
+        Call::Unfollow(node) => Some(Wish::Unfollow(*node)),
+        _ => None,
+    });
+    for (call, wish) in wishes {
+        let change = match wish {
+            Wish::Follow(node, place) => follow(world, node, place).map(|relationship| (node, Some(relationship))),
+            Wish::Unfollow(node) => unfollow(world, node).map(|()| (node, None)),
+        };
+        match change {
+            Ok((node, relationship)) => {
+                let write = Write::Relationship {
+                    node,
+                    relationship: relationship.clone(),
+                };
+                let batch = world.resource_mut::<Outbox>().store_durable(vec![write]);
+                let change = Change {
+                    call,
+                    node,
+                    relationship,
+                };
+                world.resource_mut::<Changing>().0.insert(batch, change);
+            }
+            Err(error) => world.resource_mut::<Outbox>().reply(call, Err(error)),
+        }
+    }
+}
+
+fn known(world: &World, node: &NodeId) -> Option<Relationship> {
+    let entity = world.resource::<AuthorIndex>().get(node)?;
+    let author = world.get::<Author>(entity)?;
+    author.is_followed().then(|| author.relationship.clone())
+}
+
+fn follow(world: &mut World, node: NodeId, place: Option<ConnectString>) -> Result<Relationship, CallError> {
+    if node == world.resource::<Identity>().node_id() {
+        return Err(CallError::Refused("nobody can follow themselves"));
+    }
+    if distsoc_engine::crypto::PublicKey::check(node).is_err() {
+        return Err(CallError::Refused("that id is not a key that anyone could hold"));
+    }
+    let now = *world.resource::<Now>();
+    let known = known(world, &node);
+    let follows = world.resource::<AuthorIndex>().len();
+    if known.is_none() && follows >= limits::FOLLOWS_MAX {
+        return Err(CallError::Refused("at most 5,000 people can be followed"));
+    }
+    let known_place = known.as_ref().and_then(|known| known.place.clone());
+    Ok(Relationship {
+        followed_since_ms: known.and_then(|known| known.followed_since_ms).or(Some(now.wall_ms)),
+        place: place.or(known_place),
+    })
+}
+
+fn unfollow(world: &World, node: NodeId) -> Result<(), CallError> {
+    known(world, &node)
+        .map(|_| ())
+        .ok_or(CallError::NotFound("you do not follow that node"))
+}
+
+fn settle(world: &mut World) {
+    if world.resource::<Changing>().0.is_empty() {
+        return;
+    }
+    let ends = world.resource_scope(|world, mut changing: Mut<Changing>| {
+        world.resource_mut::<Inbox>().take_batches(|batch| changing.0.remove(&batch))
+    });
+    for (change, result) in ends {
+        let reply = match result {
+            Ok(()) => {
+                apply(world, change.node, change.relationship);
+                // The name is stored with the follow, so that the feed can show it when the author is gone.
+                keep_profile(world, change.node);
+                Ok(Reply::Done)
+            }
+            Err(trouble) => Err(CallError::Storage(trouble)),
+        };
+        world.resource_mut::<Outbox>().reply(change.call, reply);
+    }
+}
+
+/// What the disk now says counts.
+fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
+    let entity = match world.resource::<AuthorIndex>().get(&node) {
+        Some(entity) => entity,
+        None => {
+            let entity = world.spawn(Author::new(node)).id();
+            world.resource_mut::<AuthorIndex>().insert(node, entity);
+            entity
+        }
+    };
+    let followed = relationship.is_some();
+    let place = relationship.as_ref().and_then(|relationship| relationship.place.clone());
+    let mut author = world.get_mut::<Author>(entity).expect("an entity in AuthorIndex is an Author");
+    author.relationship = relationship.unwrap_or(Relationship {
+        followed_since_ms: None,
+        place: None,
+    });
+    if followed {
+        world.resource_mut::<Candidates>().want(node, place.as_ref(), false);
+    } else {
+        author.missing.clear();
+        world.resource_mut::<Wanted>().forget_author(&node);
+        world.resource_mut::<Candidates>().unwant(&node);
+    }
+}
+
+fn keep_profile(world: &mut World, node: NodeId) {
+    let entity = world.resource::<Peers>().by_node(&node);
+    let profile = entity.and_then(|entity| world.get::<Peer>(entity)?.person.clone());
+    if let Some(profile) = profile {
+        world.resource_mut::<Outbox>().store(Write::Profile(profile));
+    }
+}
+
+/// Whom one follows.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    let relationships = std::mem::take(&mut frame.restored.relationships);
+    for (node, relationship) in relationships {
+        apply(frame.world, node, Some(relationship));
+    }
+    for (head, checked_at_ms) in std::mem::take(&mut frame.restored.authors) {
+        let Some(entity) = frame.world.resource::<AuthorIndex>().get(&head.author) else {
+            continue;
+        };
+        let mut author = frame.world.get_mut::<Author>(entity).expect("an entity in AuthorIndex is an Author");
+        author.head = Some(head);
+        author.checked_at_ms = checked_at_ms;
+    }
+    frame.world.insert_resource(Changing::default());
+    frame.add(Phase::Ingest, settle);
+    frame.add(Phase::Judge, take_wishes);
+}

@@ -1,0 +1,97 @@
+//! PROTOCOL section 12: what was learned from the network is written behind, one batch a frame; while the disk does not
+//! take it, it waits here and nothing more is learned.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::io::{Notice, Write};
+use distsoc_engine::refusal::{Refusal, RefusalCounts};
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::world::inbox::Inbox;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::storage::Storage;
+
+/// A disk that refused is tried again after this.
+const RETRY_MS: u64 = 10_000;
+/// Writes that wait for a disk that refuses, at most; what comes past it is dropped and learned again later.
+const RETRY_WRITES_MAX: usize = 16_384;
+
+/// Adds writes that have to wait; returns how many did not fit.
+fn queue(waiting: &mut Vec<Write>, more: Vec<Write>) -> u64 {
+    let room = RETRY_WRITES_MAX.saturating_sub(waiting.len());
+    let dropped = more.len().saturating_sub(room);
+    waiting.extend(more.into_iter().take(room));
+    dropped as u64
+}
+
+fn acknowledge(
+    now: Res<Now>,
+    mut inbox: ResMut<Inbox>,
+    mut storage: ResMut<Storage>,
+    mut outbox: ResMut<Outbox>,
+    mut counts: ResMut<RefusalCounts>,
+) {
+    if inbox.batches.is_empty() {
+        return;
+    }
+    for (writes, result) in inbox.take_batches(|batch| storage.in_flight.remove(&batch)) {
+        match result {
+            Ok(()) => {
+                if storage.trouble.take().is_some() {
+                    outbox.notify(Notice::Storage(None));
+                }
+            }
+            Err(trouble) => {
+                if storage.trouble.replace(trouble) != Some(trouble) {
+                    outbox.notify(Notice::Storage(Some(trouble)));
+                }
+                let dropped = queue(&mut storage.retry, writes);
+                counts.count_many(Refusal::Full, "write", dropped);
+                storage.retry_at_ms = Some(now.after(RETRY_MS));
+            }
+        }
+    }
+}
+
+fn hand_out(
+    now: Res<Now>,
+    inbox: Res<Inbox>,
+    mut storage: ResMut<Storage>,
+    mut outbox: ResMut<Outbox>,
+    mut counts: ResMut<RefusalCounts>,
+) {
+    let learned = outbox.take_learned();
+    let due = inbox.stopping || storage.retry_at_ms.is_some_and(|at| at <= now.mono_ms);
+    let waiting = storage.retry_at_ms.is_some() && !due;
+    let writes = if waiting {
+        let dropped = queue(&mut storage.retry, learned);
+        counts.count_many(Refusal::Full, "write", dropped);
+        Vec::new()
+    } else {
+        storage.retry_at_ms = None;
+        let mut writes = std::mem::take(&mut storage.retry);
+        writes.extend(learned);
+        writes
+    };
+    if !writes.is_empty() {
+        let batch = outbox.store_behind(writes.clone());
+        storage.in_flight.insert(batch, writes);
+    }
+    if let Some(at) = storage.retry_at_ms {
+        outbox.wake_at(at);
+    }
+}
+
+fn end_of_stop(mut inbox: ResMut<Inbox>) {
+    inbox.stopping = false;
+}
+
+/// Takes in what the disk acknowledged.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.add(Phase::Ingest, acknowledge);
+}
+
+/// Hands out what this frame learned; after everything else.
+pub(crate) fn install_last(frame: &mut Installer<'_>) {
+    frame.add(Phase::Emit, (hand_out, end_of_stop).chain());
+}

@@ -1,0 +1,150 @@
+//! The life of a public post: stored, told, pulled, from the author and from holders (PROTOCOL sections 7, 8, 10.1).
+
+mod table;
+
+use distsoc_engine::io::{Call, CallError, Notice, Reply, StorageTrouble};
+use distsoc_engine::profile::ProfileKind::{Anchor, Desktop};
+use distsoc_engine::refusal::Refusal;
+use table::{Table, connect_string, secret};
+
+fn three() -> Table {
+    let mut table = Table::new(&[Anchor, Desktop, Desktop], &[0]);
+    table.pass(5_000);
+    table
+}
+
+#[test]
+fn everybody_finds_everybody_through_the_anchor() {
+    let mut table = Table::new(&[Anchor, Desktop, Desktop, Desktop, Desktop, Desktop], &[0]);
+    table.pass(60_000);
+    for seat in 0..6 {
+        let status = table.status(seat);
+        assert_eq!(status.peers_social + status.peers_wide, 5, "node {seat}: {status:?}");
+        assert_eq!(status.map.hop1, 5);
+    }
+}
+
+#[test]
+fn a_post_reaches_connected_followers_and_nobody_else_keeps_it() {
+    let mut table = three();
+    table.follow(1, 2);
+    let id = table.post(2, "hello");
+    assert!(table.seats[1].posts.contains_key(&id));
+    assert!(!table.seats[0].posts.contains_key(&id), "the anchor does not keep the author");
+    assert!(table.refused(0, Refusal::NotKept) > 0);
+    let seen = |notice: &&Notice| matches!(notice, Notice::Post { id: seen, .. } if *seen == id);
+    assert_eq!(table.seats[1].notices.iter().filter(seen).count(), 1);
+}
+
+#[test]
+fn what_was_posted_before_the_follow_is_pulled() {
+    let mut table = three();
+    let ids: Vec<_> = (0..300).map(|number| table.post(2, &format!("post {number}"))).collect();
+    table.follow(1, 2);
+    table.pass(1_000);
+    assert!(ids.iter().all(|id| table.seats[1].posts.contains_key(id)));
+    assert_eq!(table.status(1).posts_wanted, 0);
+}
+
+#[test]
+fn what_was_missed_while_apart_comes_after_the_reunion() {
+    let mut table = three();
+    table.follow(1, 2);
+    table.post(2, "first");
+    table.unreachable = vec![1, 2];
+    table.cut(1, 2);
+    table.settle();
+    let missed: Vec<_> = (0..5).map(|number| table.post(2, &format!("missed {number}"))).collect();
+    assert!(!table.seats[1].posts.contains_key(&missed[0]));
+    table.unreachable.clear();
+    table.pass(20 * 60_000);
+    assert!(missed.iter().all(|id| table.seats[1].posts.contains_key(id)));
+}
+
+#[test]
+fn a_holder_answers_when_the_author_is_gone() {
+    let mut table = three();
+    table.follow(0, 2);
+    let ids: Vec<_> = (0..20).map(|number| table.post(2, &format!("post {number}"))).collect();
+    table.unreachable = vec![2];
+    table.cut(0, 2);
+    table.cut(1, 2);
+    table.settle();
+    table.follow(1, 2);
+    table.pass(60_000);
+    assert!(ids.iter().all(|id| table.seats[1].posts.contains_key(id)), "the anchor holds them");
+}
+
+#[test]
+fn names_travel_with_profiles() {
+    let mut table = three();
+    let name = Some(distsoc_engine::domain::Name::new("Ada").unwrap());
+    let set = Call::SetProfile {
+        name,
+        bio: None,
+        anchors: None,
+    };
+    assert_eq!(table.call(2, set), Ok(Reply::Done));
+    let names: Vec<_> = table.peers(1).into_iter().filter_map(|peer| peer.name).collect();
+    assert_eq!(names, ["Ada"]);
+    table.follow(1, 2);
+    assert!(table.seats[1].profiles.contains_key(&secret(2).node_id()), "stored with the follow");
+}
+
+#[test]
+fn a_post_that_is_not_durable_is_not_told() {
+    let mut table = three();
+    table.follow(1, 2);
+    table.seats[2].disk_trouble = Some(StorageTrouble::Full);
+    let text = distsoc_engine::domain::PostText::new("lost").unwrap();
+    let result = table.call(2, Call::Post { text, parent: None });
+    assert_eq!(result, Err(CallError::Storage(StorageTrouble::Full)));
+    assert!(table.seats[1].posts.is_empty());
+    table.seats[2].disk_trouble = None;
+    let id = table.post(2, "kept");
+    assert!(table.seats[1].posts.contains_key(&id));
+    assert_eq!(table.seats[1].posts.len(), 1);
+}
+
+#[test]
+fn a_full_disk_takes_nothing_in_and_catches_up_later() {
+    let mut table = three();
+    table.follow(1, 2);
+    table.post(2, "before");
+    table.seats[1].disk_trouble = Some(StorageTrouble::Full);
+    let ids: Vec<_> = (0..30).map(|number| table.post(2, &format!("post {number}"))).collect();
+    assert_eq!(table.status(1).storage_trouble, Some(StorageTrouble::Full));
+    table.seats[1].disk_trouble = None;
+    table.pass(3 * 60 * 60_000);
+    assert!(ids.iter().all(|id| table.seats[1].posts.contains_key(id)));
+}
+
+#[test]
+fn unfollowing_stops_keeping() {
+    let mut table = three();
+    table.follow(1, 2);
+    let node = secret(2).node_id();
+    assert_eq!(table.call(1, Call::Unfollow(node)), Ok(Reply::Done));
+    let again = table.call(1, Call::Unfollow(node));
+    assert_eq!(again, Err(CallError::NotFound("you do not follow that node")));
+    let id = table.post(2, "unheard");
+    assert!(!table.seats[1].posts.contains_key(&id));
+    let own = secret(1).node_id();
+    let follow_own = Call::Follow { node: own, place: None };
+    assert!(matches!(table.call(1, follow_own), Err(CallError::Refused(_))));
+}
+
+#[test]
+fn connecting_by_hand_works_and_says_why_not() {
+    let mut table = Table::new(&[Desktop, Desktop], &[]);
+    table.pass(1_000);
+    let connected = table.call(0, Call::Connect(connect_string(1)));
+    assert_eq!(connected, Ok(Reply::Connected(secret(1).node_id())));
+    let own = table.call(0, Call::Connect(connect_string(0)));
+    assert!(matches!(own, Err(CallError::Refused(_))));
+    table.unreachable = vec![1];
+    table.cut(0, 1);
+    table.settle();
+    let failed = table.call(0, Call::Connect(connect_string(1)));
+    assert_eq!(failed.unwrap_err().to_string(), "no distsoc/2 node answers there");
+}

@@ -1,0 +1,373 @@
+//! A table with a few nodes on it: every effect is carried out at once, by hand, in one order. What the simulator does
+//! with time, loss and disks, this does without any of them, so that a test reads like a conversation.
+
+#![allow(dead_code, unreachable_pub, missing_docs)]
+
+use distsoc_engine::clock::Now;
+use distsoc_engine::crypto::Secret;
+use distsoc_engine::domain::{ConnectString, NodeId, PostBytes};
+use distsoc_engine::io::*;
+use distsoc_engine::node::{Node, NodeConfig};
+use distsoc_engine::profile::{NodeProfile, ProfileKind};
+use distsoc_engine::refusal::{Refusal, RefusalCounts};
+use distsoc_engine::wire::{Expected, PacketBytes, admit};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+pub struct Seat {
+    pub node: Node,
+    pub id: NodeId,
+    pub address: SocketAddr,
+    pub inputs: VecDeque<Input>,
+    pub replies: BTreeMap<CallId, Result<Reply, CallError>>,
+    pub notices: Vec<Notice>,
+    pub posts: BTreeMap<distsoc_engine::domain::PostId, PostBytes>,
+    pub lists: BTreeMap<NodeId, StoredList>,
+    pub profiles: BTreeMap<NodeId, distsoc_engine::domain::Profile>,
+    pub disk_trouble: Option<StorageTrouble>,
+    pub next_wake_ms: Option<u64>,
+}
+
+pub struct Table {
+    pub seats: Vec<Seat>,
+    pub now: Now,
+    links: BTreeMap<LinkId, (usize, LinkId)>,
+    owners: BTreeMap<LinkId, usize>,
+    streams: BTreeMap<StreamToken, (usize, RequestId, u8)>,
+    last: u64,
+    pub unreachable: Vec<usize>,
+}
+
+pub const START_MS: u64 = 1_700_000_000_000;
+
+pub fn secret(number: usize) -> Secret {
+    Secret::from_seed(&[number as u8 + 1; 32])
+}
+
+pub fn connect_string(number: usize) -> ConnectString {
+    ConnectString::at(secret(number).node_id(), address(number))
+}
+
+pub fn address(number: usize) -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 1], 4000 + number as u16))
+}
+
+impl Table {
+    pub fn new(profiles: &[ProfileKind], anchors: &[usize]) -> Self {
+        let mut table = Self {
+            seats: Vec::new(),
+            now: Now {
+                mono_ms: 1000,
+                wall_ms: START_MS,
+            },
+            links: BTreeMap::new(),
+            owners: BTreeMap::new(),
+            streams: BTreeMap::new(),
+            last: 0,
+            unreachable: Vec::new(),
+        };
+        for (number, kind) in profiles.iter().enumerate() {
+            let config = NodeConfig {
+                secret: secret(number),
+                profile: NodeProfile::of(*kind),
+                seed: [number as u8; 32],
+                anchors: anchors.iter().map(|anchor| connect_string(*anchor)).collect(),
+                restored: Restored::default(),
+            };
+            table.seats.push(Seat {
+                node: Node::new(config, distsoc_systems::install),
+                id: secret(number).node_id(),
+                address: address(number),
+                inputs: VecDeque::from([Input::OwnAddresses(vec![address(number)])]),
+                replies: BTreeMap::new(),
+                notices: Vec::new(),
+                posts: BTreeMap::new(),
+                lists: BTreeMap::new(),
+                profiles: BTreeMap::new(),
+                disk_trouble: None,
+                next_wake_ms: None,
+            });
+        }
+        table
+    }
+
+    fn fresh(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Ticks everybody until nothing is said any more.
+    pub fn settle(&mut self) {
+        for round in 0.. {
+            assert!(round < 10_000, "the nodes never stop talking");
+            let mut quiet = true;
+            for seat in 0..self.seats.len() {
+                let due = self.seats[seat].next_wake_ms.is_some_and(|at| at <= self.now.mono_ms);
+                if self.seats[seat].inputs.is_empty() && !due && round > 0 {
+                    continue;
+                }
+                quiet = false;
+                let inputs: Vec<Input> = self.seats[seat].inputs.drain(..).collect();
+                let outputs = self.seats[seat].node.tick(self.now, inputs);
+                self.seats[seat].next_wake_ms = outputs.next_wake_ms;
+                for effect in outputs.effects {
+                    self.perform(seat, effect);
+                }
+            }
+            if quiet && round > 0 {
+                return;
+            }
+        }
+    }
+
+    /// Lets time pass, waking whoever asked for it.
+    pub fn pass(&mut self, ms: u64) {
+        let end = self.now.mono_ms + ms;
+        loop {
+            let next = self.seats.iter().filter_map(|seat| seat.next_wake_ms).min().unwrap_or(end).min(end);
+            let step = next.saturating_sub(self.now.mono_ms);
+            self.now.mono_ms += step;
+            self.now.wall_ms += step;
+            self.settle();
+            if self.now.mono_ms >= end {
+                return;
+            }
+            let stuck = self.seats.iter().filter_map(|seat| seat.next_wake_ms).min() <= Some(self.now.mono_ms);
+            assert!(!stuck, "a node asks to be woken for ever");
+        }
+    }
+
+    pub fn call(&mut self, seat: usize, what: Call) -> Result<Reply, CallError> {
+        let call = CallId(self.fresh());
+        self.seats[seat].inputs.push_back(Input::Call { call, what });
+        self.settle();
+        self.seats[seat].replies.remove(&call).expect("every call is answered once things settle")
+    }
+
+    pub fn post(&mut self, seat: usize, text: &str) -> distsoc_engine::domain::PostId {
+        let text = distsoc_engine::domain::PostText::new(text).unwrap();
+        match self.call(seat, Call::Post { text, parent: None }) {
+            Ok(Reply::Posted(id)) => id,
+            other => panic!("not posted: {other:?}"),
+        }
+    }
+
+    pub fn follow(&mut self, seat: usize, whom: usize) {
+        let node = secret(whom).node_id();
+        assert_eq!(self.call(seat, Call::Follow { node, place: None }), Ok(Reply::Done));
+    }
+
+    pub fn status(&mut self, seat: usize) -> Status {
+        match self.call(seat, Call::Status) {
+            Ok(Reply::Status(status)) => status,
+            other => panic!("no status: {other:?}"),
+        }
+    }
+
+    pub fn peers(&mut self, seat: usize) -> Vec<PeerView> {
+        match self.call(seat, Call::Peers) {
+            Ok(Reply::Peers(peers)) => peers,
+            other => panic!("no peers: {other:?}"),
+        }
+    }
+
+    pub fn refused(&self, seat: usize, refusal: Refusal) -> u64 {
+        self.seats[seat].node.world().resource::<RefusalCounts>().total(refusal)
+    }
+
+    /// A connection from somebody who is no node: raw packets under any key.
+    pub fn stranger(&mut self, seat: usize, node: NodeId, remote: SocketAddr) -> LinkId {
+        let link = LinkId(self.fresh());
+        self.owners.insert(link, seat);
+        self.seats[seat].inputs.push_back(Input::LinkUp {
+            link,
+            node,
+            remote,
+            origin: Origin::Accepted,
+        });
+        link
+    }
+
+    pub fn deliver(&mut self, seat: usize, link: LinkId, bytes: &[u8], expected: Expected) {
+        let stream = (expected == Expected::Request).then(|| StreamToken(self.fresh()));
+        let input = match admit(bytes, expected) {
+            Ok(packet) => Input::Packet { link, stream, packet },
+            Err(refusal) => Input::Refused {
+                link,
+                code: bytes.first().copied().unwrap_or_default(),
+                refusal,
+                count: 1,
+            },
+        };
+        self.seats[seat].inputs.push_back(input);
+    }
+
+    /// Cuts the connection between two nodes, as a dead network does.
+    pub fn cut(&mut self, a: usize, b: usize) {
+        let between: Vec<LinkId> = self
+            .links
+            .iter()
+            .filter(|(own, (other, _))| self.owners[own] == a && *other == b)
+            .map(|(own, _)| *own)
+            .collect();
+        for link in between {
+            self.close(link, DownCause::TimedOut);
+        }
+    }
+
+    fn close(&mut self, link: LinkId, cause: DownCause) {
+        let Some(owner) = self.owners.remove(&link) else { return };
+        self.seats[owner].inputs.push_back(Input::LinkDown {
+            link,
+            cause: DownCause::ClosedByUs,
+        });
+        if let Some((other, theirs)) = self.links.remove(&link) {
+            self.links.remove(&theirs);
+            self.owners.remove(&theirs);
+            self.seats[other].inputs.push_back(Input::LinkDown { link: theirs, cause });
+        }
+    }
+
+    fn to_other(&mut self, link: LinkId, bytes: &PacketBytes) {
+        if let Some((other, theirs)) = self.links.get(&link).copied() {
+            self.deliver(other, theirs, bytes, Expected::Notification);
+        }
+    }
+
+    fn dial(&mut self, seat: usize, dial: DialId, node: NodeId, target: DialTarget) {
+        let DialTarget::Addresses(addresses) = target else {
+            self.fail(seat, dial, DialFailure::NoSuchHost);
+            return;
+        };
+        let there = |other: &Seat| addresses.iter().any(|address| address.socket() == other.address);
+        let other = self.seats.iter().position(there);
+        match other {
+            Some(other) if self.unreachable.contains(&other) => self.fail(seat, dial, DialFailure::NoAnswer),
+            None => self.fail(seat, dial, DialFailure::NoAnswer),
+            Some(other) if self.seats[other].id != node => self.fail(seat, dial, DialFailure::WrongId),
+            Some(other) => {
+                let (ours, theirs) = (LinkId(self.fresh()), LinkId(self.fresh()));
+                self.links.insert(ours, (other, theirs));
+                self.links.insert(theirs, (seat, ours));
+                self.owners.insert(ours, seat);
+                self.owners.insert(theirs, other);
+                let (remote, own, id) = (self.seats[other].address, self.seats[seat].address, self.seats[seat].id);
+                self.seats[seat].inputs.push_back(Input::LinkUp {
+                    link: ours,
+                    node,
+                    remote,
+                    origin: Origin::Dialled(dial),
+                });
+                self.seats[other].inputs.push_back(Input::LinkUp {
+                    link: theirs,
+                    node: id,
+                    remote: own,
+                    origin: Origin::Accepted,
+                });
+            }
+        }
+    }
+
+    fn fail(&mut self, seat: usize, dial: DialId, failure: DialFailure) {
+        self.seats[seat].inputs.push_back(Input::DialFailed { dial, failure });
+    }
+
+    fn perform(&mut self, seat: usize, effect: Effect) {
+        match effect {
+            Effect::Dial { dial, node, target } => self.dial(seat, dial, node, target),
+            Effect::Send { link, bytes } => self.to_other(link, &bytes),
+            Effect::Request {
+                link, request, bytes, ..
+            } => match self.links.get(&link).copied() {
+                Some((other, theirs)) => {
+                    let token = StreamToken(self.fresh());
+                    let answer = distsoc_engine::wire::spec(bytes[0]).map(|spec| spec.direction);
+                    let Some(distsoc_engine::wire::Direction::Request(answer)) = answer else {
+                        panic!("not a request");
+                    };
+                    self.streams.insert(token, (seat, request, answer));
+                    let packet = admit(&bytes, Expected::Request).expect("nodes send what nodes admit");
+                    self.seats[other].inputs.push_back(Input::Packet {
+                        link: theirs,
+                        stream: Some(token),
+                        packet,
+                    });
+                }
+                None => self.seats[seat].inputs.push_back(Input::Response {
+                    request,
+                    result: Err(RequestFailure::LinkDown),
+                }),
+            },
+            Effect::Respond { stream, bytes } => {
+                if let Some((asker, request, answer)) = self.streams.remove(&stream) {
+                    let result = bytes
+                        .ok_or(RequestFailure::NoResponse)
+                        .and_then(|bytes| admit(&bytes, Expected::Response(answer)).map_err(RequestFailure::Refused));
+                    self.seats[asker].inputs.push_back(Input::Response { request, result });
+                }
+            }
+            Effect::Close { link, reason } => self.close(link, DownCause::ClosedByPeer(Some(reason))),
+            Effect::Persist { batch, writes, .. } => {
+                let input = match self.seats[seat].disk_trouble {
+                    Some(trouble) => Input::PersistFailed(batch, trouble),
+                    None => {
+                        for write in writes {
+                            self.seats[seat].write(write);
+                        }
+                        Input::Persisted(batch)
+                    }
+                };
+                self.seats[seat].inputs.push_back(input);
+            }
+            Effect::Read { read, query } => {
+                let result = Ok(self.seats[seat].read(query));
+                self.seats[seat].inputs.push_back(Input::Read { read, result });
+            }
+            Effect::Reply { call, result } => {
+                let earlier = self.seats[seat].replies.insert(call, result);
+                assert!(earlier.is_none(), "a call is answered once");
+            }
+            Effect::Notify(notice) => self.seats[seat].notices.push(notice),
+            Effect::KeepAlive { .. } | Effect::Ping { .. } | Effect::OfferIdleTimeout { .. } => {}
+        }
+    }
+}
+
+impl Seat {
+    fn write(&mut self, write: Write) {
+        match write {
+            Write::Post { post, .. } => {
+                self.posts.insert(post.id(), post.bytes().clone());
+            }
+            Write::RecentPosts { head, list } => {
+                let stored = StoredList {
+                    head: head.clone(),
+                    list,
+                    profile: None,
+                };
+                self.lists.insert(head.author, stored);
+            }
+            Write::Profile(profile) => {
+                self.profiles.insert(profile.author, profile);
+            }
+            _ => {}
+        }
+    }
+
+    fn read(&self, query: ReadQuery) -> ReadResult {
+        match query {
+            ReadQuery::RecentPosts(author) => ReadResult::RecentPosts(self.lists.get(&author).cloned()),
+            ReadQuery::ForPeer { authors, posts, .. } => {
+                let with_profile = |author: &NodeId| {
+                    let mut stored = self.lists.get(author)?.clone();
+                    stored.profile = self.profiles.get(author).cloned();
+                    Some(stored)
+                };
+                ReadResult::ForPeer {
+                    lists: authors.iter().filter_map(with_profile).collect(),
+                    posts: posts.iter().filter_map(|id| self.posts.get(id).cloned()).collect(),
+                }
+            }
+        }
+    }
+}

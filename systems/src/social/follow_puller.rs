@@ -38,7 +38,10 @@ struct Pull {
 struct Pulls {
     under_way: BTreeMap<RequestId, Pull>,
     tried: BTreeMap<NodeId, Vec<NodeId>>,
+    /// Authors whose whole list is wanted.
     whole: BTreeSet<NodeId>,
+    /// Authors to ask for, however fresh their list seems: they were away, or we were.
+    suspect: BTreeSet<NodeId>,
 }
 
 impl Pulls {
@@ -91,6 +94,7 @@ fn note_reasons(
         let author = index.get(&node).and_then(|entity| authors.get(entity).ok());
         if author.is_some_and(Author::is_kept) {
             pulls.tried.remove(&node);
+            pulls.suspect.insert(node);
             due.at(node, now.mono_ms);
         }
     }
@@ -136,6 +140,7 @@ fn take_answers(
         for author in &pull.authors {
             if with_list.contains(author) {
                 pulls.whole.remove(author);
+                pulls.suspect.remove(author);
             }
             if !with_list.contains(author) || (!with_posts && !pull.posts.is_empty()) {
                 // Not here: somebody else is asked.
@@ -208,7 +213,8 @@ fn pull(
         if !author.is_kept() || pulls.is_asking(&node) {
             continue;
         }
-        let satisfied = is_fresh(author, *now) && author.missing.is_empty() && !pulls.whole.contains(&node);
+        let doubted = pulls.whole.contains(&node) || pulls.suspect.contains(&node);
+        let satisfied = is_fresh(author, *now) && author.missing.is_empty() && !doubted;
         let tried = pulls.tried.get(&node).map_or(&[][..], Vec::as_slice);
         let room = |peer: &NodeId| {
             let authors_in_batch = batches.get(peer).map_or(0, |(wants, _)| wants.len());
@@ -234,6 +240,7 @@ fn pull(
             }
             None => {
                 pulls.tried.remove(&node);
+                pulls.suspect.remove(&node);
                 let pause_ms = match satisfied {
                     true => entropy.jittered(limits::FOLLOW_PULL_MS),
                     false => entropy.jittered(limits::FOLLOW_PULL_RETRY_MS),

@@ -105,16 +105,14 @@ fn answer(
         return;
     }
     for (answer, result) in inbox.take_reads(|read| answering.0.remove(&read)) {
-        let Some(mut peer) = peers.by_link(answer.link).and_then(|entity| up.get_mut(entity).ok()) else {
-            outbox.respond(answer.stream, None);
-            continue;
-        };
         match result {
             Ok(ReadResult::ForPeer { lists, posts }) => {
                 let response = response_of(lists, posts, &answer.wants);
                 outbox.respond(answer.stream, Some(&response.into()));
-                peer.synced_ms = Some(now.mono_ms);
-                peer.spoke_ms = now.mono_ms;
+                if let Some(mut peer) = peers.by_link(answer.link).and_then(|entity| up.get_mut(entity).ok()) {
+                    peer.synced_ms = Some(now.mono_ms);
+                    peer.spoke_ms = now.mono_ms;
+                }
             }
             Ok(ReadResult::RecentPosts(_)) | Err(_) => outbox.respond(answer.stream, None),
         }

@@ -42,6 +42,8 @@ struct Pulls {
     whole: BTreeSet<NodeId>,
     /// Authors to ask for, however fresh their list seems: they were away, or we were.
     suspect: BTreeSet<NodeId>,
+    /// Rounds in which nobody had what is missing of an author.
+    fruitless: BTreeMap<NodeId, u32>,
 }
 
 impl Pulls {
@@ -62,6 +64,13 @@ fn choose_source(author: &NodeId, peers: &[NodeId], tried: &[NodeId]) -> Option<
         return None;
     }
     own.or_else(|| peers.iter().find(untried)).copied()
+}
+
+/// The pause after so many rounds in which nobody had it: doubling up to the pull cycle.
+fn retry_pause_ms(fruitless: u32) -> u64 {
+    limits::FOLLOW_PULL_RETRY_MS
+        .saturating_mul(1 << fruitless.min(20))
+        .min(limits::FOLLOW_PULL_MS)
 }
 
 /// Events that make an author due: a follow, the author or anybody new coming up while something is missing, a list
@@ -118,7 +127,7 @@ fn take_answers(
     mut pulled: ResMut<PulledPosts>,
     mut outbox: ResMut<Outbox>,
     peers: Res<Peers>,
-    mut up: Query<&mut Peer>,
+    mut up: Query<(&Link, &mut Peer)>,
 ) {
     if inbox.responses.is_empty() {
         return;
@@ -130,17 +139,25 @@ fn take_answers(
             Ok(Packet::PullSyncResponse(response)) => Some(response),
             _ => None,
         };
-        if response.is_some()
-            && let Some(mut peer) = peers.by_node(&pull.peer).and_then(|entity| up.get_mut(entity).ok())
-        {
-            peer.synced_ms = Some(now.mono_ms);
-            peer.heard_ms = now.mono_ms;
+        let mut moved = false;
+        if let Some((link, mut peer)) = peers.by_node(&pull.peer).and_then(|entity| up.get_mut(entity).ok()) {
+            if response.is_some() {
+                peer.synced_ms = Some(now.mono_ms);
+                peer.heard_ms = now.mono_ms;
+            } else {
+                // The connection was replaced by another under the request: the same peer is asked again.
+                moved = link.id != pull.link;
+            }
         }
         let (with_list, with_posts) = sort_response(&pull, response, &mut updates, &mut pulled, &mut outbox);
         for author in &pull.authors {
             if with_list.contains(author) {
                 pulls.whole.remove(author);
                 pulls.suspect.remove(author);
+            }
+            if moved {
+                due.set(*author, now.mono_ms);
+                continue;
             }
             if !with_list.contains(author) || (!with_posts && !pull.posts.is_empty()) {
                 // Not here: somebody else is asked.
@@ -239,13 +256,17 @@ fn pull(
                 posts.extend(author.missing.iter().filter(|id| wanted.author_of(id).is_some()).take(room));
             }
             None => {
+                let nobody_left = !satisfied && !tried.is_empty();
                 pulls.tried.remove(&node);
-                pulls.suspect.remove(&node);
-                let pause_ms = match satisfied {
-                    true => entropy.jittered(limits::FOLLOW_PULL_MS),
-                    false => entropy.jittered(limits::FOLLOW_PULL_RETRY_MS),
+                let pause_ms = if satisfied {
+                    pulls.fruitless.remove(&node);
+                    limits::FOLLOW_PULL_MS
+                } else {
+                    let rounds = pulls.fruitless.entry(node).or_default();
+                    *rounds += u32::from(nobody_left);
+                    retry_pause_ms(rounds.saturating_sub(1))
                 };
-                due.set(node, now.after(pause_ms));
+                due.set(node, now.after(entropy.jittered(pause_ms)));
             }
         }
     }

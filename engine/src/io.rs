@@ -4,7 +4,8 @@
 //! tie the two together are made by whoever starts: [`LinkId`] and [`StreamToken`] by the driver, the others by the node.
 
 use crate::domain::{
-    Address, ConnectString, EventList, Name, NodeId, PostBytes, PostId, PostText, Profile, RecentPostsHead, SignedPost, Bio,
+    Address, Bio, ConnectString, EventList, Name, NodeId, PostBytes, PostId, PostText, Profile,
+    RecentPostsHead, SignedPost,
 };
 use crate::profile::ProfileKind;
 use crate::refusal::Refusal;

@@ -37,7 +37,10 @@ impl Node {
     /// A node with the given rules. `install` adds resources and systems; it is `distsoc_systems::install` everywhere
     /// but in tests of this crate.
     #[must_use]
-    pub fn new(config: NodeConfig, install: impl FnOnce(&mut World, &mut Schedule, Restored)) -> Self {
+    pub fn new(
+        config: NodeConfig,
+        install: impl FnOnce(&mut World, &mut Schedule, Restored),
+    ) -> Self {
         let mut world = World::new();
         let mut schedule = schedule::frame();
         world.insert_resource(Now::default());
@@ -81,8 +84,12 @@ impl Node {
         self.schedule.run(&mut self.world);
         self.world.clear_trackers();
         self.world.resource_mut::<peers::PeerChanges>().0.clear();
-        let forgotten = self.world.resource::<inbox::Inbox>().left_over() + wire::undelivered(&self.world);
-        assert!(forgotten == 0, "{forgotten} inputs were handled by no system");
+        let forgotten =
+            self.world.resource::<inbox::Inbox>().left_over() + wire::undelivered(&self.world);
+        assert!(
+            forgotten == 0,
+            "{forgotten} inputs were handled by no system"
+        );
         self.world.resource_mut::<outbox::Outbox>().finish()
     }
 
@@ -94,7 +101,12 @@ impl Node {
 
     fn ingest(&mut self, input: Input) {
         use inbox::LinkEvent;
-        if let Input::Packet { link, stream, packet } = input {
+        if let Input::Packet {
+            link,
+            stream,
+            packet,
+        } = input
+        {
             wire::distribute(&mut self.world, link, stream, packet);
             return;
         }
@@ -117,7 +129,9 @@ impl Node {
                 origin,
             }),
             Input::LinkDown { link, cause } => inbox.links.push(LinkEvent::Down { link, cause }),
-            Input::DialFailed { dial, failure } => inbox.links.push(LinkEvent::DialFailed { dial, failure }),
+            Input::DialFailed { dial, failure } => {
+                inbox.links.push(LinkEvent::DialFailed { dial, failure })
+            }
             Input::Refused {
                 link,
                 code,
@@ -130,7 +144,9 @@ impl Node {
                 count,
             }),
             Input::Response { request, result } => {
-                inbox.responses.push((request, result.map(wire::Admitted::into_inner)));
+                inbox
+                    .responses
+                    .push((request, result.map(wire::Admitted::into_inner)));
             }
             Input::OwnAddresses(addresses) => inbox.own_addresses = Some(addresses),
             Input::Persisted(batch) => inbox.batches.push((batch, Ok(()))),

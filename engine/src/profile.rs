@@ -177,7 +177,12 @@ mod tests {
     fn the_columns_of_section_3() {
         let slots = |kind| {
             let profile = NodeProfile::of(kind);
-            (profile.social_slots, profile.wide_slots, profile.slots(), profile.visits_max)
+            (
+                profile.social_slots,
+                profile.wide_slots,
+                profile.slots(),
+                profile.visits_max,
+            )
         };
         assert_eq!(slots(ProfileKind::Desktop), (81, 20, 101, 32));
         assert_eq!(slots(ProfileKind::Mobile), (10, 5, 15, 8));

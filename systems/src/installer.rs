@@ -21,7 +21,11 @@ pub struct Installer<'a> {
 }
 
 impl<'a> Installer<'a> {
-    pub(crate) fn new(world: &'a mut World, schedule: &'a mut Schedule, restored: Restored) -> Self {
+    pub(crate) fn new(
+        world: &'a mut World,
+        schedule: &'a mut Schedule,
+        restored: Restored,
+    ) -> Self {
         Self {
             world,
             restored,

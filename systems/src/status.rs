@@ -29,7 +29,9 @@ fn answer(world: &mut World) {
         return;
     }
     let calls = world.resource_mut::<Inbox>().take_calls(|call| match call {
-        Call::Status | Call::Peers | Call::Map(_) | Call::Counters | Call::Follows => Some(call.clone()),
+        Call::Status | Call::Peers | Call::Map(_) | Call::Counters | Call::Follows => {
+            Some(call.clone())
+        }
         _ => None,
     });
     for (id, call) in calls {
@@ -78,7 +80,10 @@ fn peers(world: &World) -> Vec<PeerView> {
     let mut views: Vec<PeerView> = seated(world)
         .map(|(link, peer)| PeerView {
             node_id: link.node,
-            name: peer.person.as_ref().map(|person| person.name.as_str().to_owned()),
+            name: peer
+                .person
+                .as_ref()
+                .map(|person| person.name.as_str().to_owned()),
             slot: peer.slot,
             dialled: link.dialled(),
             address: link.remote,
@@ -89,7 +94,15 @@ fn peers(world: &World) -> Vec<PeerView> {
             link: link.id,
         })
         .collect();
-    views.sort_by_key(|view| (view.slot, !view.followed, view.name.is_none(), view.name.clone(), view.node_id));
+    views.sort_by_key(|view| {
+        (
+            view.slot,
+            !view.followed,
+            view.name.is_none(),
+            view.name.clone(),
+            view.node_id,
+        )
+    });
     views
 }
 
@@ -104,7 +117,10 @@ fn map_counts(world: &World) -> MapCounts {
 }
 
 fn map_entry(world: &World, node: NodeId) -> Result<MapView, CallError> {
-    let entry = world.resource::<MapIndex>().get(&node).and_then(|entity| world.get::<MapEntry>(entity));
+    let entry = world
+        .resource::<MapIndex>()
+        .get(&node)
+        .and_then(|entity| world.get::<MapEntry>(entity));
     let entry = entry.ok_or(CallError::NotFound("that node is not on the map"))?;
     Ok(MapView::Entry {
         node_id: node,
@@ -117,7 +133,11 @@ fn follows(world: &World) -> Vec<NodeId> {
     world
         .resource::<AuthorIndex>()
         .iter()
-        .filter(|(_, entity)| world.get::<Author>(*entity).is_some_and(Author::is_followed))
+        .filter(|(_, entity)| {
+            world
+                .get::<Author>(*entity)
+                .is_some_and(Author::is_followed)
+        })
         .map(|(node, _)| node)
         .collect()
 }
@@ -139,11 +159,17 @@ fn counters(world: &World) -> Vec<Counter> {
         gauge("posts_wanted", status.posts_wanted),
         gauge("writes_waiting", world.resource::<Storage>().retry.len()),
     ];
-    let refusals = world.resource::<RefusalCounts>().iter().map(|(refusal, what, value)| Counter {
-        name: "refused_total",
-        labels: vec![("reason", refusal.code().to_owned()), ("what", what.to_owned())],
-        value,
-    });
+    let refusals = world
+        .resource::<RefusalCounts>()
+        .iter()
+        .map(|(refusal, what, value)| Counter {
+            name: "refused_total",
+            labels: vec![
+                ("reason", refusal.code().to_owned()),
+                ("what", what.to_owned()),
+            ],
+            value,
+        });
     counters.extend(refusals);
     counters
 }

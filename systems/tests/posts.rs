@@ -19,7 +19,11 @@ fn everybody_finds_everybody_through_the_anchor() {
     table.pass(60_000);
     for seat in 0..6 {
         let status = table.status(seat);
-        assert_eq!(status.peers_social + status.peers_wide, 5, "node {seat}: {status:?}");
+        assert_eq!(
+            status.peers_social + status.peers_wide,
+            5,
+            "node {seat}: {status:?}"
+        );
         assert_eq!(status.map.hop1, 5);
     }
 }
@@ -30,7 +34,10 @@ fn a_post_reaches_connected_followers_and_nobody_else_keeps_it() {
     table.follow(1, 2);
     let id = table.post(2, "hello");
     assert!(table.seats[1].posts.contains_key(&id));
-    assert!(!table.seats[0].posts.contains_key(&id), "the anchor does not keep the author");
+    assert!(
+        !table.seats[0].posts.contains_key(&id),
+        "the anchor does not keep the author"
+    );
     assert!(table.refused(0, Refusal::NotKept) > 0);
     let seen = |notice: &&Notice| matches!(notice, Notice::Post { id: seen, .. } if *seen == id);
     assert_eq!(table.seats[1].notices.iter().filter(seen).count(), 1);
@@ -39,7 +46,9 @@ fn a_post_reaches_connected_followers_and_nobody_else_keeps_it() {
 #[test]
 fn what_was_posted_before_the_follow_is_pulled() {
     let mut table = three();
-    let ids: Vec<_> = (0..300).map(|number| table.post(2, &format!("post {number}"))).collect();
+    let ids: Vec<_> = (0..300)
+        .map(|number| table.post(2, &format!("post {number}")))
+        .collect();
     table.follow(1, 2);
     table.pass(1_000);
     assert!(ids.iter().all(|id| table.seats[1].posts.contains_key(id)));
@@ -54,25 +63,36 @@ fn what_was_missed_while_apart_comes_after_the_reunion() {
     table.unreachable = vec![1, 2];
     table.cut(1, 2);
     table.settle();
-    let missed: Vec<_> = (0..5).map(|number| table.post(2, &format!("missed {number}"))).collect();
+    let missed: Vec<_> = (0..5)
+        .map(|number| table.post(2, &format!("missed {number}")))
+        .collect();
     assert!(!table.seats[1].posts.contains_key(&missed[0]));
     table.unreachable.clear();
     table.pass(20 * 60_000);
-    assert!(missed.iter().all(|id| table.seats[1].posts.contains_key(id)));
+    assert!(
+        missed
+            .iter()
+            .all(|id| table.seats[1].posts.contains_key(id))
+    );
 }
 
 #[test]
 fn a_holder_answers_when_the_author_is_gone() {
     let mut table = three();
     table.follow(0, 2);
-    let ids: Vec<_> = (0..20).map(|number| table.post(2, &format!("post {number}"))).collect();
+    let ids: Vec<_> = (0..20)
+        .map(|number| table.post(2, &format!("post {number}")))
+        .collect();
     table.unreachable = vec![2];
     table.cut(0, 2);
     table.cut(1, 2);
     table.settle();
     table.follow(1, 2);
     table.pass(60_000);
-    assert!(ids.iter().all(|id| table.seats[1].posts.contains_key(id)), "the anchor holds them");
+    assert!(
+        ids.iter().all(|id| table.seats[1].posts.contains_key(id)),
+        "the anchor holds them"
+    );
 }
 
 #[test]
@@ -85,10 +105,17 @@ fn names_travel_with_profiles() {
         anchors: None,
     };
     assert_eq!(table.call(2, set), Ok(Reply::Done));
-    let names: Vec<_> = table.peers(1).into_iter().filter_map(|peer| peer.name).collect();
+    let names: Vec<_> = table
+        .peers(1)
+        .into_iter()
+        .filter_map(|peer| peer.name)
+        .collect();
     assert_eq!(names, ["Ada"]);
     table.follow(1, 2);
-    assert!(table.seats[1].profiles.contains_key(&secret(2).node_id()), "stored with the follow");
+    assert!(
+        table.seats[1].profiles.contains_key(&secret(2).node_id()),
+        "stored with the follow"
+    );
 }
 
 #[test]
@@ -112,7 +139,9 @@ fn a_full_disk_takes_nothing_in_and_catches_up_later() {
     table.follow(1, 2);
     table.post(2, "before");
     table.seats[1].disk_trouble = Some(StorageTrouble::Full);
-    let ids: Vec<_> = (0..30).map(|number| table.post(2, &format!("post {number}"))).collect();
+    let ids: Vec<_> = (0..30)
+        .map(|number| table.post(2, &format!("post {number}")))
+        .collect();
     assert_eq!(table.status(1).storage_trouble, Some(StorageTrouble::Full));
     table.seats[1].disk_trouble = None;
     table.pass(3 * 60 * 60_000);
@@ -126,12 +155,21 @@ fn unfollowing_stops_keeping() {
     let node = secret(2).node_id();
     assert_eq!(table.call(1, Call::Unfollow(node)), Ok(Reply::Done));
     let again = table.call(1, Call::Unfollow(node));
-    assert_eq!(again, Err(CallError::NotFound("you do not follow that node")));
+    assert_eq!(
+        again,
+        Err(CallError::NotFound("you do not follow that node"))
+    );
     let id = table.post(2, "unheard");
     assert!(!table.seats[1].posts.contains_key(&id));
     let own = secret(1).node_id();
-    let follow_own = Call::Follow { node: own, place: None };
-    assert!(matches!(table.call(1, follow_own), Err(CallError::Refused(_))));
+    let follow_own = Call::Follow {
+        node: own,
+        place: None,
+    };
+    assert!(matches!(
+        table.call(1, follow_own),
+        Err(CallError::Refused(_))
+    ));
 }
 
 #[test]
@@ -146,5 +184,8 @@ fn connecting_by_hand_works_and_says_why_not() {
     table.cut(0, 1);
     table.settle();
     let failed = table.call(0, Call::Connect(connect_string(1)));
-    assert_eq!(failed.unwrap_err().to_string(), "no distsoc/2 node answers there");
+    assert_eq!(
+        failed.unwrap_err().to_string(),
+        "no distsoc/2 node answers there"
+    );
 }

@@ -64,7 +64,10 @@ mod tests {
             ),
         ];
         for (scalar, point, shared) in &cases {
-            assert_eq!(*agree(&bytes(scalar), &bytes(point)).unwrap(), bytes(shared));
+            assert_eq!(
+                *agree(&bytes(scalar), &bytes(point)).unwrap(),
+                bytes(shared)
+            );
         }
     }
 

@@ -94,7 +94,12 @@ impl PublicKey {
     ///
     /// # Errors
     /// [`Refusal::BadSignature`].
-    pub fn verify(&self, context: &[u8], message: &[u8], signature: &Signature) -> Result<(), Refusal> {
+    pub fn verify(
+        &self,
+        context: &[u8],
+        message: &[u8],
+        signature: &Signature,
+    ) -> Result<(), Refusal> {
         let signature = ed25519_dalek::Signature::from_bytes(&signature.0);
         self.0
             .verify_strict(&[context, message].concat(), &signature)

@@ -112,7 +112,10 @@ impl Address {
         if !port_allowed || Scope::of(address.ip()) == Scope::Unusable {
             return Err(Refusal::BadAddress);
         }
-        Ok(Self(SocketAddr::new(address.ip().to_canonical(), address.port())))
+        Ok(Self(SocketAddr::new(
+            address.ip().to_canonical(),
+            address.port(),
+        )))
     }
 
     /// The address for the socket.
@@ -215,13 +218,16 @@ impl RecordBody for AddressBody {
     }
 
     fn check(&self) -> Result<(), Refusal> {
-        if self.is_anchor > 1 || self.expiry_ms > self.seq.saturating_add(limits::ADDRESS_RECORD_TTL_MS) {
+        if self.is_anchor > 1
+            || self.expiry_ms > self.seq.saturating_add(limits::ADDRESS_RECORD_TTL_MS)
+        {
             return Err(Refusal::OutOfRange);
         }
         let crowded = self.addresses.iter().any(|address| {
             let in_prefix = |other: &&Address| other.prefix() == address.prefix();
             !address.scope().is_local()
-                && self.addresses.iter().filter(in_prefix).count() > limits::ADDRESSES_PER_PREFIX_MAX
+                && self.addresses.iter().filter(in_prefix).count()
+                    > limits::ADDRESSES_PER_PREFIX_MAX
         });
         if crowded {
             return Err(Refusal::BadAddress);
@@ -280,7 +286,10 @@ mod tests {
 
     #[test]
     fn local_addresses_stay_in_their_scope() {
-        let (global, loopback) = (address("8.8.8.8:4000").unwrap(), address("127.0.0.1:4000").unwrap());
+        let (global, loopback) = (
+            address("8.8.8.8:4000").unwrap(),
+            address("127.0.0.1:4000").unwrap(),
+        );
         let (inside, outside) = ("127.0.0.1".parse().unwrap(), "9.9.9.9".parse().unwrap());
         assert!(global.fits_scope_of(inside) && global.fits_scope_of(outside));
         assert!(loopback.fits_scope_of(inside) && !loopback.fits_scope_of(outside));
@@ -300,7 +309,11 @@ mod tests {
         let secret = crate::crypto::Secret::from_seed(&[1; 32]);
         let body = |count: u8| AddressBody {
             node_id: secret.node_id(),
-            addresses: Bounded::truncated((1..=count).map(|i| address(&format!("8.8.8.{i}:443")).unwrap()).collect()),
+            addresses: Bounded::truncated(
+                (1..=count)
+                    .map(|i| address(&format!("8.8.8.{i}:443")).unwrap())
+                    .collect(),
+            ),
             is_anchor: 0,
             seq: 1,
             expiry_ms: 2,

@@ -22,7 +22,10 @@ pub enum Host {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectStringError {
     /// Over the limit.
-    #[error("a connect string has at most {} bytes", limits::CONNECT_STRING_BYTES_MAX)]
+    #[error(
+        "a connect string has at most {} bytes",
+        limits::CONNECT_STRING_BYTES_MAX
+    )]
     TooLong,
     /// No `@`.
     #[error("a connect string is NODE_ID@HOST:PORT, this has no '@'")]
@@ -43,7 +46,9 @@ pub enum ConnectStringError {
     #[error("'{0}' is no host: an IPv4 address, an IPv6 address in brackets, or a DNS name")]
     Host(String),
     /// An address that nobody can be dialled at.
-    #[error("nobody can be reached at {0}: not a usable address, or a port below 1024 that is not 443")]
+    #[error(
+        "nobody can be reached at {0}: not a usable address, or a port below 1024 that is not 443"
+    )]
     Unusable(SocketAddr),
     /// Something other than `?invite=TOKEN` at the end.
     #[error("only '?invite=TOKEN' may follow the port, with 1 to 64 letters and digits")]
@@ -164,8 +169,14 @@ fn split_port(place: &str) -> Result<(&str, u16), ConnectStringError> {
 
 fn parse_host(host: &str) -> Result<Host, ConnectStringError> {
     let wrong = || ConnectStringError::Host(host.into());
-    if let Some(inside) = host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
-        return inside.parse::<Ipv6Addr>().map(|ip| Host::Ip(ip.into())).map_err(|_| wrong());
+    if let Some(inside) = host
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'))
+    {
+        return inside
+            .parse::<Ipv6Addr>()
+            .map(|ip| Host::Ip(ip.into()))
+            .map_err(|_| wrong());
     }
     if let Ok(ip) = host.parse::<std::net::Ipv4Addr>() {
         return Ok(Host::Ip(ip.into()));
@@ -174,7 +185,9 @@ fn parse_host(host: &str) -> Result<Host, ConnectStringError> {
         (1..=63).contains(&label.len())
             && !label.starts_with('-')
             && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+            && label
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
     };
     let all_digits = |label: &str| label.bytes().all(|byte| byte.is_ascii_digit());
     let last = host.rsplit('.').next().unwrap_or_default();
@@ -185,9 +198,13 @@ fn parse_host(host: &str) -> Result<Host, ConnectStringError> {
 }
 
 fn parse_invite(query: &str) -> Result<String, ConnectStringError> {
-    let token = query.strip_prefix("invite=").ok_or(ConnectStringError::Invite)?;
-    let fits = (1..=64).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
-    fits.then(|| token.to_owned()).ok_or(ConnectStringError::Invite)
+    let token = query
+        .strip_prefix("invite=")
+        .ok_or(ConnectStringError::Invite)?;
+    let fits =
+        (1..=64).contains(&token.len()) && token.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    fits.then(|| token.to_owned())
+        .ok_or(ConnectStringError::Invite)
 }
 
 impl fmt::Display for ConnectString {
@@ -250,9 +267,15 @@ mod tests {
     fn errors_are_precise() {
         use ConnectStringError as E;
         assert_eq!("abc".parse::<ConnectString>(), Err(E::NoAt));
-        assert_eq!("abc@h:1".parse::<ConnectString>(), Err(E::NodeId(IdError::Length(3))));
+        assert_eq!(
+            "abc@h:1".parse::<ConnectString>(),
+            Err(E::NodeId(IdError::Length(3)))
+        );
         let not_hex = format!("{}@h:1", "x".repeat(64));
-        assert_eq!(not_hex.parse::<ConnectString>(), Err(E::NodeId(IdError::NotHex('x'))));
+        assert_eq!(
+            not_hex.parse::<ConnectString>(),
+            Err(E::NodeId(IdError::NotHex('x')))
+        );
         let no_key = format!("02{}@h:4000", "0".repeat(62));
         assert_eq!(no_key.parse::<ConnectString>(), Err(E::NotAKey));
         assert_eq!(parse("host"), Err(E::NoPort));
@@ -264,7 +287,10 @@ mod tests {
         assert_eq!(parse("ho st:4000"), Err(E::Host("ho st".into())));
         assert_eq!(parse("1.2.3:4000"), Err(E::Host("1.2.3".into())));
         assert_eq!(parse("::1:4000"), Err(E::Host("::1".into())));
-        assert_eq!(parse("8.8.8.8:53"), Err(E::Unusable("8.8.8.8:53".parse().unwrap())));
+        assert_eq!(
+            parse("8.8.8.8:53"),
+            Err(E::Unusable("8.8.8.8:53".parse().unwrap()))
+        );
         assert_eq!(parse("h:4000?x=1"), Err(E::Invite));
         assert_eq!(parse(&format!("{}:4000", "h".repeat(600))), Err(E::TooLong));
     }

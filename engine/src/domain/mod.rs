@@ -13,7 +13,9 @@ pub use address::{Address, AddressBody, AddressRecord, Prefix, Scope};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
 pub use ids::{BlobHash, IdError, NodeId, PostId};
 pub use person::{Avatar, Profile, ProfileBody};
-pub use post::{BlobRef, Content, PostBody, PostBytes, PostKind, PublicContent, SealedContent, SignedPost};
+pub use post::{
+    BlobRef, Content, PostBody, PostBytes, PostKind, PublicContent, SealedContent, SignedPost,
+};
 pub use recent_posts::{
     Event, EventKind, EventList, Generation, RecentPosts, RecentPostsBody, RecentPostsHead, Seq,
 };

@@ -15,7 +15,10 @@ pub struct Avatar {
     pub length: u64,
 }
 
-as_array!(Avatar { hash: BlobHash, length: u64 });
+as_array!(Avatar {
+    hash: BlobHash,
+    length: u64
+});
 
 /// The body of a [`Profile`].
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,8 +1,8 @@
 //! Posts: content-addressed, signed, public or sealed (PROTOCOL section 4).
 
 use super::ids::FixedBytes;
-use super::record::context;
 use super::recent_posts::EventKind;
+use super::record::context;
 use super::{BlobHash, MediaDescription, NodeId, PostId, PostText, Verified};
 use crate::crypto::{self, PublicKey, Secret, Signature};
 use crate::limits;
@@ -31,7 +31,10 @@ pub struct BlobRef {
     pub length: u64,
 }
 
-as_array!(BlobRef { hash: BlobHash, length: u64 });
+as_array!(BlobRef {
+    hash: BlobHash,
+    length: u64
+});
 
 /// What a public post says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -129,12 +132,24 @@ impl Serialize for PostBody {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let head = (TAG, &self.author, self.created_at_ms);
         match &self.content {
-            Content::Public(content) => {
-                (head.0, head.1, head.2, EventKind::Public.to_wire(), content, &self.blobs).serialize(serializer)
-            }
-            Content::Sealed(content) => {
-                (head.0, head.1, head.2, EventKind::Sealed.to_wire(), content, &self.blobs).serialize(serializer)
-            }
+            Content::Public(content) => (
+                head.0,
+                head.1,
+                head.2,
+                EventKind::Public.to_wire(),
+                content,
+                &self.blobs,
+            )
+                .serialize(serializer),
+            Content::Sealed(content) => (
+                head.0,
+                head.1,
+                head.2,
+                EventKind::Sealed.to_wire(),
+                content,
+                &self.blobs,
+            )
+                .serialize(serializer),
         }
     }
 }
@@ -148,8 +163,11 @@ impl<'de> Deserialize<'de> for PostBody {
                 f.write_str("a post body")
             }
             fn visit_seq<A: de::SeqAccess<'de>>(self, mut seq: A) -> Result<PostBody, A::Error> {
-                fn field<'de, A: de::SeqAccess<'de>, T: Deserialize<'de>>(seq: &mut A) -> Result<T, A::Error> {
-                    seq.next_element()?.ok_or_else(|| de::Error::custom("malformed"))
+                fn field<'de, A: de::SeqAccess<'de>, T: Deserialize<'de>>(
+                    seq: &mut A,
+                ) -> Result<T, A::Error> {
+                    seq.next_element()?
+                        .ok_or_else(|| de::Error::custom("malformed"))
                 }
                 if field::<A, String>(&mut seq)? != TAG {
                     return Err(de::Error::custom("malformed"));
@@ -211,7 +229,11 @@ impl PostBytes {
         let body = self.decode()?;
         let id = self.id();
         PublicKey::check(body.author)?.verify(&context("post"), id.as_bytes(), &self.signature)?;
-        Ok(SignedPost { id, body, bytes: self })
+        Ok(SignedPost {
+            id,
+            body,
+            bytes: self,
+        })
     }
 
     /// Proves the author by a verified list: `wanted` says whose list an id stands in. One signature vouches for
@@ -219,20 +241,31 @@ impl PostBytes {
     ///
     /// # Errors
     /// [`Refusal::NotWanted`] where no list names it, [`Refusal::WrongAuthor`] where another's does.
-    pub fn authenticate(self, wanted: impl FnOnce(PostId) -> Option<NodeId>) -> Result<Verified<SignedPost>, Refusal> {
+    pub fn authenticate(
+        self,
+        wanted: impl FnOnce(PostId) -> Option<NodeId>,
+    ) -> Result<Verified<SignedPost>, Refusal> {
         let id = self.id();
         let author = wanted(id).ok_or(Refusal::NotWanted)?;
         let body = self.decode()?;
         if body.author != author {
             return Err(Refusal::WrongAuthor);
         }
-        Ok(Verified(SignedPost { id, body, bytes: self }))
+        Ok(Verified(SignedPost {
+            id,
+            body,
+            bytes: self,
+        }))
     }
 }
 
 impl Serialize for PostBytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (codec::BytesRef(&self.body), FixedBytes(*self.signature.as_bytes())).serialize(serializer)
+        (
+            codec::BytesRef(&self.body),
+            FixedBytes(*self.signature.as_bytes()),
+        )
+            .serialize(serializer)
     }
 }
 
@@ -307,7 +340,9 @@ impl Serialize for SignedPost {
 impl<'de> Deserialize<'de> for SignedPost {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let bytes = PostBytes::deserialize(deserializer)?;
-        bytes.verify().map_err(|refusal| de::Error::custom(refusal.code()))
+        bytes
+            .verify()
+            .map_err(|refusal| de::Error::custom(refusal.code()))
     }
 }
 
@@ -342,7 +377,8 @@ mod tests {
         assert!(forged.verify().is_err());
 
         let mut other_signer = post.bytes().clone();
-        other_signer.signature = Secret::from_seed(&[2; 32]).sign(&context("post"), post.id().as_bytes());
+        other_signer.signature =
+            Secret::from_seed(&[2; 32]).sign(&context("post"), post.id().as_bytes());
         assert_eq!(other_signer.verify(), Err(Refusal::BadSignature));
     }
 
@@ -354,17 +390,25 @@ mod tests {
             signature: Signature::from_bytes([0; 64]),
             ..post.bytes().clone()
         };
-        let verified = bare.clone().authenticate(|id| (id == post.id()).then_some(secret.node_id()));
+        let verified = bare
+            .clone()
+            .authenticate(|id| (id == post.id()).then_some(secret.node_id()));
         assert_eq!(verified.unwrap().id(), post.id());
         assert_eq!(bare.clone().authenticate(|_| None), Err(Refusal::NotWanted));
         let another = Secret::from_seed(&[3; 32]).node_id();
-        assert_eq!(bare.authenticate(|_| Some(another)), Err(Refusal::WrongAuthor));
+        assert_eq!(
+            bare.authenticate(|_| Some(another)),
+            Err(Refusal::WrongAuthor)
+        );
     }
 
     #[test]
     fn a_post_says_something_and_keeps_its_size() {
         let secret = Secret::from_seed(&[1; 32]);
-        assert_eq!(SignedPost::sign(body("  "), &secret), Err(Refusal::OutOfRange));
+        assert_eq!(
+            SignedPost::sign(body("  "), &secret),
+            Err(Refusal::OutOfRange)
+        );
         let sealed = PostBody {
             content: Content::Sealed(SealedContent {
                 commit: [1; 32],
@@ -372,7 +416,10 @@ mod tests {
             }),
             ..body("x")
         };
-        assert_eq!(SignedPost::sign(sealed.clone(), &secret), Err(Refusal::TooLarge));
+        assert_eq!(
+            SignedPost::sign(sealed.clone(), &secret),
+            Err(Refusal::TooLarge)
+        );
         let fits = PostBody {
             content: Content::Sealed(SealedContent {
                 commit: [1; 32],

@@ -30,7 +30,13 @@ pub enum EventKind {
 }
 
 impl EventKind {
-    const ALL: [Self; 5] = [Self::Public, Self::Sealed, Self::Delete, Self::Visibility, Self::Epoch];
+    const ALL: [Self; 5] = [
+        Self::Public,
+        Self::Sealed,
+        Self::Delete,
+        Self::Visibility,
+        Self::Epoch,
+    ];
 
     /// Its byte on the wire.
     #[must_use]
@@ -94,7 +100,11 @@ impl EventList {
     pub fn from_bytes(bytes: impl Into<Arc<[u8]>>) -> Result<Self, Refusal> {
         let bytes = bytes.into();
         let (events, rest) = bytes.as_chunks::<EVENT_BYTES>();
-        if !rest.is_empty() || !events.iter().all(|event| Event::from_bytes(event).is_some()) {
+        if !rest.is_empty()
+            || !events
+                .iter()
+                .all(|event| Event::from_bytes(event).is_some())
+        {
             return Err(Refusal::Malformed);
         }
         if events.len() > EVENTS_MAX {
@@ -130,9 +140,9 @@ impl EventList {
     /// The events, newest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Event> + ExactSizeIterator + '_ {
         let (events, _) = self.0.as_chunks::<EVENT_BYTES>();
-        events
-            .iter()
-            .map(|event| Event::from_bytes(event).expect("kinds were checked when the list was made"))
+        events.iter().map(|event| {
+            Event::from_bytes(event).expect("kinds were checked when the list was made")
+        })
     }
 
     /// The newest `count` events.
@@ -144,7 +154,8 @@ impl EventList {
     /// `newer` before `self`, the oldest dropped past [`EVENTS_MAX`].
     #[must_use]
     pub fn prepended(&self, newer: &EventList) -> Self {
-        let mut bytes = Vec::with_capacity((newer.0.len() + self.0.len()).min(EVENTS_MAX * EVENT_BYTES));
+        let mut bytes =
+            Vec::with_capacity((newer.0.len() + self.0.len()).min(EVENTS_MAX * EVENT_BYTES));
         bytes.extend_from_slice(&newer.0);
         bytes.extend_from_slice(&self.0);
         bytes.truncate(EVENTS_MAX * EVENT_BYTES);
@@ -250,7 +261,14 @@ pub struct RecentPostsBody {
 
 impl Serialize for RecentPostsBody {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (&self.author, self.seq.0, self.count, FixedBytes(self.root), self.updated_at_ms).serialize(serializer)
+        (
+            &self.author,
+            self.seq.0,
+            self.count,
+            FixedBytes(self.root),
+            self.updated_at_ms,
+        )
+            .serialize(serializer)
     }
 }
 
@@ -368,7 +386,10 @@ impl RecentPosts {
         let newest = EventList::of(event);
         let (seq, list) = match known {
             Some(known) => {
-                assert!(known.head.author == secret.node_id(), "a node appends to its own list only");
+                assert!(
+                    known.head.author == secret.node_id(),
+                    "a node appends to its own list only"
+                );
                 (known.head.seq.next(), known.list.prepended(&newest))
             }
             None => (Seq::new(generation, 1), newest),
@@ -434,7 +455,11 @@ mod tests {
         let wrong = EventList::of(event(99));
         let refused = RecentPosts::advance(Some(&versions[3]), head.clone(), &wrong);
         assert_eq!(refused, Err(Refusal::ListMismatch));
-        let too_few = RecentPosts::advance(Some(&versions[1]), head.clone(), &versions[4].list().newest(1));
+        let too_few = RecentPosts::advance(
+            Some(&versions[1]),
+            head.clone(),
+            &versions[4].list().newest(1),
+        );
         assert_eq!(too_few, Err(Refusal::ListMismatch));
         let whole = RecentPosts::advance(Some(&versions[1]), head, versions[4].list());
         assert_eq!(whole.as_ref(), Ok(&versions[4]));
@@ -443,7 +468,10 @@ mod tests {
     #[test]
     fn the_seven_thousand_and_first_event_drops_the_oldest() {
         let secret = Secret::from_seed(&[1; 32]);
-        let packed: Vec<u8> = (0..EVENTS_MAX as u32).rev().flat_map(|n| event(n).to_bytes()).collect();
+        let packed: Vec<u8> = (0..EVENTS_MAX as u32)
+            .rev()
+            .flat_map(|n| event(n).to_bytes())
+            .collect();
         let list = EventList::from_bytes(packed).unwrap();
         let body = RecentPostsBody {
             author: secret.node_id(),
@@ -458,7 +486,8 @@ mod tests {
         assert_eq!(next.list().iter().next().unwrap(), event(77_777));
         assert_eq!(next.list().iter().next_back().unwrap(), event(1));
         assert!(next.list().as_bytes().len() <= 256 * 1024);
-        let advanced = RecentPosts::advance(Some(&full), next.head().clone(), &next.list().newest(1));
+        let advanced =
+            RecentPosts::advance(Some(&full), next.head().clone(), &next.list().newest(1));
         assert_eq!(advanced.as_ref(), Ok(&next));
     }
 
@@ -478,7 +507,10 @@ mod tests {
         assert_eq!(EventList::from_bytes(vec![0; 36]), Err(Refusal::Malformed));
         let mut bad_kind = event(1).to_bytes();
         bad_kind[36] = 9;
-        assert_eq!(EventList::from_bytes(bad_kind.to_vec()), Err(Refusal::Malformed));
+        assert_eq!(
+            EventList::from_bytes(bad_kind.to_vec()),
+            Err(Refusal::Malformed)
+        );
         let many = event(1).to_bytes().repeat(EVENTS_MAX + 1);
         assert_eq!(EventList::from_bytes(many), Err(Refusal::OutOfRange));
     }

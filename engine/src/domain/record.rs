@@ -49,9 +49,15 @@ impl<T: RecordBody> Signed<T> {
     /// If the body is not the signer's own or past its size: a bug of the caller.
     #[must_use]
     pub fn sign(value: T, secret: &Secret) -> Self {
-        assert!(value.author() == secret.node_id(), "a node signs its own records only");
+        assert!(
+            value.author() == secret.node_id(),
+            "a node signs its own records only"
+        );
         let body = codec::encode(&value);
-        assert!(body.len() <= T::BYTES_MAX, "an own record keeps its size limit");
+        assert!(
+            body.len() <= T::BYTES_MAX,
+            "an own record keeps its size limit"
+        );
         let signature = secret.sign(&context(T::TYPE), &body);
         Self {
             value,
@@ -142,7 +148,11 @@ impl<T> Eq for Signed<T> {}
 
 impl<T> Serialize for Signed<T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        (codec::BytesRef(&self.body), FixedBytes(*self.signature.as_bytes())).serialize(serializer)
+        (
+            codec::BytesRef(&self.body),
+            FixedBytes(*self.signature.as_bytes()),
+        )
+            .serialize(serializer)
     }
 }
 
@@ -161,7 +171,9 @@ pub(crate) fn context(record_type: &str) -> Vec<u8> {
 /// The next seq of a register-like record: `max(previous + 1, now)` (PROTOCOL section 4).
 #[must_use]
 pub fn next_seq(previous: Option<u64>, now: Now) -> u64 {
-    previous.map_or(now.wall_ms, |previous| now.wall_ms.max(previous.saturating_add(1)))
+    previous.map_or(now.wall_ms, |previous| {
+        now.wall_ms.max(previous.saturating_add(1))
+    })
 }
 
 /// Refuses what claims to be more than 10 minutes ahead of our clock (PROTOCOL section 4).

@@ -145,6 +145,9 @@ mod tests {
         assert_eq!(PostText::new("a\u{7}"), Err(TextError::Control));
         assert!(PostText::new("two\nlines").is_ok());
         let long = "x".repeat(limits::NAME_BYTES_MAX + 1);
-        assert_eq!(Name::new(&long), Err(TextError::TooLong { got: 129, max: 128 }));
+        assert_eq!(
+            Name::new(&long),
+            Err(TextError::TooLong { got: 129, max: 128 })
+        );
     }
 }

@@ -14,13 +14,17 @@ pub struct Hint {
     pub address: Address,
 }
 
-as_array!(Hint { node_id: NodeId, address: Address });
+as_array!(Hint {
+    node_id: NodeId,
+    address: Address
+});
 
 impl Example for Hint {
     fn example() -> Self {
         Self {
             node_id: crate::crypto::Secret::from_seed(&[2; 32]).node_id(),
-            address: Address::new("203.0.114.9:4001".parse().expect("a literal")).expect("a usable address"),
+            address: Address::new("203.0.114.9:4001".parse().expect("a literal"))
+                .expect("a usable address"),
         }
     }
 }

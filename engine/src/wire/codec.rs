@@ -24,7 +24,8 @@ pub fn encode<T: Serialize + ?Sized>(value: &T) -> Vec<u8> {
 
 /// Appends the deterministic encoding.
 pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>) {
-    ciborium::ser::into_writer(value, bytes).expect("wire types serialize without errors into a vector");
+    ciborium::ser::into_writer(value, bytes)
+        .expect("wire types serialize without errors into a vector");
 }
 
 /// Decodes and requires that encoding gives the same bytes again.
@@ -32,12 +33,15 @@ pub(crate) fn encode_into<T: Serialize + ?Sized>(value: &T, bytes: &mut Vec<u8>)
 /// # Errors
 /// [`Refusal::Malformed`], [`Refusal::NotCanonical`], or the refusal that a domain type's own check gave.
 pub fn decode_canonical<T: Serialize + DeserializeOwned>(bytes: &[u8]) -> Result<T, Refusal> {
-    let value: T = ciborium::de::from_reader_with_recursion_limit(bytes, DEPTH_MAX).map_err(|error| match error {
-        ciborium::de::Error::Semantic(_, reason) => {
-            Refusal::from_code(&reason).unwrap_or(Refusal::Malformed)
-        }
-        _ => Refusal::Malformed,
-    })?;
+    let value: T =
+        ciborium::de::from_reader_with_recursion_limit(bytes, DEPTH_MAX).map_err(|error| {
+            match error {
+                ciborium::de::Error::Semantic(_, reason) => {
+                    Refusal::from_code(&reason).unwrap_or(Refusal::Malformed)
+                }
+                _ => Refusal::Malformed,
+            }
+        })?;
     let mut again = Vec::with_capacity(bytes.len());
     encode_into(&value, &mut again);
     if again != bytes {
@@ -207,7 +211,10 @@ mod tests {
     #[test]
     fn lists_are_bounded_while_they_are_read() {
         let nine = encode(&vec![1u8; 9]);
-        assert_eq!(decode_canonical::<Bounded<u8, 8>>(&nine), Err(Refusal::OutOfRange));
+        assert_eq!(
+            decode_canonical::<Bounded<u8, 8>>(&nine),
+            Err(Refusal::OutOfRange)
+        );
         assert!(decode_canonical::<Bounded<u8, 9>>(&nine).is_ok());
     }
 

@@ -30,7 +30,11 @@ impl Gate {
     /// [`Refusal::RateExceeded`] or [`Refusal::TooManyInFlight`]; nothing was taken then.
     pub fn begin(&mut self, spec: &PacketSpec, now_ms: u64) -> Result<(), Refusal> {
         let full = u64::from(spec.burst) * MILLI;
-        let bucket = match self.buckets.iter_mut().position(|bucket| bucket.code == spec.code) {
+        let bucket = match self
+            .buckets
+            .iter_mut()
+            .position(|bucket| bucket.code == spec.code)
+        {
             Some(index) => &mut self.buckets[index],
             None => {
                 self.buckets.push(Bucket {
@@ -45,7 +49,8 @@ impl Gate {
         let elapsed_ms = now_ms.saturating_sub(bucket.filled_at_ms);
         let gained = elapsed_ms.saturating_mul(u64::from(spec.per_minute)) / 60;
         if gained > 0 {
-            bucket.milli_tokens = (u64::from(bucket.milli_tokens).saturating_add(gained)).min(full) as u32;
+            bucket.milli_tokens =
+                (u64::from(bucket.milli_tokens).saturating_add(gained)).min(full) as u32;
             bucket.filled_at_ms = now_ms;
         }
         if u32::from(bucket.in_flight) >= spec.in_flight_max {

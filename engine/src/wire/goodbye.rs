@@ -78,7 +78,9 @@ impl Goodbye {
 
 impl Check for Goodbye {
     fn check(&self) -> Result<(), Refusal> {
-        GoodbyeReason::from_wire(self.reason).map(|_| ()).ok_or(Refusal::OutOfRange)
+        GoodbyeReason::from_wire(self.reason)
+            .map(|_| ())
+            .ok_or(Refusal::OutOfRange)
     }
 }
 

@@ -97,7 +97,8 @@ impl Check for Hello {
         if self.version != VERSION {
             return Err(Refusal::WrongVersion);
         }
-        let known = ProfileKind::from_wire(self.profile).is_some() && usize::from(self.purpose) < Purpose::ALL.len();
+        let known = ProfileKind::from_wire(self.profile).is_some()
+            && usize::from(self.purpose) < Purpose::ALL.len();
         if !known || self.behind_nat > 1 || self.unlisted > 1 {
             return Err(Refusal::OutOfRange);
         }
@@ -110,7 +111,8 @@ impl Example for Hello {
         use crate::domain::{AddressBody, Signed};
         use crate::wire::codec::Bounded;
         let secret = crate::crypto::Secret::from_seed(&[1; 32]);
-        let address = Address::new("203.0.114.7:4000".parse().expect("a literal")).expect("a usable address");
+        let address =
+            Address::new("203.0.114.7:4000".parse().expect("a literal")).expect("a usable address");
         let record = AddressBody {
             node_id: secret.node_id(),
             addresses: Bounded::truncated(vec![address]),
@@ -119,6 +121,13 @@ impl Example for Hello {
             expiry_ms: 1_700_080_000_000,
         };
         let record = Some(Signed::sign(record, &secret));
-        Self::new(ProfileKind::Anchor, Purpose::Wide, false, true, record, Some(address))
+        Self::new(
+            ProfileKind::Anchor,
+            Purpose::Wide,
+            false,
+            true,
+            record,
+            Some(address),
+        )
     }
 }

@@ -267,8 +267,16 @@ pub fn spec(code: Code) -> Option<&'static PacketSpec> {
 /// The name for counters and logs of any code, spoken, reserved or unknown.
 #[must_use]
 pub fn name_of(code: Code) -> &'static str {
-    let reserved = || RESERVED.iter().find(|(reserved, _)| *reserved == code).map(|(_, name)| *name);
-    spec(code).map(|spec| spec.name).or_else(reserved).unwrap_or("unknown")
+    let reserved = || {
+        RESERVED
+            .iter()
+            .find(|(reserved, _)| *reserved == code)
+            .map(|(_, name)| *name)
+    };
+    spec(code)
+        .map(|spec| spec.name)
+        .or_else(reserved)
+        .unwrap_or("unknown")
 }
 
 /// What a stream may carry, by how it was opened.
@@ -290,7 +298,11 @@ pub enum Expected {
 pub fn preview(code: Code, expected: Expected) -> Result<&'static PacketSpec, Refusal> {
     let Some(spec) = spec(code) else {
         let reserved = RESERVED.iter().any(|(reserved, _)| *reserved == code);
-        return Err(if reserved { Refusal::ReservedCode } else { Refusal::UnknownCode });
+        return Err(if reserved {
+            Refusal::ReservedCode
+        } else {
+            Refusal::UnknownCode
+        });
     };
     let fits = match (expected, spec.direction) {
         (Expected::Notification, Notification) | (Expected::Request, Request(_)) => true,

@@ -29,7 +29,9 @@ impl Example for ProfileUpdate {
                 hash: BlobHash::from_bytes([7; 32]),
                 length: 1234,
             }),
-            anchors: crate::wire::codec::Bounded::truncated(vec![anchor.parse().expect("a connect string")]),
+            anchors: crate::wire::codec::Bounded::truncated(vec![
+                anchor.parse().expect("a connect string"),
+            ]),
         };
         Self {
             profile: Signed::sign(body, &secret),

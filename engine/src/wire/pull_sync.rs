@@ -2,7 +2,10 @@
 
 use super::codec::{Bounded, as_array};
 use super::{Check, Example};
-use crate::domain::{EventList, NodeId, PostBytes, PostId, Profile, RecentPosts, RecentPostsHead, Seq, SignedPost, Verified};
+use crate::domain::{
+    EventList, NodeId, PostBytes, PostId, Profile, RecentPosts, RecentPostsHead, Seq, SignedPost,
+    Verified,
+};
 use crate::limits;
 use crate::refusal::Refusal;
 
@@ -15,7 +18,10 @@ pub struct Want {
     pub seq: u64,
 }
 
-as_array!(Want { author: NodeId, seq: u64 });
+as_array!(Want {
+    author: NodeId,
+    seq: u64
+});
 
 impl Want {
     /// The asker's version, if it has one.

@@ -30,9 +30,18 @@ fn golden_bytes_of_every_packet() {
         if bless {
             std::fs::write(&path, hex(&bytes) + "\n").unwrap();
         }
-        let golden = std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert_eq!(hex(&bytes), golden.trim(), "{} changed on the wire", spec.name);
-        assert_eq!(admit(&bytes, expected_of(spec)).unwrap().into_inner(), packet);
+        let golden = std::fs::read_to_string(&path)
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        assert_eq!(
+            hex(&bytes),
+            golden.trim(),
+            "{} changed on the wire",
+            spec.name
+        );
+        assert_eq!(
+            admit(&bytes, expected_of(spec)).unwrap().into_inner(),
+            packet
+        );
     }
 }
 
@@ -55,11 +64,23 @@ fn codes_are_distinct_and_requests_have_their_answers() {
 #[test]
 fn wrong_directions_and_codes_are_refused() {
     let hello = Packet::examples().remove(0).encode();
-    assert_eq!(admit(&hello, Expected::Request), Err(Refusal::WrongDirection));
-    assert_eq!(admit(&hello, Expected::Response(0x41)), Err(Refusal::WrongDirection));
+    assert_eq!(
+        admit(&hello, Expected::Request),
+        Err(Refusal::WrongDirection)
+    );
+    assert_eq!(
+        admit(&hello, Expected::Response(0x41)),
+        Err(Refusal::WrongDirection)
+    );
     assert_eq!(admit(&[], Expected::Notification), Err(Refusal::Empty));
-    assert_eq!(admit(&[0x01, 0x80], Expected::Notification), Err(Refusal::ReservedCode));
-    assert_eq!(admit(&[0xff, 0x80], Expected::Notification), Err(Refusal::UnknownCode));
+    assert_eq!(
+        admit(&[0x01, 0x80], Expected::Notification),
+        Err(Refusal::ReservedCode)
+    );
+    assert_eq!(
+        admit(&[0xff, 0x80], Expected::Notification),
+        Err(Refusal::UnknownCode)
+    );
 }
 
 #[test]
@@ -68,14 +89,28 @@ fn hostile_bytes_of_every_packet() {
         let (spec, bytes) = (packet.spec(), packet.encode());
         let expected = expected_of(spec);
         for cut in 1..bytes.len() {
-            assert!(admit(&bytes[..cut], expected).is_err(), "{} cut at {cut}", spec.name);
+            assert!(
+                admit(&bytes[..cut], expected).is_err(),
+                "{} cut at {cut}",
+                spec.name
+            );
         }
         let mut longer = bytes.to_vec();
         longer.push(0);
-        assert_eq!(admit(&longer, expected), Err(Refusal::NotCanonical), "{}", spec.name);
+        assert_eq!(
+            admit(&longer, expected),
+            Err(Refusal::NotCanonical),
+            "{}",
+            spec.name
+        );
         let mut oversized = bytes.to_vec();
         oversized.resize(spec.bytes_max + 1, 0);
-        assert_eq!(admit(&oversized, expected), Err(Refusal::TooLarge), "{}", spec.name);
+        assert_eq!(
+            admit(&oversized, expected),
+            Err(Refusal::TooLarge),
+            "{}",
+            spec.name
+        );
     }
 }
 
@@ -88,7 +123,10 @@ fn a_flipped_bit_in_a_signed_body_is_a_bad_signature_or_worse() {
             let mut flipped = bytes.to_vec();
             flipped[index] ^= 0x10;
             if let Ok(admitted) = admit(&flipped, expected) {
-                assert_ne!(*admitted, packet, "another packet, never the same one under other bytes");
+                assert_ne!(
+                    *admitted, packet,
+                    "another packet, never the same one under other bytes"
+                );
             }
         }
     }

@@ -2,8 +2,8 @@
 
 use crate::domain::NodeId;
 use crate::io::{
-    BatchId, Call, CallId, DialFailure, DialId, DownCause, LinkId, Origin, ReadId, ReadResult, RequestFailure, RequestId,
-    StorageTrouble, StreamToken,
+    BatchId, Call, CallId, DialFailure, DialId, DownCause, LinkId, Origin, ReadId, ReadResult,
+    RequestFailure, RequestId, StorageTrouble, StreamToken,
 };
 use crate::refusal::Refusal;
 use crate::wire::{Code, Packet};
@@ -33,7 +33,11 @@ impl<P: Send + Sync + 'static> Default for Arrivals<P> {
 
 impl<P: Send + Sync + 'static> Arrivals<P> {
     pub(crate) fn push(&mut self, link: LinkId, stream: Option<StreamToken>, packet: P) {
-        self.0.push(Arrival { link, stream, packet });
+        self.0.push(Arrival {
+            link,
+            stream,
+            packet,
+        });
     }
 
     /// Takes them all.
@@ -160,11 +164,18 @@ impl Inbox {
     /// What no system took: 0 after a frame.
     #[must_use]
     pub fn left_over(&self) -> usize {
-        self.links.len() + self.responses.len() + self.reads.len() + self.batches.len() + self.calls.len()
+        self.links.len()
+            + self.responses.len()
+            + self.reads.len()
+            + self.batches.len()
+            + self.calls.len()
     }
 }
 
-fn take_matching<K: Copy, V, T>(queue: &mut Vec<(K, V)>, known: &mut impl FnMut(K) -> Option<T>) -> Vec<(T, V)> {
+fn take_matching<K: Copy, V, T>(
+    queue: &mut Vec<(K, V)>,
+    known: &mut impl FnMut(K) -> Option<T>,
+) -> Vec<(T, V)> {
     if queue.is_empty() {
         return Vec::new();
     }

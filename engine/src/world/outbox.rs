@@ -2,8 +2,8 @@
 
 use crate::domain::NodeId;
 use crate::io::{
-    BatchId, CallError, CallId, DialId, DialTarget, Durability, Effect, LinkId, Notice, Outputs, ReadId, ReadQuery, Reply,
-    RequestId, StreamToken, Write,
+    BatchId, CallError, CallId, DialId, DialTarget, Durability, Effect, LinkId, Notice, Outputs,
+    ReadId, ReadQuery, Reply, RequestId, StreamToken, Write,
 };
 use crate::limits;
 use crate::wire::{GoodbyeReason, Packet, PacketBytes};
@@ -122,7 +122,10 @@ impl Outbox {
 
     /// The next frame is due at `mono_ms`, or earlier if somebody else says so.
     pub fn wake_at(&mut self, mono_ms: u64) {
-        self.next_wake_ms = Some(self.next_wake_ms.map_or(mono_ms, |earlier| earlier.min(mono_ms)));
+        self.next_wake_ms = Some(
+            self.next_wake_ms
+                .map_or(mono_ms, |earlier| earlier.min(mono_ms)),
+        );
     }
 
     /// Closes the frame.

@@ -60,7 +60,9 @@ impl Link {
 
     /// Charges the peer for something refused; true once it went too far (PROTOCOL section 5).
     pub fn charge(&mut self, refusal: Refusal, count: u32, now_ms: u64) -> bool {
-        let forgiven = now_ms.saturating_sub(self.conduct_at_ms) * limits::MISCONDUCT_FORGIVEN_MILLI_PER_S / 1000;
+        let forgiven = now_ms.saturating_sub(self.conduct_at_ms)
+            * limits::MISCONDUCT_FORGIVEN_MILLI_PER_S
+            / 1000;
         let added = u64::from(refusal.points()) * u64::from(count) * 1000;
         self.conduct_milli = self.conduct_milli.saturating_sub(forgiven) + added;
         self.conduct_at_ms = now_ms;
@@ -111,7 +113,10 @@ impl Peer {
 #[must_use]
 pub fn proved_address(link: &Link, peer: &Peer) -> Option<Address> {
     let seen = Address::new(link.remote).ok()?;
-    let claimed = peer.record.as_ref().is_some_and(|record| record.addresses.contains(&seen));
+    let claimed = peer
+        .record
+        .as_ref()
+        .is_some_and(|record| record.addresses.contains(&seen));
     (link.dialled() || claimed).then_some(seen)
 }
 

@@ -5,7 +5,9 @@ use super::candidates::{Candidates, DialLimits};
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{Address, AddressBody, AddressRecord, NodeId, Scope, Signed, next_seq};
+use distsoc_engine::domain::{
+    Address, AddressBody, AddressRecord, NodeId, Scope, Signed, next_seq,
+};
 use distsoc_engine::io::Effect;
 use distsoc_engine::limits;
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
@@ -25,7 +27,11 @@ const OBSERVERS_MIN: usize = 2;
 
 /// The addresses that a peer in this scope may be told: global ones always, others within the same scope, local ones
 /// first, then what several peers observe; at most 3 of a prefix and 8 in all.
-fn addresses_for(scope: Scope, local: &[Address], observed: &BTreeMap<NodeId, Address>) -> Vec<Address> {
+fn addresses_for(
+    scope: Scope,
+    local: &[Address],
+    observed: &BTreeMap<NodeId, Address>,
+) -> Vec<Address> {
     let agreed = observed.values().filter(|address| {
         let observers = observed.values().filter(|other| other == address).count();
         address.scope() == Scope::Global && observers >= OBSERVERS_MIN
@@ -33,7 +39,10 @@ fn addresses_for(scope: Scope, local: &[Address], observed: &BTreeMap<NodeId, Ad
     let mut told: Vec<Address> = Vec::new();
     for address in local.iter().chain(agreed) {
         let fits = address.scope() == Scope::Global || address.scope() == scope;
-        let of_prefix = told.iter().filter(|other| other.prefix() == address.prefix()).count();
+        let of_prefix = told
+            .iter()
+            .filter(|other| other.prefix() == address.prefix())
+            .count();
         let crowded = !address.scope().is_local() && of_prefix >= limits::ADDRESSES_PER_PREFIX_MAX;
         if fits && !crowded && !told.contains(address) && told.len() < limits::ADDRESSES_MAX {
             told.push(*address);
@@ -48,7 +57,9 @@ fn is_behind_nat(local: &[Address], observed: &BTreeMap<NodeId, Address>) -> boo
     let is_local = |address: &&Address| local.contains(address);
     if observed.is_empty() {
         return !local.is_empty()
-            && !local.iter().any(|address| matches!(address.scope(), Scope::Global | Scope::Loopback));
+            && !local
+                .iter()
+                .any(|address| matches!(address.scope(), Scope::Global | Scope::Loopback));
     }
     !observed.values().any(|address| is_local(&address))
 }
@@ -97,7 +108,10 @@ pub(super) fn observe(own: &mut OwnAddresses, by: NodeId, observed: Option<Addre
 
 /// Usable addresses of what the driver told, without duplicates.
 fn usable(told: &[SocketAddr]) -> Vec<Address> {
-    let mut usable: Vec<Address> = told.iter().filter_map(|address| Address::new(*address).ok()).collect();
+    let mut usable: Vec<Address> = told
+        .iter()
+        .filter_map(|address| Address::new(*address).ok())
+        .collect();
     usable.sort_unstable();
     usable.dedup();
     usable
@@ -132,7 +146,11 @@ fn learn_own_addresses(
     }
 }
 
-fn decide_reachability(mut own: ResMut<OwnAddresses>, profile: Res<NodeProfile>, mut outbox: ResMut<Outbox>) {
+fn decide_reachability(
+    mut own: ResMut<OwnAddresses>,
+    profile: Res<NodeProfile>,
+    mut outbox: ResMut<Outbox>,
+) {
     if !own.is_changed() {
         return;
     }
@@ -165,16 +183,28 @@ mod tests {
     }
 
     fn observers(addresses: &[&str]) -> BTreeMap<NodeId, Address> {
-        let pair = |(number, text): (usize, &&str)| (NodeId::from_bytes([number as u8; 32]), address(text));
+        let pair = |(number, text): (usize, &&str)| {
+            (NodeId::from_bytes([number as u8; 32]), address(text))
+        };
         addresses.iter().enumerate().map(pair).collect()
     }
 
     #[test]
     fn local_addresses_are_told_within_their_scope_only() {
-        let local = [address("127.0.0.1:4000"), address("192.168.1.5:4000"), address("8.8.8.8:4000")];
+        let local = [
+            address("127.0.0.1:4000"),
+            address("192.168.1.5:4000"),
+            address("8.8.8.8:4000"),
+        ];
         let none = BTreeMap::new();
-        assert_eq!(addresses_for(Scope::Loopback, &local, &none), [local[0], local[2]]);
-        assert_eq!(addresses_for(Scope::Private, &local, &none), [local[1], local[2]]);
+        assert_eq!(
+            addresses_for(Scope::Loopback, &local, &none),
+            [local[0], local[2]]
+        );
+        assert_eq!(
+            addresses_for(Scope::Private, &local, &none),
+            [local[1], local[2]]
+        );
         assert_eq!(addresses_for(Scope::Global, &local, &none), [local[2]]);
     }
 
@@ -183,15 +213,24 @@ mod tests {
         let liar = observers(&["9.9.9.9:5000"]);
         assert!(addresses_for(Scope::Global, &[], &liar).is_empty());
         let two = observers(&["9.9.9.9:5000", "9.9.9.9:5000"]);
-        assert_eq!(addresses_for(Scope::Global, &[], &two), [address("9.9.9.9:5000")]);
+        assert_eq!(
+            addresses_for(Scope::Global, &[], &two),
+            [address("9.9.9.9:5000")]
+        );
     }
 
     #[test]
     fn behind_nat_is_what_peers_see() {
         let private = [address("192.168.1.5:4000")];
         assert!(is_behind_nat(&private, &BTreeMap::new()));
-        assert!(!is_behind_nat(&[address("127.0.0.1:4000")], &BTreeMap::new()));
+        assert!(!is_behind_nat(
+            &[address("127.0.0.1:4000")],
+            &BTreeMap::new()
+        ));
         assert!(is_behind_nat(&private, &observers(&["9.9.9.9:5000"])));
-        assert!(!is_behind_nat(&private, &observers(&["9.9.9.9:5000", "192.168.1.5:4000"])));
+        assert!(!is_behind_nat(
+            &private,
+            &observers(&["9.9.9.9:5000", "192.168.1.5:4000"])
+        ));
     }
 }

@@ -73,14 +73,20 @@ fn take_samples(
         let Ok(Packet::BootstrapSampleResponse(sample)) = result else {
             continue;
         };
-        let Some(remote) = peers.by_link(link).and_then(|entity| links.get(entity).ok()).map(|link| link.remote) else {
+        let Some(remote) = peers
+            .by_link(link)
+            .and_then(|entity| links.get(entity).ok())
+            .map(|link| link.remote)
+        else {
             continue;
         };
         let mut news = 0;
         for hint in sample.hints.iter() {
             if !hint.address.fits_scope_of(remote.ip()) {
                 offences.note(link, Refusal::BadAddress, "BootstrapSampleResponse");
-            } else if hint.node_id != identity.node_id() && candidates.hint(hint.node_id, hint.address) {
+            } else if hint.node_id != identity.node_id()
+                && candidates.hint(hint.node_id, hint.address)
+            {
                 news += 1;
             }
         }
@@ -100,8 +106,13 @@ fn serve_samples(
     up: Query<(&Link, &Peer)>,
 ) {
     for arrival in arrivals.take() {
-        let Some(stream) = arrival.stream else { continue };
-        let Some((asker, _)) = peers.by_link(arrival.link).and_then(|entity| up.get(entity).ok()) else {
+        let Some(stream) = arrival.stream else {
+            continue;
+        };
+        let Some((asker, _)) = peers
+            .by_link(arrival.link)
+            .and_then(|entity| up.get(entity).ok())
+        else {
             outbox.respond(stream, None);
             continue;
         };
@@ -137,7 +148,10 @@ fn ask_for_samples(
     mut outbox: ResMut<Outbox>,
     up: Query<(&Link, &Peer)>,
 ) {
-    if changes.came_up().any(|(node, ..)| is_first_anchor(&node, &peers, &up)) {
+    if changes
+        .came_up()
+        .any(|(node, ..)| is_first_anchor(&node, &peers, &up))
+    {
         bootstrap.next_sample_ms = now.mono_ms;
     }
     if bootstrap.next_sample_ms > now.mono_ms {
@@ -146,9 +160,11 @@ fn ask_for_samples(
         }
         return;
     }
-    let free = profile
-        .slots()
-        .saturating_sub(up.iter().filter(|(_, peer)| peer.slot != Slot::Visit).count());
+    let free = profile.slots().saturating_sub(
+        up.iter()
+            .filter(|(_, peer)| peer.slot != Slot::Visit)
+            .count(),
+    );
     if free == 0 || peers.up_count() == 0 || !bootstrap.asked.is_empty() {
         return;
     }
@@ -175,7 +191,8 @@ fn ask_for_samples(
 /// Whether this peer is an anchor and no other one is up.
 fn is_first_anchor(node: &NodeId, peers: &Peers, up: &Query<(&Link, &Peer)>) -> bool {
     let is_anchor = |entity| up.get(entity).is_ok_and(|(_, peer)| peer.is_anchor());
-    peers.by_node(node).is_some_and(is_anchor) && peers.up().filter(|(_, entity)| is_anchor(*entity)).count() == 1
+    peers.by_node(node).is_some_and(is_anchor)
+        && peers.up().filter(|(_, entity)| is_anchor(*entity)).count() == 1
 }
 
 /// Peers of this run are the first to be dialled in the next one.
@@ -193,12 +210,18 @@ fn remember_good_peers(
         let Some((link, peer)) = peers.by_node(&node).and_then(|entity| up.get(entity).ok()) else {
             continue;
         };
-        let Some(address) = proved_address(link, peer) else { continue };
+        let Some(address) = proved_address(link, peer) else {
+            continue;
+        };
         if recently || slot == Slot::Visit {
             continue;
         }
         if bootstrap.written_ms.len() >= limits::GOOD_PEERS_MAX {
-            let oldest = bootstrap.written_ms.iter().min_by_key(|(_, at)| **at).map(|(node, _)| *node);
+            let oldest = bootstrap
+                .written_ms
+                .iter()
+                .min_by_key(|(_, at)| **at)
+                .map(|(node, _)| *node);
             if let Some(oldest) = oldest {
                 bootstrap.written_ms.remove(&oldest);
                 outbox.store(Write::ForgetPeer(oldest));
@@ -206,7 +229,10 @@ fn remember_good_peers(
         }
         bootstrap.written_ms.insert(node, now.mono_ms);
         let mut addresses = vec![address];
-        let claimed = peer.record.iter().flat_map(|record| record.addresses.iter().copied());
+        let claimed = peer
+            .record
+            .iter()
+            .flat_map(|record| record.addresses.iter().copied());
         addresses.extend(claimed.filter(|other| *other != address));
         addresses.truncate(limits::CANDIDATE_ADDRESSES_MAX);
         outbox.store(Write::GoodPeer(GoodPeer {
@@ -227,9 +253,17 @@ fn judge_standing(
     mut current: ResMut<CurrentStanding>,
     mut outbox: ResMut<Outbox>,
 ) {
-    let started_ms = *bootstrap.bypass_change_detection().started_ms.get_or_insert(now.mono_ms);
+    let started_ms = *bootstrap
+        .bypass_change_detection()
+        .started_ms
+        .get_or_insert(now.mono_ms);
     let running_ms = now.mono_ms - started_ms;
-    let new = standing(peers.up_count(), profile.slots(), dialling.len() > 0, running_ms);
+    let new = standing(
+        peers.up_count(),
+        profile.slots(),
+        dialling.len() > 0,
+        running_ms,
+    );
     if new != current.0 {
         current.0 = new;
         outbox.notify(Notice::Standing(new));
@@ -246,7 +280,11 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     let good_peers = std::mem::take(&mut frame.restored.good_peers);
     let mut bootstrap = Bootstrap::default();
     let mut candidates = frame.world.resource_mut::<Candidates>();
-    for peer in good_peers.iter().take(limits::GOOD_PEERS_MAX).filter(|peer| peer.node != own) {
+    for peer in good_peers
+        .iter()
+        .take(limits::GOOD_PEERS_MAX)
+        .filter(|peer| peer.node != own)
+    {
         bootstrap.written_ms.insert(peer.node, 0);
         for address in peer.addresses.iter().rev() {
             candidates.proved(peer.node, Some(*address), peer.is_anchor, 0);
@@ -256,7 +294,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         candidates.want(anchor.node_id(), Some(anchor), true);
     }
     frame.world.insert_resource(bootstrap);
-    frame.world.insert_resource(CurrentStanding(Standing::Connecting));
+    frame
+        .world
+        .insert_resource(CurrentStanding(Standing::Connecting));
     frame.add(Phase::Ingest, take_samples);
     frame.add(Phase::Judge, serve_samples);
     frame.add(Phase::Plan, ask_for_samples);

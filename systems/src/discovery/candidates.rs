@@ -131,7 +131,13 @@ impl Candidates {
     }
 
     /// A handshake with this node at this address succeeded.
-    pub(crate) fn proved(&mut self, node: NodeId, address: Option<Address>, is_anchor: bool, now_ms: u64) {
+    pub(crate) fn proved(
+        &mut self,
+        node: NodeId,
+        address: Option<Address>,
+        is_anchor: bool,
+        now_ms: u64,
+    ) {
         let Some(candidate) = self.entry(node, false) else {
             return;
         };
@@ -208,7 +214,9 @@ impl DialLimits {
             return true;
         }
         self.forget_old(now_ms);
-        if self.failed_until_ms.contains_key(&address) || self.prefixes.len() >= limits::DIAL_MEMORY_MAX {
+        if self.failed_until_ms.contains_key(&address)
+            || self.prefixes.len() >= limits::DIAL_MEMORY_MAX
+        {
             return false;
         }
         let (_, dials) = self.prefixes.entry(address.prefix()).or_insert((now_ms, 0));
@@ -221,7 +229,8 @@ impl DialLimits {
         if address.scope().is_local() || self.failed_until_ms.len() >= limits::DIAL_MEMORY_MAX {
             return;
         }
-        self.failed_until_ms.insert(address, now_ms + limits::DIAL_FAILED_PAUSE_MS);
+        self.failed_until_ms
+            .insert(address, now_ms + limits::DIAL_FAILED_PAUSE_MS);
     }
 
     /// The way out has changed: failures of before say nothing.
@@ -231,7 +240,8 @@ impl DialLimits {
 
     fn forget_old(&mut self, now_ms: u64) {
         self.failed_until_ms.retain(|_, until| *until > now_ms);
-        self.prefixes.retain(|_, (since, _)| *since + 60_000 > now_ms);
+        self.prefixes
+            .retain(|_, (since, _)| *since + 60_000 > now_ms);
     }
 }
 
@@ -290,10 +300,17 @@ impl CoolOffs {
     /// Drops a peer; returns until when.
     pub(crate) fn drop_peer(&mut self, node: NodeId, now_ms: u64) -> u64 {
         if self.0.len() >= limits::COOL_OFF_MEMORY_MAX && !self.0.contains_key(&node) {
-            let soonest = self.0.iter().min_by_key(|(_, entry)| entry.until_ms).map(|(node, _)| *node);
+            let soonest = self
+                .0
+                .iter()
+                .min_by_key(|(_, entry)| entry.until_ms)
+                .map(|(node, _)| *node);
             soonest.and_then(|node| self.0.remove(&node));
         }
-        let entry = self.0.entry(node).or_insert(CoolOff { until_ms: 0, drops: 0 });
+        let entry = self.0.entry(node).or_insert(CoolOff {
+            until_ms: 0,
+            drops: 0,
+        });
         entry.until_ms = now_ms + cool_off_ms(entry.drops);
         entry.drops += 1;
         entry.until_ms
@@ -357,7 +374,10 @@ mod tests {
         dials.failed(victim, 0);
         assert!(!dials.permit(victim, 599_999));
         assert!(dials.permit(victim, 600_000));
-        assert!((0..100).all(|_| dials.permit(address("127.0.0.1:4000"), 0)), "development scope");
+        assert!(
+            (0..100).all(|_| dials.permit(address("127.0.0.1:4000"), 0)),
+            "development scope"
+        );
     }
 
     #[test]
@@ -379,7 +399,10 @@ mod tests {
         assert_eq!(cool_offs.drop_peer(node(1), 0), 5 * 60_000);
         assert!(cool_offs.is_cooling(&node(1), 5 * 60_000 - 1));
         assert!(!cool_offs.is_cooling(&node(1), 5 * 60_000));
-        assert_eq!(cool_offs.drop_peer(node(1), 1_000_000), 1_000_000 + 10 * 60_000);
+        assert_eq!(
+            cool_offs.drop_peer(node(1), 1_000_000),
+            1_000_000 + 10 * 60_000
+        );
         for number in 0..10_000 {
             cool_offs.drop_peer(node(number), 0);
         }

@@ -39,13 +39,19 @@ fn judge(
 ) {
     for offence in offences.take() {
         counts.count_many(offence.refusal, offence.what, u64::from(offence.count));
-        let Some(mut link) = peers.by_link(offence.link).and_then(|entity| links.get_mut(entity).ok()) else {
+        let Some(mut link) = peers
+            .by_link(offence.link)
+            .and_then(|entity| links.get_mut(entity).ok())
+        else {
             continue;
         };
         let already = link.too_far();
         if link.charge(offence.refusal, offence.count, now.mono_ms) && !already {
             cool_offs.drop_peer(link.node, now.mono_ms);
-            outbox.send(link.id, &Goodbye::new(GoodbyeReason::Misconduct, Vec::new()).into());
+            outbox.send(
+                link.id,
+                &Goodbye::new(GoodbyeReason::Misconduct, Vec::new()).into(),
+            );
             outbox.close(link.id, GoodbyeReason::Misconduct);
         }
     }

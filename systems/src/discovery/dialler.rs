@@ -39,8 +39,12 @@ impl Connecting {
 fn rank(candidate: &Candidate, anchors_needed: bool) -> u32 {
     match candidate {
         Candidate { wanted: true, .. } => 0,
-        Candidate { is_anchor: true, .. } if anchors_needed => 1,
-        Candidate { proved_ms: Some(_), .. } => 2,
+        Candidate {
+            is_anchor: true, ..
+        } if anchors_needed => 1,
+        Candidate {
+            proved_ms: Some(_), ..
+        } => 2,
         _ => 3,
     }
 }
@@ -59,7 +63,11 @@ fn learn_failures(
         return;
     }
     for node in std::mem::take(&mut dialling.lost) {
-        connecting.settle(node, &Err(CallError::Dial(DialFailure::Refused)), &mut outbox);
+        connecting.settle(
+            node,
+            &Err(CallError::Dial(DialFailure::Refused)),
+            &mut outbox,
+        );
     }
     inbox.links.retain(|event| {
         let LinkEvent::DialFailed { dial, failure } = event else {
@@ -91,9 +99,17 @@ fn take_connect_calls(
     for (call, place) in calls {
         let node = place.node_id();
         if node == identity.node_id() {
-            outbox.reply(call, Err(CallError::Refused("this is your own connect string")));
+            outbox.reply(
+                call,
+                Err(CallError::Refused("this is your own connect string")),
+            );
         } else if connecting.0.len() >= CONNECTING_MAX {
-            outbox.reply(call, Err(CallError::Refused("too many connections are being opened at once")));
+            outbox.reply(
+                call,
+                Err(CallError::Refused(
+                    "too many connections are being opened at once",
+                )),
+            );
         } else {
             candidates.want(node, Some(&place), false);
             connecting.0.push((call, node));
@@ -104,7 +120,11 @@ fn take_connect_calls(
     }
 }
 
-fn settle_connected(changes: Res<PeerChanges>, mut connecting: ResMut<Connecting>, mut outbox: ResMut<Outbox>) {
+fn settle_connected(
+    changes: Res<PeerChanges>,
+    mut connecting: ResMut<Connecting>,
+    mut outbox: ResMut<Outbox>,
+) {
     if connecting.0.is_empty() {
         return;
     }
@@ -138,17 +158,25 @@ fn dial(
     let seated = |slot| up.iter().filter(|peer| peer.slot == slot).count();
     let (social, wide) = (seated(Slot::Social), seated(Slot::Wide));
     let anchors = up.iter().filter(|peer| peer.is_anchor()).count();
-    let mut free = profile.slots().saturating_sub(social + wide + dialling.len());
+    let mut free = profile
+        .slots()
+        .saturating_sub(social + wide + dialling.len());
     let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
     let mut next_ms: Option<u64> = None;
     for (node, candidate) in candidates.iter() {
         let rank = rank(candidate, anchors < profile.wide_anchor_slots);
         let useful = rank == 0 || free > 0;
-        if !useful || peers.by_node(node).is_some() || candidate.target().is_none() || dialling.is_dialling(node) {
+        if !useful
+            || peers.by_node(node).is_some()
+            || candidate.target().is_none()
+            || dialling.is_dialling(node)
+        {
             continue;
         }
         if candidate.not_before_ms > now.mono_ms {
-            next_ms = Some(next_ms.map_or(candidate.not_before_ms, |ms| ms.min(candidate.not_before_ms)));
+            next_ms = Some(next_ms.map_or(candidate.not_before_ms, |ms| {
+                ms.min(candidate.not_before_ms)
+            }));
         } else {
             due.push((rank, entropy.next_u64(), *node));
         }
@@ -163,12 +191,22 @@ fn dial(
         }
         let candidate = candidates.get(&node).expect("listed from the candidates");
         if rank > 0 && cool_offs.is_cooling(&node, now.mono_ms) {
-            postponed(&mut candidates, &mut next_ms, node, now.after(limits::COOL_OFF_MS_MIN));
+            postponed(
+                &mut candidates,
+                &mut next_ms,
+                node,
+                now.after(limits::COOL_OFF_MS_MIN),
+            );
             continue;
         }
         let vouched = candidate.is_vouched();
         let Some(target) = permitted(candidate, vouched, &mut dial_limits, now.mono_ms) else {
-            postponed(&mut candidates, &mut next_ms, node, now.after(limits::DIAL_FAILED_PAUSE_MS / 10));
+            postponed(
+                &mut candidates,
+                &mut next_ms,
+                node,
+                now.after(limits::DIAL_FAILED_PAUSE_MS / 10),
+            );
             continue;
         };
         let wide_first = candidate.is_anchor && !candidate.wanted;
@@ -204,11 +242,18 @@ fn postponed(candidates: &mut Candidates, next_ms: &mut Option<u64>, node: NodeI
 }
 
 /// The addresses of a candidate that may be dialled now.
-fn permitted(candidate: &Candidate, vouched: bool, dial_limits: &mut DialLimits, now_ms: u64) -> Option<DialTarget> {
+fn permitted(
+    candidate: &Candidate,
+    vouched: bool,
+    dial_limits: &mut DialLimits,
+    now_ms: u64,
+) -> Option<DialTarget> {
     match candidate.target()? {
         DialTarget::Addresses(addresses) if !vouched => {
-            let allowed: Vec<_> =
-                addresses.into_iter().filter(|address| dial_limits.permit(*address, now_ms)).collect();
+            let allowed: Vec<_> = addresses
+                .into_iter()
+                .filter(|address| dial_limits.permit(*address, now_ms))
+                .collect();
             (!allowed.is_empty()).then_some(DialTarget::Addresses(allowed))
         }
         target => Some(target),

@@ -18,13 +18,16 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{
-    BootstrapSampleRequest, Goodbye, GoodbyeReason, Hello, PostNotification, ProfileUpdate, PullSyncRequest, Purpose,
+    BootstrapSampleRequest, Goodbye, GoodbyeReason, Hello, PostNotification, ProfileUpdate,
+    PullSyncRequest, Purpose,
 };
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Greeting, Link, Offences, Peer, PeerChange, PeerChanges, Peers, proved_address};
+use distsoc_engine::world::peers::{
+    Greeting, Link, Offences, Peer, PeerChange, PeerChanges, Peers, proved_address,
+};
 use std::net::SocketAddr;
 
 /// Two connections between the same nodes cross if they began within this time; further apart, the newer one stays,
@@ -49,7 +52,12 @@ fn newer_stays(own: &NodeId, peer: &NodeId, older: Rival, newer: Rival) -> bool 
 }
 
 /// What of a Hello's record may be believed: the peer's own, of our scope, neither from the future nor expired.
-fn believable(record: AddressRecord, node: NodeId, remote: SocketAddr, now: Now) -> Result<AddressRecord, Refusal> {
+fn believable(
+    record: AddressRecord,
+    node: NodeId,
+    remote: SocketAddr,
+    now: Now,
+) -> Result<AddressRecord, Refusal> {
     if record.node_id != node {
         return Err(Refusal::WrongAuthor);
     }
@@ -57,7 +65,11 @@ fn believable(record: AddressRecord, node: NodeId, remote: SocketAddr, now: Now)
     if record.expiry_ms <= now.wall_ms {
         return Err(Refusal::Stale);
     }
-    if !record.addresses.iter().all(|address| address.fits_scope_of(remote.ip())) {
+    if !record
+        .addresses
+        .iter()
+        .all(|address| address.fits_scope_of(remote.ip()))
+    {
         return Err(Refusal::BadAddress);
     }
     Ok(record)
@@ -96,8 +108,12 @@ fn begin(world: &mut World, link: LinkId, node: NodeId, remote: SocketAddr, orig
         Origin::Dialled(_) => None,
     };
     if let Some(refusal) = refused {
-        world.resource_mut::<RefusalCounts>().count(refusal, "connection");
-        world.resource_mut::<Outbox>().close(link, GoodbyeReason::Full);
+        world
+            .resource_mut::<RefusalCounts>()
+            .count(refusal, "connection");
+        world
+            .resource_mut::<Outbox>()
+            .close(link, GoodbyeReason::Full);
         return;
     }
     let purpose = attempt.map_or(Purpose::Social, |attempt| attempt.purpose);
@@ -117,11 +133,19 @@ fn begin(world: &mut World, link: LinkId, node: NodeId, remote: SocketAddr, orig
 }
 
 /// Why somebody who dialled in is not even greeted.
-fn refuse_stranger(world: &mut World, node: NodeId, remote: SocketAddr, now: Now) -> Option<Refusal> {
+fn refuse_stranger(
+    world: &mut World,
+    node: NodeId,
+    remote: SocketAddr,
+    now: Now,
+) -> Option<Refusal> {
     if node == world.resource::<Identity>().node_id() {
         return Some(Refusal::WrongAuthor);
     }
-    if world.resource_mut::<CoolOffs>().is_cooling(&node, now.mono_ms) {
+    if world
+        .resource_mut::<CoolOffs>()
+        .is_cooling(&node, now.mono_ms)
+    {
         return Some(Refusal::CoolingOff);
     }
     let peers = world.resource::<Peers>();
@@ -138,9 +162,11 @@ fn refuse_stranger(world: &mut World, node: NodeId, remote: SocketAddr, now: Now
         .filter(|link| !link.dialled() && Prefix::of(link.remote.ip()) == prefix)
         .map(|link| link.node)
         .collect();
-    let is_stranger = |node: &NodeId| worth_of(world, node, None, now.mono_ms) == super::slots::Worth::Anybody;
+    let is_stranger =
+        |node: &NodeId| worth_of(world, node, None, now.mono_ms) == super::slots::Worth::Anybody;
     let strangers = inbound.iter().filter(|node| is_stranger(node)).count();
-    (is_stranger(&node) && strangers >= limits::STRANGERS_PER_PREFIX_MAX).then_some(Refusal::AcceptLimit)
+    (is_stranger(&node) && strangers >= limits::STRANGERS_PER_PREFIX_MAX)
+        .then_some(Refusal::AcceptLimit)
 }
 
 fn say_hello(world: &mut World, link: LinkId, remote: SocketAddr, purpose: Purpose) {
@@ -148,7 +174,13 @@ fn say_hello(world: &mut World, link: LinkId, remote: SocketAddr, purpose: Purpo
     let profile = world.resource::<NodeProfile>().clone();
     let (record, behind_nat) = world.resource_scope(|world, mut own: Mut<OwnAddresses>| {
         let own = own.bypass_change_detection();
-        let record = record_for(own, world.resource::<Identity>(), &profile, remote.ip(), now);
+        let record = record_for(
+            own,
+            world.resource::<Identity>(),
+            &profile,
+            remote.ip(),
+            now,
+        );
         (record, own.behind_nat)
     });
     let observed = Address::new(remote).ok();
@@ -165,7 +197,9 @@ fn end(world: &mut World, link: LinkId) {
     let was_up = node.filter(|node| world.resource::<Peers>().by_node(node) == Some(entity));
     match (was_up, node) {
         (Some(node), _) => take_down(world, node),
-        (None, Some(node)) if world.get::<Greeting>(entity).is_some() => failed_to_greet(world, node),
+        (None, Some(node)) if world.get::<Greeting>(entity).is_some() => {
+            failed_to_greet(world, node)
+        }
         _ => {}
     }
     world.resource_mut::<Peers>().remove_link(link);
@@ -196,8 +230,16 @@ pub(super) fn take_down(world: &mut World, node: NodeId) {
     world.resource_scope(|world, mut candidates: Mut<Candidates>| {
         candidates.failed(&node, now_ms, &mut world.resource_mut::<Entropy>());
     });
-    world.resource_mut::<PeerChanges>().0.push(PeerChange::Down { node, slot: peer.slot });
-    world.resource_mut::<Outbox>().notify(Notice::PeerDown { node });
+    world
+        .resource_mut::<PeerChanges>()
+        .0
+        .push(PeerChange::Down {
+            node,
+            slot: peer.slot,
+        });
+    world
+        .resource_mut::<Outbox>()
+        .notify(Notice::PeerDown { node });
 }
 
 fn greet(world: &mut World) {
@@ -212,21 +254,31 @@ fn welcome(world: &mut World, arrival: Arrival<Hello>) {
         return;
     };
     let Some(greeting) = world.entity_mut(entity).take::<Greeting>() else {
-        world.resource_mut::<Offences>().note(arrival.link, Refusal::SecondHello, "Hello");
+        world
+            .resource_mut::<Offences>()
+            .note(arrival.link, Refusal::SecondHello, "Hello");
         return;
     };
     let now = *world.resource::<Now>();
-    let link = world.get::<Link>(entity).expect("an entity in Peers has its Link");
+    let link = world
+        .get::<Link>(entity)
+        .expect("an entity in Peers has its Link");
     let (node, remote, dialled) = (link.node, link.remote, link.dialled());
     let newer = Rival {
         dialled,
         since_ms: link.since_ms,
     };
     let mut hello = arrival.packet;
-    let record = match hello.record.take().map(|record| believable(record, node, remote, now)) {
+    let record = match hello
+        .record
+        .take()
+        .map(|record| believable(record, node, remote, now))
+    {
         Some(Ok(record)) => Some(record),
         Some(Err(refusal)) => {
-            world.resource_mut::<Offences>().note(arrival.link, refusal, "AddressRecord");
+            world
+                .resource_mut::<Offences>()
+                .note(arrival.link, refusal, "AddressRecord");
             None
         }
         None => None,
@@ -251,7 +303,11 @@ fn welcome(world: &mut World, arrival: Arrival<Hello>) {
         spoke_ms: now.mono_ms,
         synced_ms: None,
     });
-    observe(&mut world.resource_mut::<OwnAddresses>(), node, hello.observed);
+    observe(
+        &mut world.resource_mut::<OwnAddresses>(),
+        node,
+        hello.observed,
+    );
     world.resource_mut::<Peers>().insert_up(node, entity);
     remember(world, node, entity, now);
     world.resource_mut::<PeerChanges>().0.push(PeerChange::Up {
@@ -260,7 +316,9 @@ fn welcome(world: &mut World, arrival: Arrival<Hello>) {
         slot,
     });
     if up_since_ms.is_none() {
-        world.resource_mut::<Outbox>().notify(Notice::PeerUp { node, slot });
+        world
+            .resource_mut::<Outbox>()
+            .notify(Notice::PeerUp { node, slot });
     }
 }
 
@@ -283,7 +341,9 @@ fn find_seat(
     let now = *world.resource::<Now>();
     let own = world.resource::<Identity>().node_id();
     if let Some(older_entity) = world.resource::<Peers>().by_node(&node) {
-        let older_link = world.get::<Link>(older_entity).expect("an entity in Peers has its Link");
+        let older_link = world
+            .get::<Link>(older_entity)
+            .expect("an entity in Peers has its Link");
         let older = Rival {
             dialled: older_link.dialled(),
             since_ms: older_link.since_ms,
@@ -292,9 +352,14 @@ fn find_seat(
         if !newer_stays(&own, &node, older, newer) {
             return None;
         }
-        world.resource_mut::<Outbox>().close(older_id, GoodbyeReason::Duplicate);
+        world
+            .resource_mut::<Outbox>()
+            .close(older_id, GoodbyeReason::Duplicate);
         world.resource_mut::<Peers>().remove_up(node);
-        let replaced = world.entity_mut(older_entity).take::<Peer>().expect("a peer that is up");
+        let replaced = world
+            .entity_mut(older_entity)
+            .take::<Peer>()
+            .expect("a peer that is up");
         return Some((replaced.slot, Some(replaced.up_since_ms)));
     }
     let wants = match (newer.dialled, hello.purpose()) {
@@ -311,26 +376,37 @@ fn find_seat(
 }
 
 fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, dialled: bool) {
-    let duplicate = world.resource::<Peers>().by_node(&node).is_some_and(|up| up != entity);
+    let duplicate = world
+        .resource::<Peers>()
+        .by_node(&node)
+        .is_some_and(|up| up != entity);
     if duplicate {
-        world.resource_mut::<Outbox>().close(link, GoodbyeReason::Duplicate);
+        world
+            .resource_mut::<Outbox>()
+            .close(link, GoodbyeReason::Duplicate);
         return;
     }
     if dialled {
         let until_ms = world.resource::<Now>().after(limits::COOL_OFF_MS_MIN);
         world.resource_mut::<Candidates>().postpone(&node, until_ms);
     } else {
-        world.resource_mut::<RefusalCounts>().count(Refusal::Full, "connection");
+        world
+            .resource_mut::<RefusalCounts>()
+            .count(Refusal::Full, "connection");
     }
     say_goodbye(world, link, GoodbyeReason::Full);
 }
 
 /// What a handshake proved is worth remembering: for dialling again, and for telling others.
 fn remember(world: &mut World, node: NodeId, entity: Entity, now: Now) {
-    let link = world.get::<Link>(entity).expect("an entity in Peers has its Link");
+    let link = world
+        .get::<Link>(entity)
+        .expect("an entity in Peers has its Link");
     let peer = world.get::<Peer>(entity).expect("a peer that is up");
     let (address, is_anchor) = (proved_address(link, peer), peer.is_anchor());
-    world.resource_mut::<Candidates>().proved(node, address, is_anchor, now.mono_ms);
+    world
+        .resource_mut::<Candidates>()
+        .proved(node, address, is_anchor, now.mono_ms);
 }
 
 /// PROTOCOL section 6: a full node answers Goodbye with peers to try, of whom at most 2 are dialled.
@@ -341,7 +417,9 @@ fn part(world: &mut World) {
             continue;
         };
         let (node, remote) = {
-            let link = world.get::<Link>(entity).expect("an entity in Peers has its Link");
+            let link = world
+                .get::<Link>(entity)
+                .expect("an entity in Peers has its Link");
             (link.node, link.remote)
         };
         let own = world.resource::<Identity>().node_id();
@@ -353,7 +431,9 @@ fn part(world: &mut World) {
             failed_to_greet(world, node);
         }
         let pause_ms = match reason {
-            GoodbyeReason::Full | GoodbyeReason::Swapped | GoodbyeReason::Misconduct => limits::COOL_OFF_MS_MIN,
+            GoodbyeReason::Full | GoodbyeReason::Swapped | GoodbyeReason::Misconduct => {
+                limits::COOL_OFF_MS_MIN
+            }
             GoodbyeReason::VisitOver => limits::REDIAL_MS_MAX,
             GoodbyeReason::Stopping | GoodbyeReason::Duplicate => 0,
         };
@@ -363,7 +443,9 @@ fn part(world: &mut World) {
         world.resource_mut::<Entropy>().shuffle(&mut hints);
         let mut candidates = world.resource_mut::<Candidates>();
         candidates.postpone(&node, until_ms);
-        let usable = hints.into_iter().filter(|hint| hint.node_id != own && hint.address.fits_scope_of(remote.ip()));
+        let usable = hints
+            .into_iter()
+            .filter(|hint| hint.node_id != own && hint.address.fits_scope_of(remote.ip()));
         for hint in usable.take(limits::GOODBYE_HINTS_DIALLED_MAX) {
             candidates.hint(hint.node_id, hint.address);
         }
@@ -374,13 +456,22 @@ fn part(world: &mut World) {
 /// Nothing but Hello and Goodbye is taken before a connection is up.
 fn only_from_the_up<P: Send + Sync + 'static>(
     what: &'static str,
-) -> impl FnMut(Res<Now>, Res<Peers>, ResMut<Arrivals<P>>, ResMut<Offences>, ResMut<Outbox>, Query<&mut Peer>) {
+) -> impl FnMut(
+    Res<Now>,
+    Res<Peers>,
+    ResMut<Arrivals<P>>,
+    ResMut<Offences>,
+    ResMut<Outbox>,
+    Query<&mut Peer>,
+) {
     move |now, peers, mut arrivals, mut offences, mut outbox, mut up| {
         if arrivals.is_empty() {
             return;
         }
         arrivals.retain(|arrival| {
-            let peer = peers.by_link(arrival.link).and_then(|entity| up.get_mut(entity).ok());
+            let peer = peers
+                .by_link(arrival.link)
+                .and_then(|entity| up.get_mut(entity).ok());
             if let Some(mut peer) = peer {
                 peer.heard_ms = now.mono_ms;
                 return true;
@@ -418,7 +509,10 @@ fn stop(inbox: Res<Inbox>, mut outbox: ResMut<Outbox>, links: Query<&Link>) {
         return;
     }
     for link in &links {
-        outbox.send(link.id, &Goodbye::new(GoodbyeReason::Stopping, Vec::new()).into());
+        outbox.send(
+            link.id,
+            &Goodbye::new(GoodbyeReason::Stopping, Vec::new()).into(),
+        );
         outbox.close(link.id, GoodbyeReason::Stopping);
     }
 }
@@ -429,10 +523,22 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Ingest, follow_links);
     frame.add(Phase::Ingest, greet);
     frame.add(Phase::Ingest, part);
-    frame.add(Phase::Ingest, only_from_the_up::<PostNotification>("PostNotification"));
-    frame.add(Phase::Ingest, only_from_the_up::<ProfileUpdate>("ProfileUpdate"));
-    frame.add(Phase::Ingest, only_from_the_up::<PullSyncRequest>("PullSyncRequest"));
-    frame.add(Phase::Ingest, only_from_the_up::<BootstrapSampleRequest>("BootstrapSampleRequest"));
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<PostNotification>("PostNotification"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<ProfileUpdate>("ProfileUpdate"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<PullSyncRequest>("PullSyncRequest"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<BootstrapSampleRequest>("BootstrapSampleRequest"),
+    );
     frame.add(Phase::Plan, time_out);
     frame.add(Phase::Emit, stop);
 }
@@ -454,12 +560,37 @@ mod tests {
         };
         for (own, peer) in [(small, large), (large, small)] {
             // Whichever a side sees first, the one dialled by the smaller id stays.
-            assert!(newer_stays(&own, &peer, by_large(&own, 0), by_small(&own, 5)));
-            assert!(!newer_stays(&own, &peer, by_small(&own, 0), by_large(&own, 5)));
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_large(&own, 0),
+                by_small(&own, 5)
+            ));
+            assert!(!newer_stays(
+                &own,
+                &peer,
+                by_small(&own, 0),
+                by_large(&own, 5)
+            ));
             // A newer one by the same dialler replaces the older, and so does one that does not cross.
-            assert!(newer_stays(&own, &peer, by_small(&own, 0), by_small(&own, 5)));
-            assert!(newer_stays(&own, &peer, by_large(&own, 0), by_large(&own, 5)));
-            assert!(newer_stays(&own, &peer, by_small(&own, 0), by_large(&own, CROSSING_MS)));
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_small(&own, 0),
+                by_small(&own, 5)
+            ));
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_large(&own, 0),
+                by_large(&own, 5)
+            ));
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_small(&own, 0),
+                by_large(&own, CROSSING_MS)
+            ));
         }
     }
 }

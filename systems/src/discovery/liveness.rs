@@ -58,19 +58,28 @@ fn choose_keep_alive(
     }
 }
 
-fn tend(world: &mut World, mut query: Local<Option<QueryState<(&'static Link, &'static mut Peer)>>>) {
+fn tend(
+    world: &mut World,
+    mut query: Local<Option<QueryState<(&'static Link, &'static mut Peer)>>>,
+) {
     let now = *world.resource::<Now>();
-    let Some(next_ms) = world.resource::<NextCheck>().0 else { return };
+    let Some(next_ms) = world.resource::<NextCheck>().0 else {
+        return;
+    };
     if next_ms > now.mono_ms {
         world.resource_mut::<Outbox>().wake_at(next_ms);
         return;
     }
     let own_behind_nat = world.resource::<OwnAddresses>().behind_nat;
-    let phase_ms = world.resource_mut::<Entropy>().below(limits::OPEN_PING_MS / 10);
+    let phase_ms = world
+        .resource_mut::<Entropy>()
+        .below(limits::OPEN_PING_MS / 10);
     let query = query.get_or_insert_with(|| world.query());
-    let (mut pings, mut over, mut next): (Vec<LinkId>, Vec<LinkId>, Option<u64>) = (Vec::new(), Vec::new(), None);
+    let (mut pings, mut over, mut next): (Vec<LinkId>, Vec<LinkId>, Option<u64>) =
+        (Vec::new(), Vec::new(), None);
     for (link, mut peer) in query.iter_mut(world) {
-        let Some(mut at_ms) = attention_ms(&peer, own_behind_nat || peer.behind_nat, phase_ms) else {
+        let Some(mut at_ms) = attention_ms(&peer, own_behind_nat || peer.behind_nat, phase_ms)
+        else {
             continue;
         };
         if at_ms <= now.mono_ms {

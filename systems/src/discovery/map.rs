@@ -8,8 +8,16 @@ use distsoc_engine::world::map::{MapEntry, MapIndex};
 use distsoc_engine::world::peers::{Peer, PeerChange, PeerChanges, Peers};
 
 fn flags_of(peer: &Peer) -> u8 {
-    let anchor = if peer.is_anchor() { MapEntry::ANCHOR } else { 0 };
-    let wide = if peer.slot == Slot::Wide { MapEntry::WIDE } else { 0 };
+    let anchor = if peer.is_anchor() {
+        MapEntry::ANCHOR
+    } else {
+        0
+    };
+    let wide = if peer.slot == Slot::Wide {
+        MapEntry::WIDE
+    } else {
+        0
+    };
     anchor | wide
 }
 
@@ -30,7 +38,13 @@ fn keep_hop_1(
         match (peer, index.get(&node)) {
             (Some(peer), None) => {
                 let flags = flags_of(peer);
-                let entity = commands.spawn(MapEntry { node, hop: 1, flags }).id();
+                let entity = commands
+                    .spawn(MapEntry {
+                        node,
+                        hop: 1,
+                        flags,
+                    })
+                    .id();
                 index.insert(node, entity);
             }
             (None, Some(entity)) => {

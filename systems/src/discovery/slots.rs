@@ -78,7 +78,12 @@ pub(crate) fn seat(
     swap_allowed: bool,
     now_ms: u64,
 ) -> Seat {
-    let used = |slot| incumbents.iter().filter(|incumbent| incumbent.slot == slot).count();
+    let used = |slot| {
+        incumbents
+            .iter()
+            .filter(|incumbent| incumbent.slot == slot)
+            .count()
+    };
     if challenger.purpose == Purpose::Visit {
         return match used(Slot::Visit) < profile.visits_max {
             true => Seat::Free(Slot::Visit),
@@ -106,15 +111,26 @@ pub(crate) fn seat(
 }
 
 /// The weakest social incumbent, if the challenger beats it by the margin and it is not safe.
-fn weakest_beaten(challenger: Challenger, incumbents: &[Incumbent], now_ms: u64) -> Option<Incumbent> {
+fn weakest_beaten(
+    challenger: Challenger,
+    incumbents: &[Incumbent],
+    now_ms: u64,
+) -> Option<Incumbent> {
     let is_safe = |incumbent: &&Incumbent| {
         !incumbent.is_stranger && now_ms < incumbent.up_since_ms + limits::INCUMBENT_SAFE_MS
     };
     let weakest = incumbents
         .iter()
         .filter(|incumbent| incumbent.slot == Slot::Social && !is_safe(incumbent))
-        .min_by_key(|incumbent| (incumbent.worth, std::cmp::Reverse(incumbent.up_since_ms), incumbent.node))?;
-    let beaten = challenger.worth.points() * 100 >= weakest.worth.points() * limits::SWAP_MARGIN_PERCENT;
+        .min_by_key(|incumbent| {
+            (
+                incumbent.worth,
+                std::cmp::Reverse(incumbent.up_since_ms),
+                incumbent.node,
+            )
+        })?;
+    let beaten =
+        challenger.worth.points() * 100 >= weakest.worth.points() * limits::SWAP_MARGIN_PERCENT;
     beaten.then_some(*weakest)
 }
 
@@ -126,13 +142,17 @@ pub(crate) struct Swaps {
 
 impl Swaps {
     fn allowed(&self, now_ms: u64) -> bool {
-        self.last_ms.is_none_or(|last| now_ms >= last + limits::SWAP_PAUSE_MS)
+        self.last_ms
+            .is_none_or(|last| now_ms >= last + limits::SWAP_PAUSE_MS)
     }
 }
 
 /// What this node has to do with another, as far as slots go.
 pub(crate) fn worth_of(world: &World, node: &NodeId, synced_ms: Option<u64>, now_ms: u64) -> Worth {
-    let author = world.resource::<AuthorIndex>().get(node).and_then(|entity| world.get::<Author>(entity));
+    let author = world
+        .resource::<AuthorIndex>()
+        .get(node)
+        .and_then(|entity| world.get::<Author>(entity));
     let wanted = world
         .resource::<super::candidates::Candidates>()
         .get(node)
@@ -171,12 +191,20 @@ pub(crate) fn take_seat(world: &mut World, challenger: Challenger) -> Option<Slo
     let now = *world.resource::<Now>();
     let incumbents = incumbents(world, now.mono_ms);
     let swap_allowed = world.resource::<Swaps>().allowed(now.mono_ms);
-    match seat(challenger, &incumbents, world.resource::<NodeProfile>(), swap_allowed, now.mono_ms) {
+    match seat(
+        challenger,
+        &incumbents,
+        world.resource::<NodeProfile>(),
+        swap_allowed,
+        now.mono_ms,
+    ) {
         Seat::Free(slot) => Some(slot),
         Seat::Full => None,
         Seat::InsteadOf(incumbent) => {
             world.resource_mut::<Swaps>().last_ms = Some(now.mono_ms);
-            world.resource_mut::<CoolOffs>().drop_peer(incumbent.node, now.mono_ms);
+            world
+                .resource_mut::<CoolOffs>()
+                .drop_peer(incumbent.node, now.mono_ms);
             say_goodbye(world, incumbent.link, GoodbyeReason::Swapped);
             super::greeting::take_down(world, incumbent.node);
             Some(incumbent.slot)
@@ -216,7 +244,9 @@ fn hints_for(world: &mut World, link: LinkId) -> Vec<Hint> {
             hints.push(Hint { node_id, address });
         }
     }
-    world.resource_mut::<distsoc_engine::entropy::Entropy>().shuffle(&mut hints);
+    world
+        .resource_mut::<distsoc_engine::entropy::Entropy>()
+        .shuffle(&mut hints);
     hints.truncate(limits::GOODBYE_HINTS_MAX);
     hints
 }
@@ -274,29 +304,65 @@ mod tests {
             is_anchor: true,
             ..challenger(Worth::Anybody)
         };
-        assert_eq!(seat(anchor, &seated, &profile, true, 0), Seat::Free(Slot::Wide));
+        assert_eq!(
+            seat(anchor, &seated, &profile, true, 0),
+            Seat::Free(Slot::Wide)
+        );
     }
 
     #[test]
     fn a_challenger_must_beat_the_weakest_by_the_margin() {
         let profile = NodeProfile::of(ProfileKind::Mobile);
         let strangers = full(Worth::Anybody);
-        let taken = seat(challenger(Worth::Followed), &strangers, &profile, true, LATER_MS);
+        let taken = seat(
+            challenger(Worth::Followed),
+            &strangers,
+            &profile,
+            true,
+            LATER_MS,
+        );
         assert_eq!(taken, Seat::InsteadOf(strangers[0]));
-        let equal = seat(challenger(Worth::Anybody), &strangers, &profile, true, LATER_MS);
+        let equal = seat(
+            challenger(Worth::Anybody),
+            &strangers,
+            &profile,
+            true,
+            LATER_MS,
+        );
         assert_eq!(equal, Seat::Full);
         let friends = full(Worth::Followed);
-        assert_eq!(seat(challenger(Worth::Followed), &friends, &profile, true, LATER_MS), Seat::Full);
+        assert_eq!(
+            seat(
+                challenger(Worth::Followed),
+                &friends,
+                &profile,
+                true,
+                LATER_MS
+            ),
+            Seat::Full
+        );
     }
 
     #[test]
     fn incumbents_are_safe_for_ten_minutes_but_strangers_who_dialled_in_are_not() {
         let profile = NodeProfile::of(ProfileKind::Mobile);
         let mut all = full(Worth::Anybody);
-        let early = seat(challenger(Worth::Followed), &all, &profile, true, LATER_MS - 1);
+        let early = seat(
+            challenger(Worth::Followed),
+            &all,
+            &profile,
+            true,
+            LATER_MS - 1,
+        );
         assert_eq!(early, Seat::Full);
         all[7].is_stranger = true;
-        let early = seat(challenger(Worth::Followed), &all, &profile, true, LATER_MS - 1);
+        let early = seat(
+            challenger(Worth::Followed),
+            &all,
+            &profile,
+            true,
+            LATER_MS - 1,
+        );
         assert_eq!(early, Seat::InsteadOf(all[7]));
     }
 
@@ -304,15 +370,28 @@ mod tests {
     fn swaps_are_rare_and_visits_bounded() {
         let profile = NodeProfile::of(ProfileKind::Mobile);
         let all = full(Worth::Anybody);
-        assert_eq!(seat(challenger(Worth::Followed), &all, &profile, false, LATER_MS), Seat::Full);
+        assert_eq!(
+            seat(challenger(Worth::Followed), &all, &profile, false, LATER_MS),
+            Seat::Full
+        );
         let visitor = Challenger {
             purpose: Purpose::Visit,
             ..challenger(Worth::Anybody)
         };
-        assert_eq!(seat(visitor, &all, &profile, true, 0), Seat::Free(Slot::Visit));
-        let visits: Vec<Incumbent> = (0..8).map(|number| incumbent(number, Slot::Visit, Worth::Anybody)).collect();
+        assert_eq!(
+            seat(visitor, &all, &profile, true, 0),
+            Seat::Free(Slot::Visit)
+        );
+        let visits: Vec<Incumbent> = (0..8)
+            .map(|number| incumbent(number, Slot::Visit, Worth::Anybody))
+            .collect();
         assert_eq!(seat(visitor, &visits, &profile, true, 0), Seat::Full);
-        let swaps = Swaps { last_ms: Some(1000) };
-        assert!(!swaps.allowed(1000 + limits::SWAP_PAUSE_MS - 1) && swaps.allowed(1000 + limits::SWAP_PAUSE_MS));
+        let swaps = Swaps {
+            last_ms: Some(1000),
+        };
+        assert!(
+            !swaps.allowed(1000 + limits::SWAP_PAUSE_MS - 1)
+                && swaps.allowed(1000 + limits::SWAP_PAUSE_MS)
+        );
     }
 }

@@ -31,8 +31,13 @@ struct Shelf<'w, 's> {
 impl Shelf<'_, '_> {
     fn store(&mut self, post: SignedPost) -> Result<(), Refusal> {
         let (id, body) = (post.id(), post.body());
-        let author = self.index.get(&body.author).and_then(|entity| self.authors.get_mut(entity).ok());
-        let mut author = author.filter(|author| author.is_kept()).ok_or(Refusal::NotKept)?;
+        let author = self
+            .index
+            .get(&body.author)
+            .and_then(|entity| self.authors.get_mut(entity).ok());
+        let mut author = author
+            .filter(|author| author.is_kept())
+            .ok_or(Refusal::NotKept)?;
         if self.files.contains(&id) {
             return Err(Refusal::Stale);
         }
@@ -50,7 +55,10 @@ impl Shelf<'_, '_> {
             bytes: post.bytes().body.len() as u32,
         };
         self.files.insert(id, self.commands.spawn(file).id());
-        self.outbox.notify(Notice::Post { id, author: file.author });
+        self.outbox.notify(Notice::Post {
+            id,
+            author: file.author,
+        });
         self.outbox.store(Write::Post {
             post: Box::new(post),
             arrived_ms: self.now.wall_ms,
@@ -96,7 +104,10 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
             bytes: row.bytes,
         };
         let entity = frame.world.spawn(file).id();
-        frame.world.resource_mut::<FileIndex>().insert(row.id, entity);
+        frame
+            .world
+            .resource_mut::<FileIndex>()
+            .insert(row.id, entity);
     }
     frame.add(Phase::Judge, take_in);
 }

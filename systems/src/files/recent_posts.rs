@@ -4,13 +4,17 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{EventList, NodeId, RecentPosts, RecentPostsHead, Verified, check_time};
+use distsoc_engine::domain::{
+    EventList, NodeId, RecentPosts, RecentPostsHead, Verified, check_time,
+};
 use distsoc_engine::io::{ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::PostNotification;
-use distsoc_engine::world::authors::{Author, AuthorIndex, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests};
+use distsoc_engine::world::authors::{
+    Author, AuthorIndex, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests,
+};
 use distsoc_engine::world::files::{FileIndex, Wanted};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
@@ -33,7 +37,12 @@ enum Verdict {
     Refused(Refusal),
 }
 
-fn first_look(known: Option<&RecentPostsHead>, head: &RecentPostsHead, newest: &EventList, now: Now) -> Verdict {
+fn first_look(
+    known: Option<&RecentPostsHead>,
+    head: &RecentPostsHead,
+    newest: &EventList,
+    now: Now,
+) -> Verdict {
     if let Err(refusal) = check_time(head.updated_at_ms, now) {
         return Verdict::Refused(refusal);
     }
@@ -84,7 +93,9 @@ fn judge_updates(
 ) {
     for update in std::mem::take(&mut updates.0) {
         let node = update.head.author;
-        let author = index.get(&node).and_then(|entity| files.authors.get(entity).ok());
+        let author = index
+            .get(&node)
+            .and_then(|entity| files.authors.get(entity).ok());
         let Some(author) = author.filter(|author| author.is_kept()) else {
             offences.note(update.from, Refusal::NotKept, "PostNotification");
             continue;
@@ -171,19 +182,35 @@ struct FilesOfAuthors<'w, 's> {
 
 impl FilesOfAuthors<'_, '_> {
     /// A verified list that is newer than the one here: stored, and what it lacks is wanted.
-    fn adopt(&mut self, index: &AuthorIndex, list: Verified<RecentPosts>, now: Now, outbox: &mut Outbox) {
+    fn adopt(
+        &mut self,
+        index: &AuthorIndex,
+        list: Verified<RecentPosts>,
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
         let node = list.head().author;
-        let Some(mut author) = index.get(&node).and_then(|entity| self.authors.get_mut(entity).ok()) else {
+        let Some(mut author) = index
+            .get(&node)
+            .and_then(|entity| self.authors.get_mut(entity).ok())
+        else {
             return;
         };
         // Another update of the same author may have been adopted while this one waited for the disk.
-        if author.head.as_ref().is_some_and(|known| list.head().supersedes(known).is_err()) {
+        if author
+            .head
+            .as_ref()
+            .is_some_and(|known| list.head().supersedes(known).is_err())
+        {
             return;
         }
         author.head = Some(list.head().clone());
         author.checked_at_ms = now.wall_ms;
         author.missing.clear();
-        let lacking = list.list().iter().filter(|event| event.kind.is_post() && !self.files.contains(&event.id));
+        let lacking = list
+            .list()
+            .iter()
+            .filter(|event| event.kind.is_post() && !self.files.contains(&event.id));
         for event in lacking {
             if self.wanted.insert(event.id, node) {
                 author.missing.push_back(event.id);
@@ -203,8 +230,18 @@ impl FilesOfAuthors<'_, '_> {
     }
 
     /// The same head again says that it is still the newest.
-    fn confirm(&mut self, index: &AuthorIndex, node: NodeId, head: &RecentPostsHead, now: Now, outbox: &mut Outbox) {
-        let Some(mut author) = index.get(&node).and_then(|entity| self.authors.get_mut(entity).ok()) else {
+    fn confirm(
+        &mut self,
+        index: &AuthorIndex,
+        node: NodeId,
+        head: &RecentPostsHead,
+        now: Now,
+        outbox: &mut Outbox,
+    ) {
+        let Some(mut author) = index
+            .get(&node)
+            .and_then(|entity| self.authors.get_mut(entity).ok())
+        else {
             return;
         };
         let same = author.head.as_ref().is_some_and(|known| known == head);
@@ -242,7 +279,13 @@ mod tests {
                 created_at_s: number,
                 kind: EventKind::Public,
             };
-            list = Some(RecentPosts::append(list.as_ref(), event, 7, now_ms, &secret));
+            list = Some(RecentPosts::append(
+                list.as_ref(),
+                event,
+                7,
+                now_ms,
+                &secret,
+            ));
         }
         list.expect("at least one event")
     }
@@ -256,7 +299,12 @@ mod tests {
     fn what_an_update_needs_is_seen_from_its_head() {
         let (old, new) = (version(3, 1), version(5, 1));
         let look = |known: Option<&Verified<RecentPosts>>, events| {
-            first_look(known.map(|list| list.head()), new.head(), &new.list().newest(events), NOW)
+            first_look(
+                known.map(|list| list.head()),
+                new.head(),
+                &new.list().newest(events),
+                NOW,
+            )
         };
         assert_eq!(look(None, 5), Verdict::Whole);
         assert_eq!(look(None, 2), Verdict::Refused(Refusal::ListMismatch));
@@ -270,6 +318,9 @@ mod tests {
         let verdict = first_look(None, future.head(), future.list(), NOW);
         assert_eq!(verdict, Verdict::Refused(Refusal::FutureTimestamp));
         let near = version(1, NOW.wall_ms + limits::FUTURE_MS_MAX);
-        assert_eq!(first_look(None, near.head(), near.list(), NOW), Verdict::Whole);
+        assert_eq!(
+            first_look(None, near.head(), near.list(), NOW),
+            Verdict::Whole
+        );
     }
 }

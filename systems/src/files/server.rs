@@ -31,8 +31,13 @@ struct Answer {
 
 /// What of a stored list somebody lacks.
 fn part_for(stored: StoredList, wants: &[Want]) -> Option<ListPart> {
-    let want = wants.iter().find(|want| want.author == stored.head.author)?;
-    let lacking = stored.head.seq.events_since(want.known(), stored.list.len());
+    let want = wants
+        .iter()
+        .find(|want| want.author == stored.head.author)?;
+    let lacking = stored
+        .head
+        .seq
+        .events_since(want.known(), stored.list.len());
     Some(ListPart {
         newest: stored.list.newest(lacking),
         head: stored.head,
@@ -41,7 +46,11 @@ fn part_for(stored: StoredList, wants: &[Want]) -> Option<ListPart> {
 }
 
 /// The response, with as many posts as still fit beside the lists.
-fn response_of(lists: Vec<StoredList>, posts: Vec<distsoc_engine::domain::PostBytes>, wants: &[Want]) -> PullSyncResponse {
+fn response_of(
+    lists: Vec<StoredList>,
+    posts: Vec<distsoc_engine::domain::PostBytes>,
+    wants: &[Want],
+) -> PullSyncResponse {
     let mut bytes = 0;
     let mut fits = |more: usize| {
         bytes += more;
@@ -52,7 +61,10 @@ fn response_of(lists: Vec<StoredList>, posts: Vec<distsoc_engine::domain::PostBy
         .filter_map(|stored| part_for(stored, wants))
         .filter(|part| fits(part.newest.as_bytes().len()))
         .collect();
-    let posts = posts.into_iter().take_while(|post| fits(post.body.len())).collect();
+    let posts = posts
+        .into_iter()
+        .take_while(|post| fits(post.body.len()))
+        .collect();
     PullSyncResponse {
         lists: Bounded::truncated(parts),
         posts: Bounded::truncated(posts),
@@ -69,16 +81,29 @@ fn look_up(
     mut offences: ResMut<Offences>,
 ) {
     for arrival in arrivals.take() {
-        let Some(stream) = arrival.stream else { continue };
+        let Some(stream) = arrival.stream else {
+            continue;
+        };
         if answering.0.len() >= limits::READS_FOR_PEERS_MAX {
             offences.note(arrival.link, Refusal::Full, "PullSyncRequest");
             outbox.respond(stream, None);
             continue;
         }
-        let PullSyncRequest { authors: wants, posts } = arrival.packet;
+        let PullSyncRequest {
+            authors: wants,
+            posts,
+        } = arrival.packet;
         let held = |node: &NodeId| *node == identity.node_id() || authors.get(node).is_some();
-        let wants: Vec<Want> = wants.into_vec().into_iter().filter(|want| held(&want.author)).collect();
-        let posts: Vec<_> = posts.into_vec().into_iter().filter(|id| files.contains(id)).collect();
+        let wants: Vec<Want> = wants
+            .into_vec()
+            .into_iter()
+            .filter(|want| held(&want.author))
+            .collect();
+        let posts: Vec<_> = posts
+            .into_vec()
+            .into_iter()
+            .filter(|id| files.contains(id))
+            .collect();
         let read = outbox.read(ReadQuery::ForPeer {
             authors: wants.iter().map(|want| want.author).collect(),
             posts,
@@ -109,7 +134,10 @@ fn answer(
             Ok(ReadResult::ForPeer { lists, posts }) => {
                 let response = response_of(lists, posts, &answer.wants);
                 outbox.respond(answer.stream, Some(&response.into()));
-                if let Some(mut peer) = peers.by_link(answer.link).and_then(|entity| up.get_mut(entity).ok()) {
+                if let Some(mut peer) = peers
+                    .by_link(answer.link)
+                    .and_then(|entity| up.get_mut(entity).ok())
+                {
                     peer.synced_ms = Some(now.mono_ms);
                     peer.spoke_ms = now.mono_ms;
                 }

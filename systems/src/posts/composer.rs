@@ -5,7 +5,8 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    Content, Event, EventKind, PostBody, PostId, PostText, PublicContent, RecentPosts, SignedPost, Verified,
+    Content, Event, EventKind, PostBody, PostId, PostText, PublicContent, RecentPosts, SignedPost,
+    Verified,
 };
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, Write};
 use distsoc_engine::limits;
@@ -85,7 +86,12 @@ fn take_drafts(mut inbox: ResMut<Inbox>, mut own: ResMut<OwnPosts>, mut outbox: 
     });
     for (call, (text, parent)) in drafts {
         if own.waiting.len() >= WAITING_MAX {
-            outbox.reply(call, Err(CallError::Refused("too many posts at once: try again in a moment")));
+            outbox.reply(
+                call,
+                Err(CallError::Refused(
+                    "too many posts at once: try again in a moment",
+                )),
+            );
         } else {
             own.waiting.push_back(Draft { call, text, parent });
         }
@@ -114,15 +120,22 @@ fn compose(
         let post = match SignedPost::sign(body_of(&draft, &identity, *now), identity.secret()) {
             Ok(post) => post,
             Err(_) => {
-                outbox.reply(draft.call, Err(CallError::Refused("a post must say something")));
+                outbox.reply(
+                    draft.call,
+                    Err(CallError::Refused("a post must say something")),
+                );
                 continue;
             }
         };
         let known = made.last().map(|made| &made.list).or(own.list.as_ref());
-        let already = |list: &Verified<RecentPosts>| list.list().iter().any(|event| event.id == post.id());
+        let already =
+            |list: &Verified<RecentPosts>| list.list().iter().any(|event| event.id == post.id());
         if known.is_some_and(already) {
             // The same text in the same millisecond is the same post.
-            outbox.reply(draft.call, Err(CallError::Refused("this was posted just now")));
+            outbox.reply(
+                draft.call,
+                Err(CallError::Refused("this was posted just now")),
+            );
             continue;
         }
         let seconds = (now.wall_ms / 1000) as u32;

@@ -4,7 +4,9 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{Bio, ConnectString, Name, Profile, ProfileBody, Signed, check_time, next_seq};
+use distsoc_engine::domain::{
+    Bio, ConnectString, Name, Profile, ProfileBody, Signed, check_time, next_seq,
+};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, Write};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
@@ -67,7 +69,11 @@ fn take_changes(
         _ => None,
     });
     for (call, change) in calls {
-        let newest = changing.0.last().map(|(_, _, profile)| profile).or(own.0.as_ref());
+        let newest = changing
+            .0
+            .last()
+            .map(|(_, _, profile)| profile)
+            .or(own.0.as_ref());
         match changed(newest.map(|profile| &**profile), change, &identity, *now) {
             Ok(body) => {
                 let profile = Signed::sign(body, identity.secret());
@@ -91,7 +97,10 @@ fn publish(
         return;
     }
     let ends = inbox.take_batches(|batch| {
-        let index = changing.0.iter().position(|(waiting, _, _)| *waiting == batch)?;
+        let index = changing
+            .0
+            .iter()
+            .position(|(waiting, _, _)| *waiting == batch)?;
         Some(changing.0.remove(index))
     });
     for ((_, call, profile), result) in ends {
@@ -132,12 +141,17 @@ fn learn(
 ) {
     for arrival in arrivals.take() {
         let profile = arrival.packet.profile;
-        let Some((link, mut peer)) = peers.by_link(arrival.link).and_then(|entity| up.get_mut(entity).ok()) else {
+        let Some((link, mut peer)) = peers
+            .by_link(arrival.link)
+            .and_then(|entity| up.get_mut(entity).ok())
+        else {
             continue;
         };
         let verdict = match (profile.author == link.node, &peer.person) {
             (false, _) => Err(Refusal::WrongAuthor),
-            (true, Some(known)) => check_time(profile.seq, *now).and_then(|()| profile.supersedes(known)),
+            (true, Some(known)) => {
+                check_time(profile.seq, *now).and_then(|()| profile.supersedes(known))
+            }
             (true, None) => check_time(profile.seq, *now),
         };
         if let Err(refusal) = verdict {
@@ -145,7 +159,10 @@ fn learn(
             continue;
         }
         peer.person = Some(profile.clone());
-        let is_kept = authors.get(&link.node).and_then(|entity| kept.get(entity).ok()).is_some_and(Author::is_kept);
+        let is_kept = authors
+            .get(&link.node)
+            .and_then(|entity| kept.get(entity).ok())
+            .is_some_and(Author::is_kept);
         if is_kept {
             outbox.store(Write::Profile(profile));
         }

@@ -48,11 +48,16 @@ struct Pulls {
 
 impl Pulls {
     fn is_asking(&self, author: &NodeId) -> bool {
-        self.under_way.values().any(|pull| pull.authors.contains(author))
+        self.under_way
+            .values()
+            .any(|pull| pull.authors.contains(author))
     }
 
     fn asked_of(&self, peer: &NodeId) -> usize {
-        self.under_way.values().filter(|pull| pull.peer == *peer).count()
+        self.under_way
+            .values()
+            .filter(|pull| pull.peer == *peer)
+            .count()
     }
 }
 
@@ -88,7 +93,9 @@ fn note_reasons(
 ) {
     for (author, not_from) in requests.take() {
         pulls.whole.insert(author);
-        let liar = not_from.and_then(|link| links.iter().find(|other| other.id == link)).map(|link| link.node);
+        let liar = not_from
+            .and_then(|link| links.iter().find(|other| other.id == link))
+            .map(|link| link.node);
         pulls.tried.entry(author).or_default().extend(liar);
         due.at(author, now.mono_ms);
     }
@@ -111,7 +118,10 @@ fn note_reasons(
         for author in authors.iter().filter(|author| author.is_kept()) {
             let starving = author.head.is_none() || !author.missing.is_empty();
             let tried = pulls.tried.get(&author.node).map_or(0, Vec::len);
-            if starving && tried < limits::PULL_PEERS_PER_ROUND_MAX && !pulls.is_asking(&author.node) {
+            if starving
+                && tried < limits::PULL_PEERS_PER_ROUND_MAX
+                && !pulls.is_asking(&author.node)
+            {
                 due.at(author.node, now.mono_ms);
             }
         }
@@ -140,7 +150,10 @@ fn take_answers(
             _ => None,
         };
         let mut moved = false;
-        if let Some((link, mut peer)) = peers.by_node(&pull.peer).and_then(|entity| up.get_mut(entity).ok()) {
+        if let Some((link, mut peer)) = peers
+            .by_node(&pull.peer)
+            .and_then(|entity| up.get_mut(entity).ok())
+        {
             if response.is_some() {
                 peer.synced_ms = Some(now.mono_ms);
                 peer.heard_ms = now.mono_ms;
@@ -149,7 +162,8 @@ fn take_answers(
                 moved = link.id != pull.link;
             }
         }
-        let (with_list, with_posts) = sort_response(&pull, response, &mut updates, &mut pulled, &mut outbox);
+        let (with_list, with_posts) =
+            sort_response(&pull, response, &mut updates, &mut pulled, &mut outbox);
         for author in &pull.authors {
             if with_list.contains(author) {
                 pulls.whole.remove(author);
@@ -215,7 +229,9 @@ fn pull(
     links: Query<&Link, With<Peer>>,
     authors: Query<&Author>,
 ) {
-    let Some((first_ms, _)) = due.first() else { return };
+    let Some((first_ms, _)) = due.first() else {
+        return;
+    };
     if first_ms > now.mono_ms {
         outbox.wake_at(first_ms);
         return;
@@ -253,7 +269,13 @@ fn pull(
                 let (wants, posts) = batches.entry(source).or_default();
                 wants.push(Want { author: node, seq });
                 let room = limits::PULL_POSTS_MAX - posts.len();
-                posts.extend(author.missing.iter().filter(|id| wanted.author_of(id).is_some()).take(room));
+                posts.extend(
+                    author
+                        .missing
+                        .iter()
+                        .filter(|id| wanted.author_of(id).is_some())
+                        .take(room),
+                );
             }
             None => {
                 let nobody_left = !satisfied && !tried.is_empty();
@@ -271,7 +293,10 @@ fn pull(
         }
     }
     for (peer, (wants, posts)) in batches {
-        let Some(link) = peers.by_node(&peer).and_then(|entity| links.get(entity).ok()) else {
+        let Some(link) = peers
+            .by_node(&peer)
+            .and_then(|entity| links.get(entity).ok())
+        else {
             continue;
         };
         let asked: Vec<NodeId> = wants.iter().map(|want| want.author).collect();
@@ -301,7 +326,12 @@ fn is_fresh(author: &Author, now: Now) -> bool {
 /// Pulls what followed authors did.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Pulls::default());
-    let kept: Vec<NodeId> = frame.world.resource::<AuthorIndex>().iter().map(|(node, _)| node).collect();
+    let kept: Vec<NodeId> = frame
+        .world
+        .resource::<AuthorIndex>()
+        .iter()
+        .map(|(node, _)| node)
+        .collect();
     for node in kept {
         frame.world.resource_mut::<PullsDue>().at(node, 0);
     }
@@ -323,10 +353,17 @@ mod tests {
         let peers = [node(1), node(2), node(3), node(4), node(5), node(6)];
         assert_eq!(choose_source(&node(3), &peers, &[]), Some(node(3)));
         assert_eq!(choose_source(&node(3), &peers, &[node(3)]), Some(node(1)));
-        assert_eq!(choose_source(&node(9), &peers, &[node(1), node(2)]), Some(node(3)));
+        assert_eq!(
+            choose_source(&node(9), &peers, &[node(1), node(2)]),
+            Some(node(3))
+        );
         let four = [node(1), node(2), node(3), node(4)];
         assert_eq!(choose_source(&node(9), &peers, &four), None);
-        assert_eq!(choose_source(&node(5), &peers, &four), Some(node(5)), "the author is always asked");
+        assert_eq!(
+            choose_source(&node(5), &peers, &four),
+            Some(node(5)),
+            "the author is always asked"
+        );
         assert_eq!(choose_source(&node(9), &[], &[]), None);
     }
 }

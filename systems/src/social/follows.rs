@@ -41,7 +41,9 @@ fn take_wishes(world: &mut World) {
     });
     for (call, wish) in wishes {
         let change = match wish {
-            Wish::Follow(node, place) => follow(world, node, place).map(|relationship| (node, Some(relationship))),
+            Wish::Follow(node, place) => {
+                follow(world, node, place).map(|relationship| (node, Some(relationship)))
+            }
             Wish::Unfollow(node) => unfollow(world, node).map(|()| (node, None)),
         };
         match change {
@@ -69,12 +71,18 @@ fn known(world: &World, node: &NodeId) -> Option<Relationship> {
     author.is_followed().then(|| author.relationship.clone())
 }
 
-fn follow(world: &mut World, node: NodeId, place: Option<ConnectString>) -> Result<Relationship, CallError> {
+fn follow(
+    world: &mut World,
+    node: NodeId,
+    place: Option<ConnectString>,
+) -> Result<Relationship, CallError> {
     if node == world.resource::<Identity>().node_id() {
         return Err(CallError::Refused("nobody can follow themselves"));
     }
     if distsoc_engine::crypto::PublicKey::check(node).is_err() {
-        return Err(CallError::Refused("that id is not a key that anyone could hold"));
+        return Err(CallError::Refused(
+            "that id is not a key that anyone could hold",
+        ));
     }
     let now = *world.resource::<Now>();
     let known = known(world, &node);
@@ -84,7 +92,9 @@ fn follow(world: &mut World, node: NodeId, place: Option<ConnectString>) -> Resu
     }
     let known_place = known.as_ref().and_then(|known| known.place.clone());
     Ok(Relationship {
-        followed_since_ms: known.and_then(|known| known.followed_since_ms).or(Some(now.wall_ms)),
+        followed_since_ms: known
+            .and_then(|known| known.followed_since_ms)
+            .or(Some(now.wall_ms)),
         place: place.or(known_place),
     })
 }
@@ -100,7 +110,9 @@ fn settle(world: &mut World) {
         return;
     }
     let ends = world.resource_scope(|world, mut changing: Mut<Changing>| {
-        world.resource_mut::<Inbox>().take_batches(|batch| changing.0.remove(&batch))
+        world
+            .resource_mut::<Inbox>()
+            .take_batches(|batch| changing.0.remove(&batch))
     });
     for (change, result) in ends {
         let reply = match result {
@@ -127,14 +139,20 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
         }
     };
     let followed = relationship.is_some();
-    let place = relationship.as_ref().and_then(|relationship| relationship.place.clone());
-    let mut author = world.get_mut::<Author>(entity).expect("an entity in AuthorIndex is an Author");
+    let place = relationship
+        .as_ref()
+        .and_then(|relationship| relationship.place.clone());
+    let mut author = world
+        .get_mut::<Author>(entity)
+        .expect("an entity in AuthorIndex is an Author");
     author.relationship = relationship.unwrap_or(Relationship {
         followed_since_ms: None,
         place: None,
     });
     if followed {
-        world.resource_mut::<Candidates>().want(node, place.as_ref(), false);
+        world
+            .resource_mut::<Candidates>()
+            .want(node, place.as_ref(), false);
     } else {
         author.missing.clear();
         world.resource_mut::<Wanted>().forget_author(&node);
@@ -146,7 +164,9 @@ fn keep_profile(world: &mut World, node: NodeId) {
     let entity = world.resource::<Peers>().by_node(&node);
     let profile = entity.and_then(|entity| world.get::<Peer>(entity)?.person.clone());
     if let Some(profile) = profile {
-        world.resource_mut::<Outbox>().store(Write::Profile(profile));
+        world
+            .resource_mut::<Outbox>()
+            .store(Write::Profile(profile));
     }
 }
 
@@ -160,7 +180,10 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         let Some(entity) = frame.world.resource::<AuthorIndex>().get(&head.author) else {
             continue;
         };
-        let mut author = frame.world.get_mut::<Author>(entity).expect("an entity in AuthorIndex is an Author");
+        let mut author = frame
+            .world
+            .get_mut::<Author>(entity)
+            .expect("an entity in AuthorIndex is an Author");
         author.head = Some(head);
         author.checked_at_ms = checked_at_ms;
     }

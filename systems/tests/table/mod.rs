@@ -36,6 +36,7 @@ pub struct Table {
     streams: BTreeMap<StreamToken, (usize, RequestId, u8)>,
     last: u64,
     pub unreachable: Vec<usize>,
+    dials: BTreeMap<usize, usize>,
 }
 
 pub const START_MS: u64 = 1_700_000_000_000;
@@ -65,13 +66,17 @@ impl Table {
             streams: BTreeMap::new(),
             last: 0,
             unreachable: Vec::new(),
+            dials: BTreeMap::new(),
         };
         for (number, kind) in profiles.iter().enumerate() {
             let config = NodeConfig {
                 secret: secret(number),
                 profile: NodeProfile::of(*kind),
                 seed: [number as u8; 32],
-                anchors: anchors.iter().map(|anchor| connect_string(*anchor)).collect(),
+                anchors: anchors
+                    .iter()
+                    .map(|anchor| connect_string(*anchor))
+                    .collect(),
                 restored: Restored::default(),
             };
             table.seats.push(Seat {
@@ -102,7 +107,9 @@ impl Table {
             assert!(round < 10_000, "the nodes never stop talking");
             let mut quiet = true;
             for seat in 0..self.seats.len() {
-                let due = self.seats[seat].next_wake_ms.is_some_and(|at| at <= self.now.mono_ms);
+                let due = self.seats[seat]
+                    .next_wake_ms
+                    .is_some_and(|at| at <= self.now.mono_ms);
                 if self.seats[seat].inputs.is_empty() && !due && round > 0 {
                     continue;
                 }
@@ -124,7 +131,13 @@ impl Table {
     pub fn pass(&mut self, ms: u64) {
         let end = self.now.mono_ms + ms;
         loop {
-            let next = self.seats.iter().filter_map(|seat| seat.next_wake_ms).min().unwrap_or(end).min(end);
+            let next = self
+                .seats
+                .iter()
+                .filter_map(|seat| seat.next_wake_ms)
+                .min()
+                .unwrap_or(end)
+                .min(end);
             let step = next.saturating_sub(self.now.mono_ms);
             self.now.mono_ms += step;
             self.now.wall_ms += step;
@@ -132,16 +145,22 @@ impl Table {
             if self.now.mono_ms >= end {
                 return;
             }
-            let stuck = self.seats.iter().filter_map(|seat| seat.next_wake_ms).min() <= Some(self.now.mono_ms);
+            let stuck = self.seats.iter().filter_map(|seat| seat.next_wake_ms).min()
+                <= Some(self.now.mono_ms);
             assert!(!stuck, "a node asks to be woken for ever");
         }
     }
 
     pub fn call(&mut self, seat: usize, what: Call) -> Result<Reply, CallError> {
         let call = CallId(self.fresh());
-        self.seats[seat].inputs.push_back(Input::Call { call, what });
+        self.seats[seat]
+            .inputs
+            .push_back(Input::Call { call, what });
         self.settle();
-        self.seats[seat].replies.remove(&call).expect("every call is answered once things settle")
+        self.seats[seat]
+            .replies
+            .remove(&call)
+            .expect("every call is answered once things settle")
     }
 
     pub fn post(&mut self, seat: usize, text: &str) -> distsoc_engine::domain::PostId {
@@ -154,7 +173,10 @@ impl Table {
 
     pub fn follow(&mut self, seat: usize, whom: usize) {
         let node = secret(whom).node_id();
-        assert_eq!(self.call(seat, Call::Follow { node, place: None }), Ok(Reply::Done));
+        assert_eq!(
+            self.call(seat, Call::Follow { node, place: None }),
+            Ok(Reply::Done)
+        );
     }
 
     pub fn status(&mut self, seat: usize) -> Status {
@@ -172,7 +194,11 @@ impl Table {
     }
 
     pub fn refused(&self, seat: usize, refusal: Refusal) -> u64 {
-        self.seats[seat].node.world().resource::<RefusalCounts>().total(refusal)
+        self.seats[seat]
+            .node
+            .world()
+            .resource::<RefusalCounts>()
+            .total(refusal)
     }
 
     /// A connection from somebody who is no node: raw packets under any key.
@@ -191,7 +217,11 @@ impl Table {
     pub fn deliver(&mut self, seat: usize, link: LinkId, bytes: &[u8], expected: Expected) {
         let stream = (expected == Expected::Request).then(|| StreamToken(self.fresh()));
         let input = match admit(bytes, expected) {
-            Ok(packet) => Input::Packet { link, stream, packet },
+            Ok(packet) => Input::Packet {
+                link,
+                stream,
+                packet,
+            },
             Err(refusal) => Input::Refused {
                 link,
                 code: bytes.first().copied().unwrap_or_default(),
@@ -216,7 +246,9 @@ impl Table {
     }
 
     fn close(&mut self, link: LinkId, cause: DownCause) {
-        let Some(owner) = self.owners.remove(&link) else { return };
+        let Some(owner) = self.owners.remove(&link) else {
+            return;
+        };
         self.seats[owner].inputs.push_back(Input::LinkDown {
             link,
             cause: DownCause::ClosedByUs,
@@ -224,7 +256,10 @@ impl Table {
         if let Some((other, theirs)) = self.links.remove(&link) {
             self.links.remove(&theirs);
             self.owners.remove(&theirs);
-            self.seats[other].inputs.push_back(Input::LinkDown { link: theirs, cause });
+            self.seats[other].inputs.push_back(Input::LinkDown {
+                link: theirs,
+                cause,
+            });
         }
     }
 
@@ -234,24 +269,41 @@ impl Table {
         }
     }
 
+    pub fn dials_of(&self, seat: usize) -> usize {
+        self.dials.get(&seat).copied().unwrap_or_default()
+    }
+
     fn dial(&mut self, seat: usize, dial: DialId, node: NodeId, target: DialTarget) {
+        *self.dials.entry(seat).or_default() += 1;
         let DialTarget::Addresses(addresses) = target else {
             self.fail(seat, dial, DialFailure::NoSuchHost);
             return;
         };
-        let there = |other: &Seat| addresses.iter().any(|address| address.socket() == other.address);
+        let there = |other: &Seat| {
+            addresses
+                .iter()
+                .any(|address| address.socket() == other.address)
+        };
         let other = self.seats.iter().position(there);
         match other {
-            Some(other) if self.unreachable.contains(&other) => self.fail(seat, dial, DialFailure::NoAnswer),
+            Some(other) if self.unreachable.contains(&other) => {
+                self.fail(seat, dial, DialFailure::NoAnswer)
+            }
             None => self.fail(seat, dial, DialFailure::NoAnswer),
-            Some(other) if self.seats[other].id != node => self.fail(seat, dial, DialFailure::WrongId),
+            Some(other) if self.seats[other].id != node => {
+                self.fail(seat, dial, DialFailure::WrongId)
+            }
             Some(other) => {
                 let (ours, theirs) = (LinkId(self.fresh()), LinkId(self.fresh()));
                 self.links.insert(ours, (other, theirs));
                 self.links.insert(theirs, (seat, ours));
                 self.owners.insert(ours, seat);
                 self.owners.insert(theirs, other);
-                let (remote, own, id) = (self.seats[other].address, self.seats[seat].address, self.seats[seat].id);
+                let (remote, own, id) = (
+                    self.seats[other].address,
+                    self.seats[seat].address,
+                    self.seats[seat].id,
+                );
                 self.seats[seat].inputs.push_back(Input::LinkUp {
                     link: ours,
                     node,
@@ -269,7 +321,9 @@ impl Table {
     }
 
     fn fail(&mut self, seat: usize, dial: DialId, failure: DialFailure) {
-        self.seats[seat].inputs.push_back(Input::DialFailed { dial, failure });
+        self.seats[seat]
+            .inputs
+            .push_back(Input::DialFailed { dial, failure });
     }
 
     fn perform(&mut self, seat: usize, effect: Effect) {
@@ -277,7 +331,10 @@ impl Table {
             Effect::Dial { dial, node, target } => self.dial(seat, dial, node, target),
             Effect::Send { link, bytes } => self.to_other(link, &bytes),
             Effect::Request {
-                link, request, bytes, ..
+                link,
+                request,
+                bytes,
+                ..
             } => match self.links.get(&link).copied() {
                 Some((other, theirs)) => {
                     let token = StreamToken(self.fresh());
@@ -286,7 +343,8 @@ impl Table {
                         panic!("not a request");
                     };
                     self.streams.insert(token, (seat, request, answer));
-                    let packet = admit(&bytes, Expected::Request).expect("nodes send what nodes admit");
+                    let packet =
+                        admit(&bytes, Expected::Request).expect("nodes send what nodes admit");
                     self.seats[other].inputs.push_back(Input::Packet {
                         link: theirs,
                         stream: Some(token),
@@ -300,13 +358,17 @@ impl Table {
             },
             Effect::Respond { stream, bytes } => {
                 if let Some((asker, request, answer)) = self.streams.remove(&stream) {
-                    let result = bytes
-                        .ok_or(RequestFailure::NoResponse)
-                        .and_then(|bytes| admit(&bytes, Expected::Response(answer)).map_err(RequestFailure::Refused));
-                    self.seats[asker].inputs.push_back(Input::Response { request, result });
+                    let result = bytes.ok_or(RequestFailure::NoResponse).and_then(|bytes| {
+                        admit(&bytes, Expected::Response(answer)).map_err(RequestFailure::Refused)
+                    });
+                    self.seats[asker]
+                        .inputs
+                        .push_back(Input::Response { request, result });
                 }
             }
-            Effect::Close { link, reason } => self.close(link, DownCause::ClosedByPeer(Some(reason))),
+            Effect::Close { link, reason } => {
+                self.close(link, DownCause::ClosedByPeer(Some(reason)))
+            }
             Effect::Persist { batch, writes, .. } => {
                 let input = match self.seats[seat].disk_trouble {
                     Some(trouble) => Input::PersistFailed(batch, trouble),
@@ -321,7 +383,9 @@ impl Table {
             }
             Effect::Read { read, query } => {
                 let result = Ok(self.seats[seat].read(query));
-                self.seats[seat].inputs.push_back(Input::Read { read, result });
+                self.seats[seat]
+                    .inputs
+                    .push_back(Input::Read { read, result });
             }
             Effect::Reply { call, result } => {
                 let earlier = self.seats[seat].replies.insert(call, result);
@@ -356,7 +420,9 @@ impl Seat {
 
     fn read(&self, query: ReadQuery) -> ReadResult {
         match query {
-            ReadQuery::RecentPosts(author) => ReadResult::RecentPosts(self.lists.get(&author).cloned()),
+            ReadQuery::RecentPosts(author) => {
+                ReadResult::RecentPosts(self.lists.get(&author).cloned())
+            }
             ReadQuery::ForPeer { authors, posts, .. } => {
                 let with_profile = |author: &NodeId| {
                     let mut stored = self.lists.get(author)?.clone();
@@ -365,7 +431,10 @@ impl Seat {
                 };
                 ReadResult::ForPeer {
                     lists: authors.iter().filter_map(with_profile).collect(),
-                    posts: posts.iter().filter_map(|id| self.posts.get(id).cloned()).collect(),
+                    posts: posts
+                        .iter()
+                        .filter_map(|id| self.posts.get(id).cloned())
+                        .collect(),
                 }
             }
         }

@@ -120,6 +120,7 @@ macro_rules! packets {
      reserved { $($reserved_code:literal $reserved_name:ident;)* }) => {
         /// Every packet this version speaks.
         #[derive(Clone, Debug, PartialEq)]
+        #[allow(clippy::large_enum_variant, reason = "a packet lives for one frame, a box would cost more than it saves")]
         pub enum Packet { $(#[doc = concat!("PROTOCOL section 5, ", stringify!($code), ".")] $name($name),)* }
 
         /// The packet table.

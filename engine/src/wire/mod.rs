@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod gate;
+pub mod hostile;
 
 mod bootstrap_sample;
 mod goodbye;

@@ -1,6 +1,10 @@
 //! Replays the corpus that fuzzing left in the repository, and every golden packet with every byte changed.
 
-#![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a test reads its files and fails by panicking")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::disallowed_methods,
+    reason = "a test reads its files and fails by panicking"
+)]
 
 use distsoc_engine::wire::Packet;
 use distsoc_engine::wire::hostile::DECODERS;
@@ -12,7 +16,9 @@ fn the_corpus_makes_no_decoder_panic() {
     for (name, decode) in DECODERS {
         let folder = root.join(name);
         let mut replayed = 0;
-        for entry in std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+        for entry in std::fs::read_dir(&folder)
+            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()))
+        {
             let bytes = std::fs::read(entry.unwrap().path()).unwrap();
             decode(&bytes);
             replayed += 1;

@@ -5,7 +5,8 @@
 
 use super::{Expected, PACKETS, admit};
 use crate::domain::{
-    AddressBody, ConnectString, EventList, PostBytes, ProfileBody, RecentPostsBody, RecordBody, Signed,
+    AddressBody, ConnectString, EventList, PostBytes, ProfileBody, RecentPostsBody, RecordBody,
+    Signed,
 };
 use crate::wire::codec;
 use serde::Serialize;
@@ -26,7 +27,10 @@ pub const DECODERS: &[Decoder] = &[
 
 fn admitted_comes_out_again(bytes: &[u8], expected: Expected) {
     if let Ok(packet) = admit(bytes, expected) {
-        assert!(packet.encode()[..] == *bytes, "an admitted packet encodes to the bytes it came from");
+        assert!(
+            packet.encode()[..] == *bytes,
+            "an admitted packet encodes to the bytes it came from"
+        );
     }
 }
 
@@ -49,7 +53,10 @@ pub fn admit_response(bytes: &[u8]) {
 
 fn decoded_comes_out_again<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     if let Ok(value) = codec::decode_canonical::<T>(bytes) {
-        assert!(codec::encode(&value) == bytes, "a canonical value encodes to the bytes it came from");
+        assert!(
+            codec::encode(&value) == bytes,
+            "a canonical value encodes to the bytes it came from"
+        );
     }
 }
 
@@ -70,16 +77,24 @@ pub fn records(bytes: &[u8]) {
         signature: crate::crypto::Signature::from_bytes([0; 64]),
     };
     if let Ok(body) = post.decode() {
-        assert!(codec::encode(&body) == bytes, "a post body encodes to the bytes it came from");
+        assert!(
+            codec::encode(&body) == bytes,
+            "a post body encodes to the bytes it came from"
+        );
     }
     let _ = post.verify();
 }
 
 /// What a person pastes.
 pub fn connect_string(bytes: &[u8]) {
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let Ok(text) = std::str::from_utf8(bytes) else {
+        return;
+    };
     if let Ok(parsed) = text.parse::<ConnectString>() {
-        assert!(parsed.to_string().parse() == Ok(parsed), "a connect string prints as one that means the same");
+        assert!(
+            parsed.to_string().parse() == Ok(parsed),
+            "a connect string prints as one that means the same"
+        );
     }
 }
 

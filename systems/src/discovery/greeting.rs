@@ -5,7 +5,6 @@
 //! none, so that nobody counts as up for a moment only.
 
 use super::addresses::{observe, record_for};
-use super::candidates::{Candidates, CoolOffs, Dialling};
 use super::slots::{Challenger, say_goodbye, take_seat, worth_of};
 use crate::Installer;
 use bevy_ecs::prelude::*;
@@ -22,6 +21,7 @@ use distsoc_engine::wire::{
     PullSyncRequest, Purpose,
 };
 use distsoc_engine::world::addresses::OwnAddresses;
+use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
@@ -519,7 +519,6 @@ fn stop(inbox: Res<Inbox>, mut outbox: ResMut<Outbox>, links: Query<&Link>) {
 
 /// Connections, Hello, who is up.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.world.insert_resource(Dialling::default());
     frame.add(Phase::Ingest, follow_links);
     frame.add(Phase::Ingest, greet);
     frame.add(Phase::Ingest, part);

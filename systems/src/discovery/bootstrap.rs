@@ -290,8 +290,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         candidates.want(anchor.node_id(), Some(anchor), true);
     }
     frame.world.insert_resource(bootstrap);
-    frame
-        .world
     frame.add(Phase::Ingest, take_samples);
     frame.add(Phase::Judge, serve_samples);
     frame.add(Phase::Plan, ask_for_samples);

@@ -41,7 +41,7 @@ struct Inner {
     jobs: SyncSender<Job>,
     deliver_failure: Mutex<Box<dyn Fn(Input) + Send>>,
     writer: Mutex<Option<JoinHandle<()>>>,
-    _lock: File,
+    lock: Mutex<Option<File>>,
 }
 
 impl Store {
@@ -79,7 +79,7 @@ impl Store {
             jobs,
             deliver_failure: Mutex::new(Box::new(deliver)),
             writer: Mutex::new(Some(handle)),
-            _lock: lock,
+            lock: Mutex::new(Some(lock)),
         };
         Ok((Store(Arc::new(inner)), restored))
     }
@@ -121,7 +121,7 @@ impl Store {
         std::fs::metadata(self.0.dir.join("data.mdb")).map_or(0, |file| file.len())
     }
 
-    /// Commits what was handed over and stops the writer. Later batches fail.
+    /// Commits what was handed over, stops the writer and gives the folder free. Later batches fail.
     pub fn close(&self) {
         // A writer that is gone has nothing left to commit.
         let _ = self.0.jobs.send(Job::Close);
@@ -129,6 +129,7 @@ impl Store {
         if let Some(writer) = writer {
             let _ = writer.join();
         }
+        self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
     }
 }
 

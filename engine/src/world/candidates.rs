@@ -118,7 +118,9 @@ impl Candidates {
                 Host::Name(name) => candidate.host = Some((name.clone(), place.port())),
                 Host::Ip(_) => {
                     if let Some(address) = place.address() {
+                        // What the person says now counts, not what was heard before.
                         candidate.host = None;
+                        candidate.addresses.clear();
                         candidate.learn(address);
                     }
                 }

@@ -206,8 +206,10 @@ fn end(world: &mut World, link: LinkId) {
     world.despawn(entity);
 }
 
-fn failed_to_greet(world: &mut World, node: NodeId) {
-    if world.resource::<Peers>().by_node(&node).is_some() {
+fn failed_to_greet(world: &mut World, entity: Entity, node: NodeId) {
+    // Of two that cross, one goes before the other is up: that is no failure.
+    let mut links = world.query::<(Entity, &Link)>();
+    if links.iter(world).any(|(other, link)| other != entity && link.node == node) {
         return;
     }
     let now_ms = world.resource::<Now>().mono_ms;
@@ -428,7 +430,7 @@ fn part(world: &mut World) {
         if was_up {
             take_down(world, node);
         } else if world.entity_mut(entity).take::<Greeting>().is_some() {
-            failed_to_greet(world, node);
+            failed_to_greet(world, entity, node);
         }
         let pause_ms = match reason {
             GoodbyeReason::Full | GoodbyeReason::Swapped | GoodbyeReason::Misconduct => {

@@ -198,7 +198,7 @@ fn end(world: &mut World, link: LinkId) {
     match (was_up, node) {
         (Some(node), _) => take_down(world, node),
         (None, Some(node)) if world.get::<Greeting>(entity).is_some() => {
-            failed_to_greet(world, node)
+            failed_to_greet(world, entity, node)
         }
         _ => {}
     }

@@ -4,7 +4,6 @@
 use crate::tls::id_of_spki;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::wire::{Code, Layer, name_of, spec};
-use s2n_quic::provider::event::events::EndpointMeta;
 use s2n_quic::provider::event::{ConnectionInfo, ConnectionMeta, Subscriber, events};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -152,19 +151,8 @@ impl Subscriber for Listener {
         _: &ConnectionMeta,
         event: &events::DatagramReceived,
     ) {
-        facts
-            .in_bytes
-            .fetch_add(u64::from(event.len) + HEADERS_BYTES, Relaxed);
-    }
-
-    fn on_endpoint_datagram_received(
-        &mut self,
-        _: &EndpointMeta,
-        event: &events::EndpointDatagramReceived,
-    ) {
-        self.0
-            .datagrams
-            .received
-            .fetch_add(u64::from(event.len) + HEADERS_BYTES, Relaxed);
+        let bytes = u64::from(event.len) + HEADERS_BYTES;
+        self.0.datagrams.received.fetch_add(bytes, Relaxed);
+        facts.in_bytes.fetch_add(bytes, Relaxed);
     }
 }

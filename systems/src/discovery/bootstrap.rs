@@ -34,7 +34,7 @@ impl Default for Bootstrap {
         Self {
             asked: BTreeMap::new(),
             next_sample_ms: 0,
-            pause_ms: limits::SAMPLE_PAUSE_MS,
+            pause_ms: limits::SAMPLE_PAUSE_MS_MIN,
             started_ms: None,
             written_ms: BTreeMap::new(),
         }
@@ -86,10 +86,9 @@ fn take_samples(
                 news += 1;
             }
         }
-        bootstrap.pause_ms = match news {
-            0 => (bootstrap.pause_ms * 2).min(limits::SAMPLE_PAUSE_MS_MAX),
-            _ => limits::SAMPLE_PAUSE_MS,
-        };
+        if news == 0 {
+            bootstrap.pause_ms = (bootstrap.pause_ms * 2).min(limits::SAMPLE_PAUSE_MS_MAX);
+        }
     }
 }
 
@@ -106,7 +105,7 @@ fn serve_samples(
             continue;
         };
         let Some((asker, _)) = peers
-            .by_link(arrival.link)
+            .up_behind(arrival.link)
             .and_then(|entity| up.get(entity).ok())
         else {
             outbox.respond(stream, None);

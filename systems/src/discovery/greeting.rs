@@ -126,7 +126,7 @@ fn begin(world: &mut World, link: LinkId, node: NodeId, remote: SocketAddr, orig
             },
         ))
         .id();
-    world.resource_mut::<Peers>().insert_link(link, entity);
+    world.resource_mut::<Peers>().insert_link(link, node, entity);
     if matches!(origin, Origin::Dialled(_)) {
         say_hello(world, link, remote, purpose);
     }
@@ -472,7 +472,7 @@ fn only_from_the_up<P: Send + Sync + 'static>(
         }
         arrivals.retain(|arrival| {
             let peer = peers
-                .by_link(arrival.link)
+                .up_behind(arrival.link)
                 .and_then(|entity| up.get_mut(entity).ok());
             if let Some(mut peer) = peer {
                 peer.heard_ms = now.mono_ms;

@@ -33,13 +33,17 @@ pub enum Fault {
         detail: String,
     },
     /// A row does not decode.
-    #[error("a row of the table '{table}' is damaged: move the data folder's 'db' away and start again, or restore a copy")]
+    #[error(
+        "a row of the table '{table}' is damaged: move the data folder's 'db' away and start again, or restore a copy"
+    )]
     Corrupt {
         /// Which table.
         table: &'static str,
     },
     /// Written by a later version.
-    #[error("the data folder was written by a newer distsoc (schema {found}, this one knows {known}): update distsoc")]
+    #[error(
+        "the data folder was written by a newer distsoc (schema {found}, this one knows {known}): update distsoc"
+    )]
     NewerSchema {
         /// The version in the folder.
         found: u32,
@@ -79,7 +83,9 @@ impl Fault {
         let path = path.into();
         match source.kind() {
             ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => Self::ReadOnly { path },
-            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => Self::Full { dir: path },
+            ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+                Self::Full { dir: path }
+            }
             _ => Self::Io { path, source },
         }
     }
@@ -112,9 +118,15 @@ pub(crate) fn trouble_of(error: &heed::Error) -> StorageTrouble {
     match error {
         heed::Error::Mdb(MdbError::MapFull) => StorageTrouble::Full,
         heed::Error::Mdb(
-            MdbError::Invalid | MdbError::Corrupted | MdbError::VersionMismatch | MdbError::PageNotFound | MdbError::Panic,
+            MdbError::Invalid
+            | MdbError::Corrupted
+            | MdbError::VersionMismatch
+            | MdbError::PageNotFound
+            | MdbError::Panic,
         ) => StorageTrouble::Corrupt,
-        heed::Error::Mdb(MdbError::Other(code)) => trouble_of_io(&std::io::Error::from_raw_os_error(*code)),
+        heed::Error::Mdb(MdbError::Other(code)) => {
+            trouble_of_io(&std::io::Error::from_raw_os_error(*code))
+        }
         heed::Error::Io(source) => match source.kind() {
             ErrorKind::NotFound => StorageTrouble::Failed,
             _ => trouble_of_io(source),
@@ -127,7 +139,9 @@ pub(crate) fn trouble_of(error: &heed::Error) -> StorageTrouble {
 fn trouble_of_io(error: &std::io::Error) -> StorageTrouble {
     use std::io::ErrorKind;
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => StorageTrouble::Full,
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {
+            StorageTrouble::Full
+        }
         ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem => StorageTrouble::ReadOnly,
         _ => StorageTrouble::Failed,
     }

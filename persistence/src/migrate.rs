@@ -29,18 +29,33 @@ fn check_against(
 ) -> Result<(), Fault> {
     let fault = |error| Fault::lmdb(dir, error);
     let mut txn = env.write_txn().map_err(fault)?;
-    let version = tables.meta.get(&txn, SCHEMA).map_err(fault)?.map(<[u8]>::to_vec);
+    let version = tables
+        .meta
+        .get(&txn, SCHEMA)
+        .map_err(fault)?
+        .map(<[u8]>::to_vec);
     let Some(version) = version else {
-        tables.meta.put(&mut txn, SCHEMA, &known.to_be_bytes()).map_err(fault)?;
-        tables.meta.put(&mut txn, NODE, own.as_bytes()).map_err(fault)?;
+        tables
+            .meta
+            .put(&mut txn, SCHEMA, &known.to_be_bytes())
+            .map_err(fault)?;
+        tables
+            .meta
+            .put(&mut txn, NODE, own.as_bytes())
+            .map_err(fault)?;
         return txn.commit().map_err(fault);
     };
-    let found = version.try_into().map(u32::from_be_bytes).map_err(|_| Fault::Corrupt { table: "meta" })?;
+    let found = version
+        .try_into()
+        .map(u32::from_be_bytes)
+        .map_err(|_| Fault::Corrupt { table: "meta" })?;
     if found > known {
         return Err(Fault::NewerSchema { found, known });
     }
     let owner = tables.meta.get(&txn, NODE).map_err(fault)?;
-    let owner = owner.and_then(crate::rows::node_of).ok_or(Fault::Corrupt { table: "meta" })?;
+    let owner = owner
+        .and_then(crate::rows::node_of)
+        .ok_or(Fault::Corrupt { table: "meta" })?;
     if owner != own {
         return Err(Fault::OtherIdentity {
             dir: dir.into(),
@@ -53,7 +68,10 @@ fn check_against(
     for migration in migrations.iter().skip(found.saturating_sub(1) as usize) {
         migration(&mut txn, tables).map_err(fault)?;
     }
-    tables.meta.put(&mut txn, SCHEMA, &known.to_be_bytes()).map_err(fault)?;
+    tables
+        .meta
+        .put(&mut txn, SCHEMA, &known.to_be_bytes())
+        .map_err(fault)?;
     txn.commit().map_err(fault)
 }
 
@@ -74,13 +92,29 @@ mod tests {
         let add_row: Migration = |txn, tables| tables.meta.put(txn, b"migrated", b"yes");
         check_against(&env, &tables, own, dir.path(), &[add_row], 2).unwrap();
         let txn = env.read_txn().unwrap();
-        assert_eq!(tables.meta.get(&txn, b"migrated").unwrap(), Some(&b"yes"[..]));
+        assert_eq!(
+            tables.meta.get(&txn, b"migrated").unwrap(),
+            Some(&b"yes"[..])
+        );
         drop(txn);
 
         let newer = check(&env, &tables, own, dir.path());
-        assert!(matches!(newer, Err(Fault::NewerSchema { found: 2, known: 1 })), "{newer:?}");
-        let other = check_against(&env, &tables, NodeId::from_bytes([2; 32]), dir.path(), &[add_row], 2);
-        assert!(matches!(other, Err(Fault::OtherIdentity { .. })), "{other:?}");
+        assert!(
+            matches!(newer, Err(Fault::NewerSchema { found: 2, known: 1 })),
+            "{newer:?}"
+        );
+        let other = check_against(
+            &env,
+            &tables,
+            NodeId::from_bytes([2; 32]),
+            dir.path(),
+            &[add_row],
+            2,
+        );
+        assert!(
+            matches!(other, Err(Fault::OtherIdentity { .. })),
+            "{other:?}"
+        );
     }
 
     #[test]

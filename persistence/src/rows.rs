@@ -2,7 +2,8 @@
 
 use distsoc_engine::crypto::Signature;
 use distsoc_engine::domain::{
-    Address, ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, Signed, SignedPost,
+    Address, ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, Signed,
+    SignedPost,
 };
 use distsoc_engine::io::{GoodPeer, Relationship, StoredFileRow, StoredList};
 use distsoc_engine::wire::codec;
@@ -128,7 +129,8 @@ pub(crate) fn encode_relationship(relationship: &Relationship) -> Vec<u8> {
 }
 
 pub(crate) fn decode_relationship(row: &[u8]) -> Option<Relationship> {
-    let (followed_since_ms, place): (Option<u64>, Option<ConnectString>) = codec::decode_canonical(row).ok()?;
+    let (followed_since_ms, place): (Option<u64>, Option<ConnectString>) =
+        codec::decode_canonical(row).ok()?;
     Some(Relationship {
         followed_since_ms,
         place,
@@ -140,7 +142,8 @@ pub(crate) fn encode_peer(peer: &GoodPeer) -> Vec<u8> {
 }
 
 pub(crate) fn decode_peer(node: NodeId, row: &[u8]) -> Option<GoodPeer> {
-    let (last_up_ms, is_anchor, addresses): (u64, u8, Vec<Address>) = codec::decode_canonical(row).ok()?;
+    let (last_up_ms, is_anchor, addresses): (u64, u8, Vec<Address>) =
+        codec::decode_canonical(row).ok()?;
     Some(GoodPeer {
         node,
         addresses,

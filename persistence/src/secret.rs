@@ -33,8 +33,14 @@ pub fn load(dir: &Path) -> Result<Option<Secret>, Fault> {
         detail,
     };
     // A key file is far smaller; whatever this is, it is not read to its end.
-    Read::by_ref(&mut file).take(1024).read_to_string(&mut text).map_err(|_| bad("not text"))?;
-    let digits = text.strip_prefix(HEADER).ok_or_else(|| bad("another header"))?.trim_end();
+    Read::by_ref(&mut file)
+        .take(1024)
+        .read_to_string(&mut text)
+        .map_err(|_| bad("not text"))?;
+    let digits = text
+        .strip_prefix(HEADER)
+        .ok_or_else(|| bad("another header"))?
+        .trim_end();
     let mut seed = Zeroizing::new([0u8; 32]);
     if digits.len() != 64 || !digits.is_ascii() {
         return Err(bad("not 64 hex digits"));
@@ -60,7 +66,8 @@ pub fn create(dir: &Path, seed: &[u8; 32]) -> Result<Secret, Fault> {
         });
     }
     let write = || -> std::io::Result<()> {
-        let mut file = private(OpenOptions::new().create(true).truncate(true).write(true)).open(&temporary)?;
+        let mut file =
+            private(OpenOptions::new().create(true).truncate(true).write(true)).open(&temporary)?;
         let mut text = Zeroizing::new(String::from(HEADER));
         for byte in seed {
             text.push_str(&format!("{byte:02x}"));
@@ -89,7 +96,11 @@ fn private(options: &mut OpenOptions) -> &mut OpenOptions {
 #[cfg(unix)]
 fn check_private(file: &File, path: &Path) -> Result<(), Fault> {
     use std::os::unix::fs::PermissionsExt;
-    let mode = file.metadata().map_err(|source| Fault::io(path, source))?.permissions().mode();
+    let mode = file
+        .metadata()
+        .map_err(|source| Fault::io(path, source))?
+        .permissions()
+        .mode();
     match mode & 0o077 {
         0 => Ok(()),
         _ => Err(Fault::BadKeyFile {
@@ -114,9 +125,15 @@ mod tests {
         assert!(load(dir.path()).unwrap().is_none());
         let made = create(dir.path(), &[7; 32]).unwrap();
         assert_eq!(load(dir.path()).unwrap().unwrap().node_id(), made.node_id());
-        assert!(create(dir.path(), &[8; 32]).is_err(), "a key is never overwritten");
+        assert!(
+            create(dir.path(), &[8; 32]).is_err(),
+            "a key is never overwritten"
+        );
         use std::os::unix::fs::PermissionsExt;
-        let mode = std::fs::metadata(path(dir.path())).unwrap().permissions().mode();
+        let mode = std::fs::metadata(path(dir.path()))
+            .unwrap()
+            .permissions()
+            .mode();
         assert_eq!(mode & 0o777, 0o600);
         std::fs::set_permissions(path(dir.path()), PermissionsExt::from_mode(0o644)).unwrap();
         assert!(matches!(load(dir.path()), Err(Fault::BadKeyFile { .. })));
@@ -126,9 +143,18 @@ mod tests {
     fn damaged_key_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         create(dir.path(), &[7; 32]).unwrap();
-        for text in ["", "distsoc secret key 1\n", "distsoc secret key 1\nzz", "something else\n", &"x".repeat(5000)] {
+        for text in [
+            "",
+            "distsoc secret key 1\n",
+            "distsoc secret key 1\nzz",
+            "something else\n",
+            &"x".repeat(5000),
+        ] {
             std::fs::write(path(dir.path()), text).unwrap();
-            assert!(matches!(load(dir.path()), Err(Fault::BadKeyFile { .. })), "{text:.20}");
+            assert!(
+                matches!(load(dir.path()), Err(Fault::BadKeyFile { .. })),
+                "{text:.20}"
+            );
         }
     }
 }

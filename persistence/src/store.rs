@@ -6,7 +6,9 @@ use crate::view::View;
 use crate::writer::{Job, Writer};
 use crate::{load, migrate};
 use distsoc_engine::domain::NodeId;
-use distsoc_engine::io::{BatchId, Durability, Input, ReadId, ReadQuery, Restored, StorageTrouble, Write};
+use distsoc_engine::io::{
+    BatchId, Durability, Input, ReadId, ReadQuery, Restored, StorageTrouble, Write,
+};
 use std::fs::{File, OpenOptions, TryLockError};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{SyncSender, sync_channel};
@@ -86,7 +88,12 @@ impl Store {
 
     /// Hands a batch to the writer.
     pub fn persist(&self, batch: BatchId, writes: Vec<Write>, durability: Durability) {
-        if self.0.jobs.send(Job::Persist(batch, writes, durability)).is_err() {
+        if self
+            .0
+            .jobs
+            .send(Job::Persist(batch, writes, durability))
+            .is_err()
+        {
             self.fail(Input::PersistFailed(batch, StorageTrouble::Failed));
         }
     }
@@ -100,7 +107,11 @@ impl Store {
     }
 
     fn fail(&self, input: Input) {
-        let deliver = self.0.deliver_failure.lock().unwrap_or_else(PoisonError::into_inner);
+        let deliver = self
+            .0
+            .deliver_failure
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         deliver(input);
     }
 
@@ -125,11 +136,20 @@ impl Store {
     pub fn close(&self) {
         // A writer that is gone has nothing left to commit.
         let _ = self.0.jobs.send(Job::Close);
-        let writer = self.0.writer.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let writer = self
+            .0
+            .writer
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(writer) = writer {
             let _ = writer.join();
         }
-        self.0.lock.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.0
+            .lock
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
     }
 }
 
@@ -141,7 +161,9 @@ impl std::fmt::Debug for Store {
 
 fn make_folder(dir: &Path) -> Result<(), Fault> {
     std::fs::create_dir_all(dir).map_err(|source| match source.kind() {
-        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => Fault::ReadOnly { path: dir.into() },
+        std::io::ErrorKind::AlreadyExists | std::io::ErrorKind::NotADirectory => {
+            Fault::ReadOnly { path: dir.into() }
+        }
         _ => Fault::io(dir, source),
     })
 }
@@ -165,12 +187,19 @@ fn lock(dir: &Path) -> Result<File, Fault> {
 
 pub(crate) fn open_env(dir: &Path, map_bytes: usize) -> Result<Lmdb, Fault> {
     let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
-    options.map_size(map_bytes).max_dbs(TABLES.len() as u32).max_readers(READERS_MAX);
+    options
+        .map_size(map_bytes)
+        .max_dbs(TABLES.len() as u32)
+        .max_readers(READERS_MAX);
     // SAFETY: the file is used by this process alone, which the lock file ensures, and is never changed but through LMDB.
-    #[allow(unsafe_code, reason = "a memory map is only as safe as its file, which the lock file keeps to this process")]
+    #[allow(
+        unsafe_code,
+        reason = "a memory map is only as safe as its file, which the lock file keeps to this process"
+    )]
     let opened = unsafe { options.open(dir) };
     let env = opened.map_err(|error| Fault::lmdb(dir.join("data.mdb"), error))?;
     // Slots of processes that were killed.
-    env.clear_stale_readers().map_err(|error| Fault::lmdb(dir, error))?;
+    env.clear_stale_readers()
+        .map_err(|error| Fault::lmdb(dir, error))?;
     Ok(env)
 }

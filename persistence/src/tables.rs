@@ -71,7 +71,9 @@ tables! {
 fn open_one(env: &Lmdb, name: &str) -> heed::Result<Raw> {
     let txn = env.write_txn()?;
     let opened = env.create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
-        Ok(CommitOrAbort::<_, ()>::Commit(opener.create_database::<Bytes, Bytes>(txn, Some(name))?))
+        Ok(CommitOrAbort::<_, ()>::Commit(
+            opener.create_database::<Bytes, Bytes>(txn, Some(name))?,
+        ))
     })?;
     Ok(opened.unwrap_commit())
 }
@@ -84,8 +86,21 @@ mod tests {
     fn every_table_of_the_protocol_has_a_place() {
         let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
         let of_protocol = [
-            "discovery_map", "stored_files", "author_recent_posts", "social_routes", "peers", "posts", "blobs",
-            "profiles", "relationships", "hearts", "tombstones", "circles", "feed", "search", "meta",
+            "discovery_map",
+            "stored_files",
+            "author_recent_posts",
+            "social_routes",
+            "peers",
+            "posts",
+            "blobs",
+            "profiles",
+            "relationships",
+            "hearts",
+            "tombstones",
+            "circles",
+            "feed",
+            "search",
+            "meta",
         ];
         assert!(of_protocol.iter().all(|name| names.contains(name)));
     }

@@ -5,6 +5,7 @@ use crate::rows::{self, PostRow};
 use crate::tables::{Lmdb, Tables};
 use distsoc_engine::domain::{NodeId, PostBody, PostId, Profile};
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::ops::Bound;
 use std::path::PathBuf;
 
@@ -90,38 +91,59 @@ impl View {
         let txn = self.begin()?;
         let end = before.map_or([0xff; 40], |cursor| cursor.0);
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Excluded(&end));
-        let rows = self.tables.feed.rev_range(&txn, &range).map_err(|error| self.fault(error))?;
+        let rows = self
+            .tables
+            .feed
+            .rev_range(&txn, &range)
+            .map_err(|error| self.fault(error))?;
         let mut shown: BTreeMap<NodeId, (bool, Option<String>)> = BTreeMap::new();
         let mut page = FeedPage::default();
         for (seen, row) in rows.enumerate() {
             let (key, author) = row.map_err(|error| self.fault(error))?;
-            let key: [u8; 40] = key.try_into().map_err(|_| Fault::Corrupt { table: "feed" })?;
+            let key: [u8; 40] = key
+                .try_into()
+                .map_err(|_| Fault::Corrupt { table: "feed" })?;
             if page.entries.len() == limit || seen == ROWS_PER_PAGE_MAX {
                 page.next = page.entries.last().map(|entry| entry.cursor);
                 break;
             }
             let author = rows::node_of(author).ok_or(Fault::Corrupt { table: "feed" })?;
-            if !shown.contains_key(&author) {
-                let is_shown = author == self.own || self.follows(&txn, &author)?;
-                shown.insert(author, (is_shown, self.name(&txn, &author)?));
-            }
-            let (is_shown, name) = &shown[&author];
+            let (is_shown, name) = match shown.entry(author) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(place) => {
+                    let is_shown = author == self.own || self.follows(&txn, &author)?;
+                    place.insert((is_shown, self.name(&txn, &author)?))
+                }
+            };
             if *is_shown {
                 let id = rows::post_of_feed_key(&key).ok_or(Fault::Corrupt { table: "feed" })?;
-                page.entries.push(self.entry(&txn, id, FeedCursor(key), name.clone())?);
+                page.entries
+                    .push(self.entry(&txn, id, FeedCursor(key), name.clone())?);
             }
         }
         Ok(page)
     }
 
     fn follows(&self, txn: &Reading<'_>, node: &NodeId) -> Result<bool, Fault> {
-        let row = self.tables.relationships.get(txn, node.as_bytes()).map_err(|error| self.fault(error))?;
-        Ok(row.and_then(rows::decode_relationship).is_some_and(|relationship| relationship.followed_since_ms.is_some()))
+        let row = self
+            .tables
+            .relationships
+            .get(txn, node.as_bytes())
+            .map_err(|error| self.fault(error))?;
+        Ok(row
+            .and_then(rows::decode_relationship)
+            .is_some_and(|relationship| relationship.followed_since_ms.is_some()))
     }
 
     fn name(&self, txn: &Reading<'_>, node: &NodeId) -> Result<Option<String>, Fault> {
-        let row = self.tables.profiles.get(txn, node.as_bytes()).map_err(|error| self.fault(error))?;
-        Ok(row.and_then(rows::decode_profile).map(|profile| profile.name.as_str().to_owned()))
+        let row = self
+            .tables
+            .profiles
+            .get(txn, node.as_bytes())
+            .map_err(|error| self.fault(error))?;
+        Ok(row
+            .and_then(rows::decode_profile)
+            .map(|profile| profile.name.as_str().to_owned()))
     }
 
     fn entry(
@@ -132,7 +154,11 @@ impl View {
         author_name: Option<String>,
     ) -> Result<FeedEntry, Fault> {
         let corrupt = || Fault::Corrupt { table: "posts" };
-        let row = self.tables.posts.get(txn, id.as_bytes()).map_err(|error| self.fault(error))?;
+        let row = self
+            .tables
+            .posts
+            .get(txn, id.as_bytes())
+            .map_err(|error| self.fault(error))?;
         let row = PostRow::decode(row.ok_or_else(corrupt)?).ok_or_else(corrupt)?;
         Ok(FeedEntry {
             id,
@@ -149,8 +175,14 @@ impl View {
     /// [`Fault`] where the disk cannot be read.
     pub fn post(&self, id: PostId) -> Result<Option<FeedEntry>, Fault> {
         let txn = self.begin()?;
-        let row = self.tables.posts.get(&txn, id.as_bytes()).map_err(|error| self.fault(error))?;
-        let Some(row) = row.map(|row| PostRow::decode(row).ok_or(Fault::Corrupt { table: "posts" })) else {
+        let row = self
+            .tables
+            .posts
+            .get(&txn, id.as_bytes())
+            .map_err(|error| self.fault(error))?;
+        let Some(row) =
+            row.map(|row| PostRow::decode(row).ok_or(Fault::Corrupt { table: "posts" }))
+        else {
             return Ok(None);
         };
         let row = row?;
@@ -165,7 +197,11 @@ impl View {
     /// [`Fault`] where the disk cannot be read.
     pub fn profile(&self, node: NodeId) -> Result<Option<Profile>, Fault> {
         let txn = self.begin()?;
-        let row = self.tables.profiles.get(&txn, node.as_bytes()).map_err(|error| self.fault(error))?;
+        let row = self
+            .tables
+            .profiles
+            .get(&txn, node.as_bytes())
+            .map_err(|error| self.fault(error))?;
         Ok(row.and_then(rows::decode_profile))
     }
 }

@@ -75,7 +75,9 @@ impl Writer {
                     durable |= durability == Durability::Durable;
                     match self.apply(&mut txn, &writes) {
                         Ok(()) => batches.push(batch),
-                        Err(error) => (self.deliver)(Input::PersistFailed(batch, trouble_of(&error))),
+                        Err(error) => {
+                            (self.deliver)(Input::PersistFailed(batch, trouble_of(&error)))
+                        }
                     }
                 }
                 Next::Job(Job::Read(read, query)) => {
@@ -92,11 +94,13 @@ impl Writer {
                 (_, false) => Next::Commit,
                 // Whoever queued behind a durable batch already goes with it.
                 (true, true) => jobs.try_recv().map_or(Next::Commit, Next::Job),
-                (false, true) => match jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                    Ok(job) => Next::Job(job),
-                    Err(RecvTimeoutError::Timeout) => Next::Commit,
-                    Err(RecvTimeoutError::Disconnected) => Next::Stop,
-                },
+                (false, true) => {
+                    match jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
+                        Ok(job) => Next::Job(job),
+                        Err(RecvTimeoutError::Timeout) => Next::Commit,
+                        Err(RecvTimeoutError::Disconnected) => Next::Stop,
+                    }
+                }
             };
         }
         let result = txn.commit().map_err(|error| trouble_of(&error));
@@ -122,26 +126,48 @@ impl Writer {
         match write {
             Write::Post { post, arrived_ms } => {
                 let (id, body) = (post.id(), post.body());
-                tables.posts.put(txn, id.as_bytes(), &PostRow::encode(post, *arrived_ms))?;
+                tables
+                    .posts
+                    .put(txn, id.as_bytes(), &PostRow::encode(post, *arrived_ms))?;
                 let key = rows::feed_key(body.created_at_ms, &id);
                 tables.feed.put(txn, &key, body.author.as_bytes())
             }
-            Write::RecentPosts { head, list } => {
-                tables.author_recent_posts.put(txn, head.author.as_bytes(), &rows::encode_list(head, list))
+            Write::RecentPosts { head, list } => tables.author_recent_posts.put(
+                txn,
+                head.author.as_bytes(),
+                &rows::encode_list(head, list),
+            ),
+            Write::Checked {
+                author,
+                checked_at_ms,
+            } => tables
+                .checked
+                .put(txn, author.as_bytes(), &checked_at_ms.to_be_bytes()),
+            Write::Profile(profile) => {
+                tables
+                    .profiles
+                    .put(txn, profile.author.as_bytes(), &profile.to_bytes())
             }
-            Write::Checked { author, checked_at_ms } => {
-                tables.checked.put(txn, author.as_bytes(), &checked_at_ms.to_be_bytes())
-            }
-            Write::Profile(profile) => tables.profiles.put(txn, profile.author.as_bytes(), &profile.to_bytes()),
             Write::Relationship {
                 node,
                 relationship: Some(relationship),
-            } => tables.relationships.put(txn, node.as_bytes(), &rows::encode_relationship(relationship)),
+            } => tables.relationships.put(
+                txn,
+                node.as_bytes(),
+                &rows::encode_relationship(relationship),
+            ),
             Write::Relationship {
                 node,
                 relationship: None,
-            } => tables.relationships.delete(txn, node.as_bytes()).map(|_| ()),
-            Write::GoodPeer(peer) => tables.peers.put(txn, peer.node.as_bytes(), &rows::encode_peer(peer)),
+            } => tables
+                .relationships
+                .delete(txn, node.as_bytes())
+                .map(|_| ()),
+            Write::GoodPeer(peer) => {
+                tables
+                    .peers
+                    .put(txn, peer.node.as_bytes(), &rows::encode_peer(peer))
+            }
             Write::ForgetPeer(node) => tables.peers.delete(txn, node.as_bytes()).map(|_| ()),
         }
     }
@@ -154,9 +180,15 @@ impl Writer {
         (self.deliver)(Input::Read { read, result });
     }
 
-    fn answer(&self, txn: &heed::RoTxn<'_>, query: &ReadQuery) -> Result<ReadResult, StorageTrouble> {
+    fn answer(
+        &self,
+        txn: &heed::RoTxn<'_>,
+        query: &ReadQuery,
+    ) -> Result<ReadResult, StorageTrouble> {
         match query {
-            ReadQuery::RecentPosts(author) => self.list(txn, author, false).map(ReadResult::RecentPosts),
+            ReadQuery::RecentPosts(author) => {
+                self.list(txn, author, false).map(ReadResult::RecentPosts)
+            }
             ReadQuery::ForPeer {
                 authors,
                 posts,
@@ -174,7 +206,11 @@ impl Writer {
                 }
                 let mut found: Vec<PostBytes> = Vec::new();
                 for id in posts {
-                    let row = self.tables.posts.get(txn, id.as_bytes()).map_err(|error| trouble_of(&error))?;
+                    let row = self
+                        .tables
+                        .posts
+                        .get(txn, id.as_bytes())
+                        .map_err(|error| trouble_of(&error))?;
                     let Some(row) = row else { continue };
                     let bytes = PostRow::decode(row).ok_or(StorageTrouble::Corrupt)?.bytes();
                     if !fits(bytes.body.len()) {
@@ -182,7 +218,10 @@ impl Writer {
                     }
                     found.push(bytes);
                 }
-                Ok(ReadResult::ForPeer { lists, posts: found })
+                Ok(ReadResult::ForPeer {
+                    lists,
+                    posts: found,
+                })
             }
         }
     }
@@ -194,14 +233,25 @@ impl Writer {
         with_profile: bool,
     ) -> Result<Option<StoredList>, StorageTrouble> {
         let trouble = |error| trouble_of(&error);
-        let Some(row) = self.tables.author_recent_posts.get(txn, author.as_bytes()).map_err(trouble)? else {
+        let Some(row) = self
+            .tables
+            .author_recent_posts
+            .get(txn, author.as_bytes())
+            .map_err(trouble)?
+        else {
             return Ok(None);
         };
         let profile = match with_profile {
-            true => self.tables.profiles.get(txn, author.as_bytes()).map_err(trouble)?,
+            true => self
+                .tables
+                .profiles
+                .get(txn, author.as_bytes())
+                .map_err(trouble)?,
             false => None,
         };
         let profile = profile.and_then(rows::decode_profile);
-        rows::decode_list(row, profile).map(Some).ok_or(StorageTrouble::Corrupt)
+        rows::decode_list(row, profile)
+            .map(Some)
+            .ok_or(StorageTrouble::Corrupt)
     }
 }

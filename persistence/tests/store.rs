@@ -4,11 +4,12 @@
 
 use distsoc_engine::crypto::Secret;
 use distsoc_engine::domain::{
-    Bio, Content, Event, EventKind, Name, NodeId, PostBody, PostText, ProfileBody, PublicContent, RecentPosts, Signed,
-    SignedPost,
+    Bio, Content, Event, EventKind, Name, NodeId, PostBody, PostText, ProfileBody, PublicContent,
+    RecentPosts, Signed, SignedPost,
 };
 use distsoc_engine::io::{
-    BatchId, Durability, GoodPeer, Input, ReadId, ReadQuery, ReadResult, Relationship, Restored, StorageTrouble, Write,
+    BatchId, Durability, GoodPeer, Input, ReadId, ReadQuery, ReadResult, Relationship, Restored,
+    StorageTrouble, Write,
 };
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_persistence::{Fault, Store, StoreConfig};
@@ -68,7 +69,12 @@ fn follow(node: NodeId) -> Write {
     }
 }
 
-fn persist(store: &Store, receive: &Receiver<Input>, batch: u64, writes: Vec<Write>) -> Result<(), StorageTrouble> {
+fn persist(
+    store: &Store,
+    receive: &Receiver<Input>,
+    batch: u64,
+    writes: Vec<Write>,
+) -> Result<(), StorageTrouble> {
     store.persist(BatchId(batch), writes, Durability::Durable);
     loop {
         match receive.recv_timeout(PATIENCE).unwrap() {
@@ -151,17 +157,30 @@ fn everything_comes_back_after_a_restart() {
         Write::ForgetPeer(friend.node_id()),
     ];
     persist(&store, &receive, 2, gone).unwrap();
-    assert_eq!(store.view().feed(None, 10).unwrap().entries.len(), 1, "unfollowed posts leave the feed");
-    assert!(store.view().post(theirs.id()).unwrap().is_some(), "and stay stored");
+    assert_eq!(
+        store.view().feed(None, 10).unwrap().entries.len(),
+        1,
+        "unfollowed posts leave the feed"
+    );
+    assert!(
+        store.view().post(theirs.id()).unwrap().is_some(),
+        "and stay stored"
+    );
 }
 
 #[test]
 fn a_read_sees_what_was_handed_over_before() {
     let dir = tempfile::tempdir().unwrap();
     let (store, _, receive) = open(dir.path()).unwrap();
-    let posts: Vec<SignedPost> = (0..50).map(|number| post(&own(), &format!("{number}"), number)).collect();
+    let posts: Vec<SignedPost> = (0..50)
+        .map(|number| post(&own(), &format!("{number}"), number))
+        .collect();
     for (number, post) in posts.iter().enumerate() {
-        store.persist(BatchId(number as u64), vec![write_post(post)], Durability::WriteBehind);
+        store.persist(
+            BatchId(number as u64),
+            vec![write_post(post)],
+            Durability::WriteBehind,
+        );
     }
     let query = ReadQuery::ForPeer {
         authors: Vec::new(),
@@ -202,7 +221,10 @@ fn a_full_map_refuses_and_loses_nothing() {
     });
     assert_eq!(refused, Some(StorageTrouble::Full));
     assert!(kept.len() > 5);
-    assert!(kept.iter().all(|id| store.view().post(*id).unwrap().is_some()));
+    assert!(
+        kept.iter()
+            .all(|id| store.view().post(*id).unwrap().is_some())
+    );
     store.close();
     drop(store);
     let (store, restored, receive) = open_with(dir.path(), 1 << 22).unwrap();
@@ -230,8 +252,18 @@ fn pages_are_stable_while_posts_arrive() {
     loop {
         let page = store.view().feed(cursor, 7).unwrap();
         seen.extend(page.entries.iter().map(|entry| entry.id));
-        let newer = post(&own(), &format!("newer than page {}", seen.len()), 99_000 + seen.len() as u64);
-        persist(&store, &receive, 100 + seen.len() as u64, vec![write_post(&newer)]).unwrap();
+        let newer = post(
+            &own(),
+            &format!("newer than page {}", seen.len()),
+            99_000 + seen.len() as u64,
+        );
+        persist(
+            &store,
+            &receive,
+            100 + seen.len() as u64,
+            vec![write_post(&newer)],
+        )
+        .unwrap();
         cursor = page.next.map(|cursor| cursor.to_string().parse().unwrap());
         if cursor.is_none() {
             break;
@@ -252,7 +284,11 @@ fn a_folder_in_use_a_foreign_file_and_a_file_for_a_folder_are_told_apart() {
     std::fs::create_dir(foreign.path().join("db")).unwrap();
     std::fs::write(foreign.path().join("db/data.mdb"), vec![0x5a; 100_000]).unwrap();
     let result = open(foreign.path());
-    assert!(matches!(result, Err(Fault::Foreign { .. })), "{:?}", result.err());
+    assert!(
+        matches!(result, Err(Fault::Foreign { .. })),
+        "{:?}",
+        result.err()
+    );
 
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();

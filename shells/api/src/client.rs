@@ -26,9 +26,21 @@ impl Client {
         Some(Self { file })
     }
 
-    async fn send(&self, method: Method, path: &str, body: String) -> Result<Response<Incoming>, ApiError> {
-        let failed = |error: &dyn std::fmt::Display| ApiError::new(ErrorCode::Failed, format!("the node does not answer: {error}"));
-        let stream = TcpStream::connect(self.file.addr).await.map_err(|error| failed(&error))?;
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        body: String,
+    ) -> Result<Response<Incoming>, ApiError> {
+        let failed = |error: &dyn std::fmt::Display| {
+            ApiError::new(
+                ErrorCode::Failed,
+                format!("the node does not answer: {error}"),
+            )
+        };
+        let stream = TcpStream::connect(self.file.addr)
+            .await
+            .map_err(|error| failed(&error))?;
         let handshake = hyper::client::conn::http1::handshake(FuturesIo::new(stream)).await;
         let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
         runtime::spawn(async move {
@@ -42,7 +54,10 @@ impl Client {
             .header(AUTHORIZATION, format!("Bearer {}", self.file.token))
             .body(Full::new(Bytes::from(body)))
             .map_err(|error| failed(&error))?;
-        sender.send_request(request).await.map_err(|error| failed(&error))
+        sender
+            .send_request(request)
+            .await
+            .map_err(|error| failed(&error))
     }
 
     /// Calls a method.
@@ -53,9 +68,12 @@ impl Client {
         let body = json!({"method": method, "params": params}).to_string();
         let response = self.send(Method::POST, "/v1/call", body).await?;
         let body = response.into_body().collect().await;
-        let bytes = body.map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?.to_bytes();
-        let mut answer: Value = serde_json::from_slice(&bytes)
-            .map_err(|_| ApiError::new(ErrorCode::Failed, "what answers there is no distsoc node"))?;
+        let bytes = body
+            .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?
+            .to_bytes();
+        let mut answer: Value = serde_json::from_slice(&bytes).map_err(|_| {
+            ApiError::new(ErrorCode::Failed, "what answers there is no distsoc node")
+        })?;
         match ApiError::from_json(&answer) {
             Some(error) => Err(error),
             None => Ok(answer["result"].take()),

@@ -21,7 +21,12 @@ pub struct Check {
 }
 
 impl Check {
-    fn new(check: &'static str, ok: bool, detail: impl Into<String>, next_step: &'static str) -> Self {
+    fn new(
+        check: &'static str,
+        ok: bool,
+        detail: impl Into<String>,
+        next_step: &'static str,
+    ) -> Self {
         Self {
             check,
             ok,
@@ -54,8 +59,18 @@ fn folder(dir: &Path) -> Check {
         std::fs::remove_file(&probe)
     });
     match writable {
-        Ok(()) => Check::new("data folder", true, format!("{} can be written", dir.display()), next),
-        Err(error) => Check::new("data folder", false, format!("{}: {error}", dir.display()), next),
+        Ok(()) => Check::new(
+            "data folder",
+            true,
+            format!("{} can be written", dir.display()),
+            next,
+        ),
+        Err(error) => Check::new(
+            "data folder",
+            false,
+            format!("{}: {error}", dir.display()),
+            next,
+        ),
     }
 }
 
@@ -69,9 +84,16 @@ fn key(dir: &Path) -> Check {
 }
 
 fn clock() -> Check {
-    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let now_ms = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis());
     let next = "set the clock: records from more than 10 minutes ahead are refused by everybody";
-    Check::new("clock", now_ms > EARLIEST_MS, format!("{now_ms} ms since 1970"), next)
+    Check::new(
+        "clock",
+        now_ms > EARLIEST_MS,
+        format!("{now_ms} ms since 1970"),
+        next,
+    )
 }
 
 fn udp() -> Check {
@@ -86,11 +108,24 @@ fn udp() -> Check {
 pub(crate) fn examine_running(status: &Status) -> Vec<Check> {
     let peers = status.peers_social + status.peers_wide;
     let connected = !matches!(status.standing, Standing::Offline | Standing::Connecting);
-    let reach = "connect to somebody by hand with 'distsoc connect', or name anchors with --anchors";
-    let storage = status.storage_trouble.map_or("takes writes".into(), |trouble| trouble.to_string());
+    let reach =
+        "connect to somebody by hand with 'distsoc connect', or name anchors with --anchors";
+    let storage = status
+        .storage_trouble
+        .map_or("takes writes".into(), |trouble| trouble.to_string());
     vec![
-        Check::new("connections", connected, format!("{peers} peers, {}", status.standing.name()), reach),
-        Check::new("storage", status.storage_trouble.is_none(), storage, "free some space on the disk"),
+        Check::new(
+            "connections",
+            connected,
+            format!("{peers} peers, {}", status.standing.name()),
+            reach,
+        ),
+        Check::new(
+            "storage",
+            status.storage_trouble.is_none(),
+            storage,
+            "free some space on the disk",
+        ),
         Check::new(
             "addresses",
             !status.addresses.is_empty(),

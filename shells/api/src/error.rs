@@ -82,7 +82,9 @@ impl ApiError {
     pub fn from_json(answer: &Value) -> Option<Self> {
         let error = answer.get("error")?;
         let name = error.get("code")?.as_str()?;
-        let code = ErrorCode::ALL.into_iter().find(|code| code.name() == name)?;
+        let code = ErrorCode::ALL
+            .into_iter()
+            .find(|code| code.name() == name)?;
         Some(Self::new(code, error.get("message")?.as_str()?))
     }
 }

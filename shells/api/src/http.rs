@@ -10,7 +10,9 @@ use distsoc_net::runtime::{self, TcpListener, TcpStream};
 use futures_lite::StreamExt;
 use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
-use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use hyper::header::{
+    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
@@ -93,16 +95,22 @@ impl Server {
     pub async fn start(api: Api, listen: SocketAddr) -> Result<Self, ApiError> {
         let failed = |message: String| ApiError::new(ErrorCode::Failed, message);
         if !listen.ip().is_loopback() {
-            return Err(ApiError::usage(format!("{listen} is not a loopback address: the API is for this machine only")));
+            return Err(ApiError::usage(format!(
+                "{listen} is not a loopback address: the API is for this machine only"
+            )));
         }
         let listener = TcpListener::bind(listen).await;
-        let listener = listener.map_err(|error| failed(format!("cannot listen on {listen}: {error}")))?;
-        let addr = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+        let listener =
+            listener.map_err(|error| failed(format!("cannot listen on {listen}: {error}")))?;
+        let addr = listener
+            .local_addr()
+            .map_err(|error| failed(error.to_string()))?;
         let secret = distsoc_host::random::<32>().map_err(|fault| failed(fault.to_string()))?;
         let token: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let dir = api.host().dir().to_owned();
         let file = ApiFile { addr, token };
-        file.write(&dir).map_err(|error| failed(format!("cannot write api.json: {error}")))?;
+        file.write(&dir)
+            .map_err(|error| failed(format!("cannot write api.json: {error}")))?;
         let face = Arc::new(Face {
             api,
             token: file.token.clone(),
@@ -169,7 +177,10 @@ impl Face {
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
         if let Err(status) = self.admit(request.method(), request.headers()) {
-            let error = ApiError::new(ErrorCode::Refused, "not for you: wrong host, origin or token");
+            let error = ApiError::new(
+                ErrorCode::Refused,
+                "not for you: wrong host, origin or token",
+            );
             return reply(status, &error.to_json());
         }
         match (request.method(), request.uri().path()) {
@@ -179,18 +190,27 @@ impl Face {
                 let error = ApiError::usage("POST /v1/call, GET /v1/events");
                 reply(StatusCode::METHOD_NOT_ALLOWED, &error.to_json())
             }
-            _ => reply(StatusCode::NOT_FOUND, &ApiError::not_found("there is nothing here").to_json()),
+            _ => reply(
+                StatusCode::NOT_FOUND,
+                &ApiError::not_found("there is nothing here").to_json(),
+            ),
         }
     }
 
     /// Host, origin and token, in this order.
     fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), StatusCode> {
-        let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+        let text = |name: HeaderName| {
+            headers
+                .get(name)
+                .map(|value| value.to_str().unwrap_or_default())
+        };
         if !text(HOST).is_some_and(|host| self.hosts.iter().any(|own| own == host)) {
             return Err(StatusCode::MISDIRECTED_REQUEST);
         }
         let own_origin = |origin: &str| {
-            origin.strip_prefix("http://").is_some_and(|host| self.hosts.iter().any(|own| own == host))
+            origin
+                .strip_prefix("http://")
+                .is_some_and(|host| self.hosts.iter().any(|own| own == host))
         };
         let foreign = text(ORIGIN).is_some_and(|origin| !own_origin(origin));
         let site = text(HeaderName::from_static("sec-fetch-site"));
@@ -210,7 +230,8 @@ impl Face {
         let bytes = match runtime::timeout(Duration::from_millis(BODY_MS_MAX), body).await {
             Some(Ok(body)) => body.to_bytes(),
             Some(Err(_)) => {
-                let error = ApiError::usage(format!("a request has at most {BODY_BYTES_MAX} bytes"));
+                let error =
+                    ApiError::usage(format!("a request has at most {BODY_BYTES_MAX} bytes"));
                 return reply(StatusCode::PAYLOAD_TOO_LARGE, &error.to_json());
             }
             None => {
@@ -228,7 +249,9 @@ impl Face {
         let wanted: Wanted = match serde_json::from_slice(&bytes) {
             Ok(wanted) => wanted,
             Err(error) => {
-                let error = ApiError::usage(format!("the body must be {{\"method\", \"params\"}}: {error}"));
+                let error = ApiError::usage(format!(
+                    "the body must be {{\"method\", \"params\"}}: {error}"
+                ));
                 return reply(StatusCode::BAD_REQUEST, &error.to_json());
             }
         };
@@ -267,7 +290,11 @@ fn status_of(code: ErrorCode) -> StatusCode {
 
 /// Compares without telling by its time where the difference is.
 fn same(a: &[u8], b: &[u8]) -> bool {
-    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+    a.len() == b.len()
+        && a.iter()
+            .zip(b)
+            .fold(0, |difference, (a, b)| difference | (a ^ b))
+            == 0
 }
 
 fn harden(headers: &mut HeaderMap, content_type: &'static str) {
@@ -275,7 +302,10 @@ fn harden(headers: &mut HeaderMap, content_type: &'static str) {
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("x-frame-options", "DENY"),
-        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        (
+            "content-security-policy",
+            "default-src 'none'; frame-ancestors 'none'",
+        ),
         ("cache-control", "no-store"),
         ("referrer-policy", "no-referrer"),
         ("cross-origin-resource-policy", "same-origin"),

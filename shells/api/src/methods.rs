@@ -82,7 +82,12 @@ macro_rules! expect {
     ($reply:expr, $pattern:pat => $value:expr) => {
         match $reply? {
             $pattern => $value,
-            other => return Err(ApiError::new(ErrorCode::Failed, format!("an unexpected reply: {other:?}"))),
+            other => {
+                return Err(ApiError::new(
+                    ErrorCode::Failed,
+                    format!("an unexpected reply: {other:?}"),
+                ))
+            }
         }
     };
 }
@@ -96,7 +101,9 @@ async fn id(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
 
 async fn connect(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let place: ConnectString = params.required_parsed("to")?;
-    let place = place.not_of(host.node_id()).map_err(|error| ApiError::usage(error.to_string()))?;
+    let place = place
+        .not_of(host.node_id())
+        .map_err(|error| ApiError::usage(error.to_string()))?;
     let node = expect!(host.call(Call::Connect(place)).await, Reply::Connected(node) => node);
     Ok(json!({"node_id": node.to_string()}))
 }
@@ -138,7 +145,9 @@ async fn feed(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
         return Err(ApiError::usage(format!("a page has 1 to {PAGE_MAX} posts")));
     }
     let before = params.parsed::<FeedCursor>("before")?;
-    let page = host.view(move |view| view.feed(before, limit as usize)).await?;
+    let page = host
+        .view(move |view| view.feed(before, limit as usize))
+        .await?;
     Ok(page.entries.iter().map(shapes::entry).collect())
 }
 
@@ -182,19 +191,34 @@ async fn follows(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
 }
 
 async fn profile(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let node = params.parsed::<NodeId>("node_id")?.unwrap_or(host.node_id());
+    let node = params
+        .parsed::<NodeId>("node_id")?
+        .unwrap_or(host.node_id());
     let profile = host.view(move |view| view.profile(node)).await?;
-    let profile = profile.ok_or_else(|| ApiError::not_found("no profile of that node is known here"))?;
+    let profile =
+        profile.ok_or_else(|| ApiError::not_found("no profile of that node is known here"))?;
     Ok(shapes::profile(&profile))
 }
 
 async fn profile_set(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let name = params.text("name")?.map(|name| Name::new(&name)).transpose().map_err(text_error)?;
-    let bio = params.text("bio")?.map(|bio| Bio::new(&bio)).transpose().map_err(text_error)?;
-    let anchors = params.texts("anchors")?.map(|anchors| anchors.iter().map(|anchor| parse(anchor)).collect());
+    let name = params
+        .text("name")?
+        .map(|name| Name::new(&name))
+        .transpose()
+        .map_err(text_error)?;
+    let bio = params
+        .text("bio")?
+        .map(|bio| Bio::new(&bio))
+        .transpose()
+        .map_err(text_error)?;
+    let anchors = params
+        .texts("anchors")?
+        .map(|anchors| anchors.iter().map(|anchor| parse(anchor)).collect());
     let anchors: Option<Vec<ConnectString>> = anchors.transpose()?;
     if name.is_none() && bio.is_none() && anchors.is_none() {
-        return Err(ApiError::usage("say what to change: a name, a bio, or anchors"));
+        return Err(ApiError::usage(
+            "say what to change: a name, a bio, or anchors",
+        ));
     }
     expect!(host.call(Call::SetProfile { name, bio, anchors }).await, Reply::Done => ());
     profile(host, &mut Params::new(Value::Null)?).await
@@ -224,14 +248,30 @@ async fn metrics(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
     let counters = expect!(host.call(Call::Counters).await, Reply::Counters(counters) => counters);
     let mut text = String::new();
     let mut last = "";
-    for Counter { name, labels, value } in &counters {
+    for Counter {
+        name,
+        labels,
+        value,
+    } in &counters
+    {
         if *name != last {
-            let kind = if name.ends_with("_total") { "counter" } else { "gauge" };
+            let kind = if name.ends_with("_total") {
+                "counter"
+            } else {
+                "gauge"
+            };
             text.push_str(&format!("# TYPE distsoc_{name} {kind}\n"));
             last = name;
         }
-        let labels: Vec<String> = labels.iter().map(|(label, value)| format!("{label}=\"{value}\"")).collect();
-        let labels = if labels.is_empty() { String::new() } else { format!("{{{}}}", labels.join(",")) };
+        let labels: Vec<String> = labels
+            .iter()
+            .map(|(label, value)| format!("{label}=\"{value}\""))
+            .collect();
+        let labels = if labels.is_empty() {
+            String::new()
+        } else {
+            format!("{{{}}}", labels.join(","))
+        };
         text.push_str(&format!("distsoc_{name}{labels} {value}\n"));
     }
     text.push_str("# TYPE distsoc_bytes_total counter\n");
@@ -243,7 +283,10 @@ async fn metrics(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
             ));
         }
     }
-    text.push_str(&format!("# TYPE distsoc_disk_bytes gauge\ndistsoc_disk_bytes {}\n", host.disk_bytes()));
+    text.push_str(&format!(
+        "# TYPE distsoc_disk_bytes gauge\ndistsoc_disk_bytes {}\n",
+        host.disk_bytes()
+    ));
     Ok(json!({"text": text}))
 }
 

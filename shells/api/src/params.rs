@@ -26,7 +26,8 @@ impl Params {
 
     /// A text that must be given.
     pub(crate) fn required(&mut self, name: &str) -> Result<String, ApiError> {
-        self.text(name)?.ok_or_else(|| ApiError::usage(format!("'{name}' is missing")))
+        self.text(name)?
+            .ok_or_else(|| ApiError::usage(format!("'{name}' is missing")))
     }
 
     /// Something that is parsed from a text, if given.
@@ -74,11 +75,16 @@ impl Params {
     pub(crate) fn finish(self) -> Result<(), ApiError> {
         match self.0.keys().next() {
             None => Ok(()),
-            Some(name) => Err(ApiError::usage(format!("'{name}' is no parameter of this method"))),
+            Some(name) => Err(ApiError::usage(format!(
+                "'{name}' is no parameter of this method"
+            ))),
         }
     }
 }
 
-pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(text: &str) -> Result<T, ApiError> {
-    text.parse().map_err(|error: T::Err| ApiError::usage(error.to_string()))
+pub(crate) fn parse<T: std::str::FromStr<Err: std::fmt::Display>>(
+    text: &str,
+) -> Result<T, ApiError> {
+    text.parse()
+        .map_err(|error: T::Err| ApiError::usage(error.to_string()))
 }

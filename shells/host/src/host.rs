@@ -79,17 +79,27 @@ impl Subscribers {
     }
 
     pub(crate) fn close(&self) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
 /// The UDP port of last time, if the folder remembers one.
 #[must_use]
 pub fn remembered_port(dir: &Path) -> Option<u16> {
-    std::fs::read_to_string(dir.join("port")).ok()?.trim().parse().ok()
+    std::fs::read_to_string(dir.join("port"))
+        .ok()?
+        .trim()
+        .parse()
+        .ok()
 }
 
-fn start_endpoint(config: &HostConfig, seed: &Zeroizing<[u8; 32]>) -> Result<(Endpoint, Receiver<Input>), Fault> {
+fn start_endpoint(
+    config: &HostConfig,
+    seed: &Zeroizing<[u8; 32]>,
+) -> Result<(Endpoint, Receiver<Input>), Fault> {
     let start = |listen| -> Result<_, Fault> {
         let endpoint = EndpointConfig {
             secret_seed: seed.clone(),
@@ -137,7 +147,10 @@ impl Host {
         let has_profile = restored.own_profile.is_some();
         let (endpoint, network) = start_endpoint(&config, &seed)?;
         // Only a convenience: without it the next start takes another port.
-        let _ = std::fs::write(config.dir.join("port"), format!("{}\n", endpoint.local_addr().port()));
+        let _ = std::fs::write(
+            config.dir.join("port"),
+            format!("{}\n", endpoint.local_addr().port()),
+        );
         let node = Node::new(
             NodeConfig {
                 secret,
@@ -151,7 +164,14 @@ impl Host {
         let subscribers = Arc::new(Subscribers::default());
         let (ended_sender, ended) = async_channel::bounded(1);
         let crash = Arc::new(Mutex::new(None));
-        let task = Loop::new(node, endpoint.clone(), store.clone(), network, asked_receiver, subscribers.clone());
+        let task = Loop::new(
+            node,
+            endpoint.clone(),
+            store.clone(),
+            network,
+            asked_receiver,
+            subscribers.clone(),
+        );
         runtime::spawn(task.run_to_the_end(crash.clone(), ended_sender));
         let host = Host(Arc::new(Inner {
             node_id,
@@ -207,7 +227,11 @@ impl Host {
     pub async fn call(&self, what: Call) -> Result<Reply, CallError> {
         let (answer, receiver) = async_channel::bounded(1);
         let gone = || CallError::Refused("the node is stopping");
-        self.0.asked.send(Asked::Call(what, answer)).await.map_err(|_| gone())?;
+        self.0
+            .asked
+            .send(Asked::Call(what, answer))
+            .await
+            .map_err(|_| gone())?;
         receiver.recv().await.map_err(|_| gone())?
     }
 
@@ -257,7 +281,11 @@ impl Host {
     /// Waits until the node has ended, however it did; the reason, where it crashed.
     pub async fn ended(&self) -> Option<String> {
         let _ = self.0.ended.recv().await;
-        self.0.crash.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0
+            .crash
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -266,4 +294,3 @@ impl std::fmt::Debug for Host {
         write!(f, "Host({} at {})", self.0.node_id.short(), self.listen())
     }
 }
-

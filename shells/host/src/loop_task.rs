@@ -42,7 +42,9 @@ pub(crate) struct Loop {
 
 /// The time, read here and nowhere else.
 fn now() -> Now {
-    let wall = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let wall = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     Now {
         mono_ms: runtime::mono_ms(),
         wall_ms: wall.as_millis() as u64,
@@ -76,10 +78,11 @@ impl Loop {
         let (store, subscribers) = (self.store.clone(), self.subscribers.clone());
         let endpoint = self.endpoint.clone();
         if let Err(panic) = AssertUnwindSafe(self.run()).catch_unwind().await {
-            let reason = panic
-                .downcast_ref::<String>()
-                .cloned()
-                .or_else(|| panic.downcast_ref::<&str>().map(|reason| (*reason).to_owned()));
+            let reason = panic.downcast_ref::<String>().cloned().or_else(|| {
+                panic
+                    .downcast_ref::<&str>()
+                    .map(|reason| (*reason).to_owned())
+            });
             let reason = reason.unwrap_or_else(|| "a panic without a message".into());
             *crash.lock().unwrap_or_else(PoisonError::into_inner) = Some(reason);
         }

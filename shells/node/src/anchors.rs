@@ -19,10 +19,14 @@ struct File {
 /// The anchors of the given file, else of the data folder's, else of the program's.
 pub(crate) fn read(given: Option<&Path>, dir: &Path) -> Result<Vec<ConnectString>, Exit> {
     let own = dir.join("anchors.json");
-    let path = given.map(Path::to_owned).or_else(|| own.exists().then_some(own));
+    let path = given
+        .map(Path::to_owned)
+        .or_else(|| own.exists().then_some(own));
     match path {
         Some(path) => {
-            let named = |problem: &dyn std::fmt::Display| Exit::usage(format!("{}: {problem}", path.display()));
+            let named = |problem: &dyn std::fmt::Display| {
+                Exit::usage(format!("{}: {problem}", path.display()))
+            };
             let text = std::fs::read_to_string(&path).map_err(|error| named(&error))?;
             parse(&text).map_err(|problem| named(&problem))
         }
@@ -39,7 +43,11 @@ fn parse(text: &str) -> Result<Vec<ConnectString>, String> {
     if file.anchors.len() > ANCHORS_MAX {
         return Err(format!("at most {ANCHORS_MAX} anchors fit in one file"));
     }
-    let parse = |anchor: &String| anchor.parse().map_err(|error| format!("'{anchor}': {error}"));
+    let parse = |anchor: &String| {
+        anchor
+            .parse()
+            .map_err(|error| format!("'{anchor}': {error}"))
+    };
     file.anchors.iter().map(parse).collect()
 }
 
@@ -51,8 +59,20 @@ mod tests {
     fn the_shipped_file_is_one_and_wrong_ones_say_why() {
         assert_eq!(parse(SHIPPED), Ok(Vec::new()));
         assert!(parse("{}").unwrap_err().contains("must be"));
-        assert!(parse(r#"{"version":2,"anchors":[]}"#).unwrap_err().contains("version 2"));
-        assert!(parse(r#"{"version":1,"anchors":["x"]}"#).unwrap_err().contains("no '@'"));
-        assert!(parse(r#"{"version":1,"anchors":[],"x":1}"#).unwrap_err().contains("must be"));
+        assert!(
+            parse(r#"{"version":2,"anchors":[]}"#)
+                .unwrap_err()
+                .contains("version 2")
+        );
+        assert!(
+            parse(r#"{"version":1,"anchors":["x"]}"#)
+                .unwrap_err()
+                .contains("no '@'")
+        );
+        assert!(
+            parse(r#"{"version":1,"anchors":[],"x":1}"#)
+                .unwrap_err()
+                .contains("must be")
+        );
     }
 }

@@ -8,7 +8,12 @@ use std::path::PathBuf;
 
 /// A social network without a server: your node holds your key, your posts and a share of other people's.
 #[derive(Debug, Parser)]
-#[command(name = "distsoc", version, disable_help_subcommand = true, max_term_width = 100)]
+#[command(
+    name = "distsoc",
+    version,
+    disable_help_subcommand = true,
+    max_term_width = 100
+)]
 pub(crate) struct Cli {
     /// The data folder [default: the platform's]
     #[arg(long, global = true, value_name = "DIR")]
@@ -43,7 +48,9 @@ fn ui(text: &str) -> Result<Ui, String> {
     if text == "off" {
         return Ok(Ui::Off);
     }
-    let address: SocketAddr = text.parse().map_err(|_| "it must be IP:PORT or 'off'".to_owned())?;
+    let address: SocketAddr = text
+        .parse()
+        .map_err(|_| "it must be IP:PORT or 'off'".to_owned())?;
     match address.ip().is_loopback() {
         true => Ok(Ui::At(address)),
         false => Err("it must be a loopback address: the API is for this machine only".into()),
@@ -61,17 +68,24 @@ fn name(text: &str) -> Result<Name, String> {
 fn node_count(text: &str) -> Result<usize, String> {
     let wrong = "a devnet has 2 to 200 nodes";
     let count: usize = text.parse().map_err(|_| wrong.to_owned())?;
-    (2..=200).contains(&count).then_some(count).ok_or_else(|| wrong.into())
+    (2..=200)
+        .contains(&count)
+        .then_some(count)
+        .ok_or_else(|| wrong.into())
 }
 
 fn page(text: &str) -> Result<u64, String> {
     let wrong = format!("a page has 1 to {} posts", distsoc_api::methods::PAGE_MAX);
     let count: u64 = text.parse().map_err(|_| wrong.clone())?;
-    (1..=distsoc_api::methods::PAGE_MAX).contains(&count).then_some(count).ok_or(wrong)
+    (1..=distsoc_api::methods::PAGE_MAX)
+        .contains(&count)
+        .then_some(count)
+        .ok_or(wrong)
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse().map_err(|_| "it must be IP:PORT, as 0.0.0.0:4000 or [::]:4000".into())
+    text.parse()
+        .map_err(|_| "it must be IP:PORT, as 0.0.0.0:4000 or [::]:4000".into())
 }
 
 /// How to run one node.

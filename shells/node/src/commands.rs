@@ -13,14 +13,20 @@ pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
     match cli.command {
         Command::Run(args) => run::run(dir, args, cli.json).await,
         Command::Devnet(args) => {
-            let dir = if cli.data.is_some() { dir } else { dir.join("devnet") };
+            let dir = if cli.data.is_some() {
+                dir
+            } else {
+                dir.join("devnet")
+            };
             devnet::run(dir, args, cli.json).await
         }
         Command::Id if Client::open(&dir).await.is_none() => own_id(&dir, cli.json),
         Command::Doctor if Client::open(&dir).await.is_none() => {
             show_checks(examine(&dir).iter().map(Check::to_json).collect(), cli.json)
         }
-        Command::Feed { limit, live: true, .. } => watch_feed(&dir, limit, cli.json).await,
+        Command::Feed {
+            limit, live: true, ..
+        } => watch_feed(&dir, limit, cli.json).await,
         command => ask(&dir, command, cli.json).await,
     }
 }
@@ -43,27 +49,51 @@ fn own_id(dir: &Path, as_json: bool) -> Result<(), Exit> {
 /// The method, its parameters, and how its result is shown to a person.
 fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
     match command {
-        Command::Id => ("id", Value::Null, |result| output::line(text(&result["connect"]))),
-        Command::Connect { connect_string } => ("connect", json!({"to": connect_string.to_string()}), |result| {
-            output::line(&format!("Connected to {}.", text(&result["node_id"])));
+        Command::Id => ("id", Value::Null, |result| {
+            output::line(text(&result["connect"]))
         }),
+        Command::Connect { connect_string } => (
+            "connect",
+            json!({"to": connect_string.to_string()}),
+            |result| {
+                output::line(&format!("Connected to {}.", text(&result["node_id"])));
+            },
+        ),
         Command::Status => ("status", Value::Null, show_fields),
         Command::Peers => ("peers", Value::Null, show_peers),
-        Command::Map { node_id } => ("map", json!({"node_id": node_id.map(|id| id.to_string())}), show_fields),
+        Command::Map { node_id } => (
+            "map",
+            json!({"node_id": node_id.map(|id| id.to_string())}),
+            show_fields,
+        ),
         Command::Traffic => ("traffic", Value::Null, show_traffic),
         Command::Doctor => ("doctor", Value::Null, |_| {}),
         Command::Post { text: words, reply } => {
             let params = json!({"text": words, "reply": reply.map(|id| id.to_string())});
-            ("post", params, |result| output::line(text(&result["post_id"])))
+            ("post", params, |result| {
+                output::line(text(&result["post_id"]))
+            })
         }
-        Command::Feed { limit, before, .. } => ("feed", json!({"limit": limit, "before": before}), show_feed),
+        Command::Feed { limit, before, .. } => {
+            ("feed", json!({"limit": limit, "before": before}), show_feed)
+        }
         Command::Show { post_id } => ("show", json!({"post_id": post_id.to_string()}), show_post),
         Command::Follow { who } => ("follow", json!({"who": who}), |result| {
-            output::line(&format!("You follow {}. They will not learn of it.", text(&result["node_id"])));
+            output::line(&format!(
+                "You follow {}. They will not learn of it.",
+                text(&result["node_id"])
+            ));
         }),
-        Command::Unfollow { node_id } => ("unfollow", json!({"node_id": node_id.to_string()}), |result| {
-            output::line(&format!("You no longer follow {}.", text(&result["node_id"])));
-        }),
+        Command::Unfollow { node_id } => (
+            "unfollow",
+            json!({"node_id": node_id.to_string()}),
+            |result| {
+                output::line(&format!(
+                    "You no longer follow {}.",
+                    text(&result["node_id"])
+                ));
+            },
+        ),
         Command::Follows => ("follows", Value::Null, show_follows),
         Command::Profile {
             change: Some(ProfileCommand::Set { name, bio, anchors }),
@@ -77,10 +107,17 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
             });
             ("profile_set", params, show_fields)
         }
-        Command::Profile { node_id, change: None } => {
-            ("profile", json!({"node_id": node_id.map(|id| id.to_string())}), show_fields)
-        }
-        Command::Metrics => ("metrics", Value::Null, |result| output::text(text(&result["text"]))),
+        Command::Profile {
+            node_id,
+            change: None,
+        } => (
+            "profile",
+            json!({"node_id": node_id.map(|id| id.to_string())}),
+            show_fields,
+        ),
+        Command::Metrics => ("metrics", Value::Null, |result| {
+            output::text(text(&result["text"]))
+        }),
         Command::Run(_) | Command::Devnet(_) => unreachable!("these start nodes and ask none"),
     }
 }
@@ -105,7 +142,13 @@ async fn watch_feed(dir: &Path, limit: u64, as_json: bool) -> Result<(), Exit> {
     let mut events = client.events().await?;
     let page = client.call("feed", json!({"limit": limit})).await?;
     let mut seen: Vec<String> = Vec::new();
-    let show = |post: &Value| if as_json { output::json(post) } else { show_post(post) };
+    let show = |post: &Value| {
+        if as_json {
+            output::json(post)
+        } else {
+            show_post(post)
+        }
+    };
     for post in page.as_array().into_iter().flatten().rev() {
         seen.push(text(&post["post_id"]).to_owned());
         show(post);
@@ -141,7 +184,11 @@ fn show_checks(checks: Value, as_json: bool) -> Result<(), Exit> {
     } else {
         for check in &all {
             let mark = if check["ok"] == true { "ok  " } else { "FAIL" };
-            output::line(&format!("{mark}  {}: {}", text(&check["check"]), text(&check["detail"])));
+            output::line(&format!(
+                "{mark}  {}: {}",
+                text(&check["check"]),
+                text(&check["detail"])
+            ));
             if let Some(next) = check["next_step"].as_str() {
                 output::line(&format!("      → {next}"));
             }
@@ -149,7 +196,10 @@ fn show_checks(checks: Value, as_json: bool) -> Result<(), Exit> {
     }
     match bad {
         0 => Ok(()),
-        _ => Err(Exit::failed(format!("{bad} of {} checks failed", all.len()))),
+        _ => Err(Exit::failed(format!(
+            "{bad} of {} checks failed",
+            all.len()
+        ))),
     }
 }
 
@@ -167,7 +217,11 @@ fn show_fields(result: &Value) {
 fn show_peers(result: &Value) {
     let row = |peer: &Value| {
         let name = peer["name"].as_str().map_or_else(|| "–".into(), safe);
-        let anchor = if peer["is_anchor"] == true { "anchor" } else { "" };
+        let anchor = if peer["is_anchor"] == true {
+            "anchor"
+        } else {
+            ""
+        };
         vec![
             text(&peer["node_id"])[..8].to_owned(),
             name,
@@ -180,15 +234,25 @@ fn show_peers(result: &Value) {
     };
     let rows: Vec<Vec<String>> = result.as_array().into_iter().flatten().map(row).collect();
     match rows.is_empty() {
-        true => output::line("No peers yet. Connect to somebody: distsoc connect NODE_ID@HOST:PORT"),
-        false => output::table(&["node", "name", "slot", "dir", "address", "rtt ms", ""], &rows),
+        true => {
+            output::line("No peers yet. Connect to somebody: distsoc connect NODE_ID@HOST:PORT")
+        }
+        false => output::table(
+            &["node", "name", "slot", "dir", "address", "rtt ms", ""],
+            &rows,
+        ),
     }
 }
 
 fn show_traffic(result: &Value) {
     let row = |row: &Value| {
         let bytes = |field: &str| row[field].as_u64().unwrap_or_default().to_string();
-        vec![text(&row["layer"]).to_owned(), text(&row["cause"]).to_owned(), bytes("in_bytes"), bytes("out_bytes")]
+        vec![
+            text(&row["layer"]).to_owned(),
+            text(&row["cause"]).to_owned(),
+            bytes("in_bytes"),
+            bytes("out_bytes"),
+        ]
     };
     let rows: Vec<Vec<String>> = result.as_array().into_iter().flatten().map(row).collect();
     output::table(&["layer", "cause", "in bytes", "out bytes"], &rows);
@@ -210,7 +274,9 @@ fn show_feed(result: &Value) {
 }
 
 fn show_post(post: &Value) {
-    let author = post["author_name"].as_str().map_or_else(|| text(&post["author"])[..8].to_owned(), safe);
+    let author = post["author_name"]
+        .as_str()
+        .map_or_else(|| text(&post["author"])[..8].to_owned(), safe);
     let when = ago(post["created_at_ms"].as_u64().unwrap_or_default());
     let id = text(&post["post_id"]);
     output::line(&format!("{author} · {when} · {}", &id[..8.min(id.len())]));
@@ -221,7 +287,9 @@ fn show_post(post: &Value) {
 
 /// How long ago, for a person.
 fn ago(at_ms: u64) -> String {
-    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap_or_default();
     let seconds = (now.as_millis() as u64).saturating_sub(at_ms) / 1000;
     match seconds {
         0..=59 => format!("{seconds} s ago"),

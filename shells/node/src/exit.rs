@@ -32,7 +32,10 @@ impl Exit {
     pub(crate) fn no_node(dir: &std::path::Path) -> Self {
         Self {
             number: NO_NODE,
-            sentence: format!("no node runs on {}: start one with 'distsoc run'", dir.display()),
+            sentence: format!(
+                "no node runs on {}: start one with 'distsoc run'",
+                dir.display()
+            ),
         }
     }
 
@@ -56,7 +59,10 @@ impl From<ApiError> for Exit {
 /// What clap has to say: help and version to stdout, anything wrong as one sentence.
 pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
     use clap::error::ErrorKind;
-    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+    if matches!(
+        error.kind(),
+        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
+    ) {
         output::text(&error.render().to_string());
         return ExitCode::SUCCESS;
     }

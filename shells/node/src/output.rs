@@ -35,19 +35,32 @@ pub(crate) fn is_terminal() -> bool {
 
 /// What other people wrote, safe to show on a terminal: control characters could move the cursor or worse.
 pub(crate) fn safe(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() && c != '\n' { '\u{fffd}' } else { c }).collect()
+    text.chars()
+        .map(|c| {
+            if c.is_control() && c != '\n' {
+                '\u{fffd}'
+            } else {
+                c
+            }
+        })
+        .collect()
 }
 
 /// Rows under their titles, columns aligned.
 pub(crate) fn table(titles: &[&str], rows: &[Vec<String>]) {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([titles[column].len()]).max().unwrap_or_default()
+        cells
+            .chain([titles[column].len()])
+            .max()
+            .unwrap_or_default()
     };
     let widths: Vec<usize> = (0..titles.len()).map(width).collect();
     let print = |cells: &mut dyn Iterator<Item = &str>| {
-        let padded: Vec<String> =
-            cells.zip(&widths).map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count()))).collect();
+        let padded: Vec<String> = cells
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell}{}", " ".repeat(width - cell.chars().count())))
+            .collect();
         line(padded.join("  ").trim_end());
     };
     print(&mut titles.iter().copied());

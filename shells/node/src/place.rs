@@ -8,6 +8,7 @@ pub(crate) fn data_dir(given: Option<PathBuf>) -> Result<PathBuf, Exit> {
     if let Some(given) = given {
         return Ok(given);
     }
-    let platform = dirs::data_dir().ok_or_else(|| Exit::usage("this user has no data folder: name one with --data"))?;
+    let platform = dirs::data_dir()
+        .ok_or_else(|| Exit::usage("this user has no data folder: name one with --data"))?;
     Ok(platform.join("distsoc"))
 }

@@ -16,7 +16,8 @@ pub(crate) fn interrupted() -> Result<async_channel::Receiver<()>, Exit> {
             std::process::exit(1);
         }
     };
-    ctrlc::set_handler(handler).map_err(|error| Exit::failed(format!("cannot listen for Ctrl-C: {error}")))?;
+    ctrlc::set_handler(handler)
+        .map_err(|error| Exit::failed(format!("cannot listen for Ctrl-C: {error}")))?;
     Ok(receive)
 }
 
@@ -48,8 +49,14 @@ pub(crate) async fn run(dir: PathBuf, args: RunArgs, as_json: bool) -> Result<()
         ready["data"] = json!(dir.display().to_string());
         output::json(&ready);
     } else {
-        output::line(&format!("Your node runs ({}). Give this to people who want to find you:", args.profile.name()));
-        output::line(&format!("\n  {}\n", id["connect"].as_str().unwrap_or_default()));
+        output::line(&format!(
+            "Your node runs ({}). Give this to people who want to find you:",
+            args.profile.name()
+        ));
+        output::line(&format!(
+            "\n  {}\n",
+            id["connect"].as_str().unwrap_or_default()
+        ));
         output::line(&format!("Data in {}. Ctrl-C stops it.", dir.display()));
     }
     let crashed = futures_lite::future::or(
@@ -57,12 +64,20 @@ pub(crate) async fn run(dir: PathBuf, args: RunArgs, as_json: bool) -> Result<()
             let _ = interrupt.recv().await;
             None
         },
-        async { Some(host.ended().await.unwrap_or_else(|| "it ended by itself".into())) },
+        async {
+            Some(
+                host.ended()
+                    .await
+                    .unwrap_or_else(|| "it ended by itself".into()),
+            )
+        },
     );
     let crashed = crashed.await;
     server.close();
     match crashed {
-        Some(reason) => Err(Exit::failed(format!("the node has crashed, which is a bug: {reason}"))),
+        Some(reason) => Err(Exit::failed(format!(
+            "the node has crashed, which is a bug: {reason}"
+        ))),
         None => {
             if !as_json {
                 output::line("Stopping…");

@@ -126,7 +126,9 @@ fn begin(world: &mut World, link: LinkId, node: NodeId, remote: SocketAddr, orig
             },
         ))
         .id();
-    world.resource_mut::<Peers>().insert_link(link, node, entity);
+    world
+        .resource_mut::<Peers>()
+        .insert_link(link, node, entity);
     if matches!(origin, Origin::Dialled(_)) {
         say_hello(world, link, remote, purpose);
     }
@@ -209,7 +211,10 @@ fn end(world: &mut World, link: LinkId) {
 fn failed_to_greet(world: &mut World, entity: Entity, node: NodeId) {
     // Of two that cross, one goes before the other is up: that is no failure.
     let mut links = world.query::<(Entity, &Link)>();
-    if links.iter(world).any(|(other, link)| other != entity && link.node == node) {
+    if links
+        .iter(world)
+        .any(|(other, link)| other != entity && link.node == node)
+    {
         return;
     }
     let now_ms = world.resource::<Now>().mono_ms;

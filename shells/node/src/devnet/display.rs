@@ -43,8 +43,15 @@ pub(super) struct Display {
 }
 
 fn bar(done: usize, of: usize) -> String {
-    let filled = (done * BAR_CELLS).checked_div(of).unwrap_or(0).min(BAR_CELLS);
-    format!("{}{} {done}/{of}", "█".repeat(filled), "░".repeat(BAR_CELLS - filled))
+    let filled = (done * BAR_CELLS)
+        .checked_div(of)
+        .unwrap_or(0)
+        .min(BAR_CELLS);
+    format!(
+        "{}{} {done}/{of}",
+        "█".repeat(filled),
+        "░".repeat(BAR_CELLS - filled)
+    )
 }
 
 impl Display {
@@ -75,8 +82,16 @@ impl Display {
         match self.mode {
             Mode::Json => output::json(&member.to_json(data)),
             Mode::Lines => {
-                let (name, kind, id) = (&member.name, member.host.kind().name(), member.host.node_id().short());
-                output::line(&format!("node {} up: {name} ({kind}) {id} at {}", member.number, member.host.listen()));
+                let (name, kind, id) = (
+                    &member.name,
+                    member.host.kind().name(),
+                    member.host.node_id().short(),
+                );
+                output::line(&format!(
+                    "node {} up: {name} ({kind}) {id} at {}",
+                    member.number,
+                    member.host.listen()
+                ));
             }
             Mode::Picture => self.draw(),
         }
@@ -122,7 +137,9 @@ impl Display {
     }
 
     pub(super) fn post(&mut self, name: &str, entry: &FeedEntry) {
-        let Content::Public(content) = &entry.body.content else { return };
+        let Content::Public(content) = &entry.body.content else {
+            return;
+        };
         let line = format!("{name}: {}", safe(content.text.as_str()).replace('\n', " "));
         match self.mode {
             Mode::Lines => output::line(&line),
@@ -149,15 +166,30 @@ impl Display {
         // A string takes every line.
         let _ = writeln!(picture, "distsoc devnet · {state} · {elapsed} s");
         let _ = writeln!(picture, "  nodes        {}", bar(self.up, self.nodes));
-        let _ = writeln!(picture, "  connections  {}", bar(self.connected, self.wanted));
-        let _ = writeln!(picture, "  posts        {} written, {} arrived at followers", self.posts, self.deliveries);
+        let _ = writeln!(
+            picture,
+            "  connections  {}",
+            bar(self.connected, self.wanted)
+        );
+        let _ = writeln!(
+            picture,
+            "  posts        {} written, {} arrived at followers",
+            self.posts, self.deliveries
+        );
         for line in &self.newest {
             let _ = writeln!(picture, "  {}", line.chars().take(96).collect::<String>());
         }
         let _ = writeln!(picture, "Ctrl-C stops all of them.");
-        let up = if self.drawn_lines > 0 { format!("\x1b[{}A", self.drawn_lines) } else { String::new() };
+        let up = if self.drawn_lines > 0 {
+            format!("\x1b[{}A", self.drawn_lines)
+        } else {
+            String::new()
+        };
         self.drawn_lines = picture.lines().count();
-        let cleared: String = picture.lines().map(|line| format!("\x1b[2K{line}\n")).collect();
+        let cleared: String = picture
+            .lines()
+            .map(|line| format!("\x1b[2K{line}\n"))
+            .collect();
         output::text(&format!("{up}{cleared}"));
     }
 }

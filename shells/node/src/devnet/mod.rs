@@ -42,13 +42,20 @@ fn prepare_folder(dir: &Path, fresh: bool) -> Result<(), Exit> {
     let exists = dir.exists() && std::fs::read_dir(dir).map_err(failed)?.next().is_some();
     let is_ours = dir.join(MARKER).exists();
     if exists && !is_ours {
-        return Err(Exit::usage(format!("{} holds something else: name an empty folder with --data", dir.display())));
+        return Err(Exit::usage(format!(
+            "{} holds something else: name an empty folder with --data",
+            dir.display()
+        )));
     }
     if exists && fresh {
         std::fs::remove_dir_all(dir).map_err(failed)?;
     }
     std::fs::create_dir_all(dir).map_err(failed)?;
-    std::fs::write(dir.join(MARKER), "made by 'distsoc devnet'; 'devnet --fresh' deletes this folder\n").map_err(failed)
+    std::fs::write(
+        dir.join(MARKER),
+        "made by 'distsoc devnet'; 'devnet --fresh' deletes this folder\n",
+    )
+    .map_err(failed)
 }
 
 /// The network and what happens in it, until Ctrl-C.
@@ -90,7 +97,10 @@ async fn start_all(
         let is_anchor = number <= anchors_of(args.nodes);
         let member = start_one(dir, args, number, is_anchor, &anchors).await?;
         if is_anchor {
-            anchors.push(ConnectString::at(member.host.node_id(), member.host.listen()));
+            anchors.push(ConnectString::at(
+                member.host.node_id(),
+                member.host.listen(),
+            ));
         }
         let (notices, events) = (member.host.subscribe(), events.clone());
         runtime::spawn(async move {
@@ -114,13 +124,20 @@ async fn start_one(
     anchors: &[ConnectString],
 ) -> Result<Member, Exit> {
     let name = people::name(number);
-    let seed = args.seed.map(|seed| crypto::hash(format!("distsoc devnet {seed} {number}").as_bytes()));
+    let seed = args
+        .seed
+        .map(|seed| crypto::hash(format!("distsoc devnet {seed} {number}").as_bytes()));
     let host = Host::start(HostConfig {
         dir: dir.join(number.to_string()),
-        kind: if is_anchor { ProfileKind::Anchor } else { args.profile },
+        kind: if is_anchor {
+            ProfileKind::Anchor
+        } else {
+            args.profile
+        },
         listen: ([127, 0, 0, 1], 0).into(),
         anchors: anchors.to_vec(),
-        name: (!args.empty).then(|| distsoc_engine::domain::Name::new(&name).expect("example names are names")),
+        name: (!args.empty)
+            .then(|| distsoc_engine::domain::Name::new(&name).expect("example names are names")),
         identity_seed: seed,
     })
     .map_err(Exit::failed)?;
@@ -148,7 +165,10 @@ async fn live(
     happened: &async_channel::Receiver<(usize, Notice)>,
     as_json: bool,
 ) -> Result<(), Exit> {
-    let wanted: usize = members.iter().map(|member| wanted_by(member, members.len())).sum();
+    let wanted: usize = members
+        .iter()
+        .map(|member| wanted_by(member, members.len()))
+        .sum();
     loop {
         let connected = connections(members).await;
         display.connections(connected, wanted);
@@ -162,7 +182,9 @@ async fn live(
     }
     let first = &members[0];
     if as_json {
-        output::json(&json!({"ready": true, "ui": format!("http://{}/", first.server.file().addr)}));
+        output::json(
+            &json!({"ready": true, "ui": format!("http://{}/", first.server.file().addr)}),
+        );
     }
     display.ready(members);
     if args.empty {
@@ -187,7 +209,8 @@ async fn connections(members: &[Member]) -> usize {
     let mut connected = 0;
     for member in members {
         if let Ok(Reply::Status(status)) = member.host.call(Call::Status).await {
-            connected += (status.peers_social + status.peers_wide).min(wanted_by(member, members.len()));
+            connected +=
+                (status.peers_social + status.peers_wide).min(wanted_by(member, members.len()));
         }
     }
     connected
@@ -203,7 +226,10 @@ async fn watch(
         if let Notice::Post { id, author } = notice
             && members[number - 1].host.node_id() == author
         {
-            let entry = members[number - 1].host.view(move |view| view.post(id)).await;
+            let entry = members[number - 1]
+                .host
+                .view(move |view| view.post(id))
+                .await;
             if let Ok(Some(entry)) = entry {
                 display.post(&members[number - 1].name, &entry);
             }

@@ -9,8 +9,8 @@ use distsoc_net::runtime;
 use std::time::Duration;
 
 const NAMES: [&str; 24] = [
-    "Ada", "Bela", "Chidi", "Dunya", "Emre", "Fatou", "Goro", "Hana", "Ivo", "Jun", "Kaya", "Lars", "Mira", "Nilo", "Oya",
-    "Pavel", "Quinn", "Rosa", "Sami", "Tove", "Uma", "Vito", "Wen", "Yara",
+    "Ada", "Bela", "Chidi", "Dunya", "Emre", "Fatou", "Goro", "Hana", "Ivo", "Jun", "Kaya", "Lars",
+    "Mira", "Nilo", "Oya", "Pavel", "Quinn", "Rosa", "Sami", "Tove", "Uma", "Vito", "Wen", "Yara",
 ];
 
 const SAYINGS: [&str; 16] = [
@@ -48,7 +48,9 @@ pub(super) fn name(number: usize) -> String {
 
 /// Whom the person at an index follows: a fixed pattern, so that everybody is followed by somebody.
 fn follows_of(index: usize, people: usize) -> Vec<usize> {
-    let mut follows: Vec<usize> = (1..=FOLLOWS).map(|step| (index + step * step) % people).collect();
+    let mut follows: Vec<usize> = (1..=FOLLOWS)
+        .map(|step| (index + step * step) % people)
+        .collect();
     follows.sort_unstable();
     follows.dedup();
     follows.retain(|other| *other != index);
@@ -56,7 +58,11 @@ fn follows_of(index: usize, people: usize) -> Vec<usize> {
 }
 
 /// People follow each other, say something, and go on saying things.
-pub(super) async fn live(members: &[Member], authors: &[NodeId], seed: [u8; 32]) -> Result<(), Exit> {
+pub(super) async fn live(
+    members: &[Member],
+    authors: &[NodeId],
+    seed: [u8; 32],
+) -> Result<(), Exit> {
     let mut entropy = Entropy::from_seed(seed);
     for (index, member) in members.iter().enumerate() {
         let has_follows = matches!(member.host.call(Call::Follows).await, Ok(Reply::Follows(all)) if !all.is_empty());

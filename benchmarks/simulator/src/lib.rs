@@ -13,6 +13,7 @@ pub mod fingerprint;
 pub mod host;
 pub mod persons;
 pub mod queue;
+pub mod report;
 pub mod scenario;
 pub mod simulation;
 pub mod slots;

@@ -247,6 +247,17 @@ impl Scenario {
         Ok(scenario)
     }
 
+    /// The same with another number of nodes; faults that named single nodes beyond it lose those.
+    pub fn resize(&mut self, nodes: usize) {
+        self.nodes = nodes;
+        self.anchors = self.anchors.min(nodes);
+        for fault in &mut self.faults {
+            if let Some(named) = &mut fault.nodes {
+                named.retain(|node| *node < nodes);
+            }
+        }
+    }
+
     /// Checks every value.
     ///
     /// # Errors

@@ -19,7 +19,9 @@ impl Cargo {
     #[must_use]
     pub fn bytes(&self) -> &[u8] {
         match self {
-            Self::Notification(bytes) | Self::Request(bytes, _) | Self::Response(Some(bytes), _) => bytes,
+            Self::Notification(bytes)
+            | Self::Request(bytes, _)
+            | Self::Response(Some(bytes), _) => bytes,
             Self::Response(None, _) => &[],
         }
     }

@@ -22,7 +22,9 @@ const AGREE_US: u64 = 5_000_000;
 
 /// What a node thinks of one of its peers.
 fn up_peers(host: &Host) -> Vec<(NodeId, &Link, &Peer)> {
-    let Some(node) = host.node() else { return Vec::new() };
+    let Some(node) = host.node() else {
+        return Vec::new();
+    };
     let world = node.world();
     let pair = |(id, entity)| Some((id, world.get::<Link>(entity)?, world.get::<Peer>(entity)?));
     world.resource::<Peers>().up().filter_map(pair).collect()
@@ -38,29 +40,65 @@ impl Simulation {
 
     fn node_is_sound(&self, number: HostNumber, thorough: bool) -> Result<(), String> {
         let host = &self.hosts[number as usize];
-        let Some(node) = host.node() else { return Ok(()) };
+        let Some(node) = host.node() else {
+            return Ok(());
+        };
         let world = node.world();
         let profile = NodeProfile::of(host.kind);
         let peers = world.resource::<Peers>();
         let bounds = [
-            ("peers that are up", peers.up_count(), profile.slots() + profile.visits_max),
-            ("connections", peers.link_count(), profile.slots() + profile.visits_max + limits::GREETINGS_MAX),
-            ("map entries", world.resource::<MapIndex>().len(), profile.map_entries_max),
-            ("stored posts", world.resource::<FileIndex>().len(), profile.files_max),
-            ("wanted posts", world.resource::<Wanted>().len(), limits::WANTED_POSTS_MAX),
-            ("authors", world.resource::<AuthorIndex>().len(), 2 * limits::FOLLOWS_MAX),
-            ("batches under way", world.resource::<Storage>().in_flight.len(), limits::PERSIST_IN_FLIGHT_MAX + 1),
+            (
+                "peers that are up",
+                peers.up_count(),
+                profile.slots() + profile.visits_max,
+            ),
+            (
+                "connections",
+                peers.link_count(),
+                profile.slots() + profile.visits_max + limits::GREETINGS_MAX,
+            ),
+            (
+                "map entries",
+                world.resource::<MapIndex>().len(),
+                profile.map_entries_max,
+            ),
+            (
+                "stored posts",
+                world.resource::<FileIndex>().len(),
+                profile.files_max,
+            ),
+            (
+                "wanted posts",
+                world.resource::<Wanted>().len(),
+                limits::WANTED_POSTS_MAX,
+            ),
+            (
+                "authors",
+                world.resource::<AuthorIndex>().len(),
+                2 * limits::FOLLOWS_MAX,
+            ),
+            (
+                "batches under way",
+                world.resource::<Storage>().in_flight.len(),
+                limits::PERSIST_IN_FLIGHT_MAX + 1,
+            ),
         ];
         for (what, count, bound) in bounds {
             if count > bound {
                 return Err(format!("{count} {what}, more than {bound}"));
             }
         }
-        if thorough { self.peers_are_sound(host) } else { Ok(()) }
+        if thorough {
+            self.peers_are_sound(host)
+        } else {
+            Ok(())
+        }
     }
 
     fn peers_are_sound(&self, host: &Host) -> Result<(), String> {
-        let Some(node) = host.node() else { return Ok(()) };
+        let Some(node) = host.node() else {
+            return Ok(());
+        };
         let world = node.world();
         let profile = NodeProfile::of(host.kind);
         let up = up_peers(host);
@@ -75,7 +113,11 @@ impl Simulation {
         ];
         for (slot, bound) in slots {
             if in_slot(slot) > bound {
-                return Err(format!("{} {} peers, more than {bound}", in_slot(slot), slot.name()));
+                return Err(format!(
+                    "{} {} peers, more than {bound}",
+                    in_slot(slot),
+                    slot.name()
+                ));
             }
         }
         let map = world.resource::<MapIndex>();
@@ -87,7 +129,11 @@ impl Simulation {
                 return Err(format!("{} is up as {}", link.node.short(), id.short()));
             }
             if (peer.slot == Slot::Visit) == map.get(id).is_some() {
-                return Err(format!("{} is a {} peer and the map does not agree", id.short(), peer.slot.name()));
+                return Err(format!(
+                    "{} is a {} peer and the map does not agree",
+                    id.short(),
+                    peer.slot.name()
+                ));
             }
         }
         if map.len() != up.len() - in_slot(Slot::Visit) {
@@ -100,27 +146,49 @@ impl Simulation {
     pub fn check_writes(&mut self, number: HostNumber, writes: &[Write], durability: Durability) {
         let own = self.hosts[number as usize].node_id();
         for write in writes {
-            let Write::Post { post, .. } = write else { continue };
+            let Write::Post { post, .. } = write else {
+                continue;
+            };
             let (id, author) = (post.id(), post.body().author);
             if author == own && durability == Durability::Durable {
-                self.truth.insert(id, Truth { author, at_us: self.now_us });
+                self.truth.insert(
+                    id,
+                    Truth {
+                        author,
+                        at_us: self.now_us,
+                    },
+                );
                 continue;
             }
             let kept = author == own || self.keeps(number, &author);
             if !kept {
-                self.violate(Some(number), format!("stores a post of {}, whom it does not keep", author.short()));
+                self.violate(
+                    Some(number),
+                    format!("stores a post of {}, whom it does not keep", author.short()),
+                );
             }
             if !self.is_genuine(id, author, || post.bytes().clone().verify().is_ok()) {
-                self.violate(Some(number), format!("stores {}, which {} never wrote", id.short(), author.short()));
+                self.violate(
+                    Some(number),
+                    format!(
+                        "stores {}, which {} never wrote",
+                        id.short(),
+                        author.short()
+                    ),
+                );
             }
         }
     }
 
     fn keeps(&self, number: HostNumber, author: &NodeId) -> bool {
-        let Some(node) = self.hosts[number as usize].node() else { return false };
+        let Some(node) = self.hosts[number as usize].node() else {
+            return false;
+        };
         let world = node.world();
         let entity = world.resource::<AuthorIndex>().get(author);
-        entity.and_then(|entity| world.get::<Author>(entity)).is_some_and(Author::is_kept)
+        entity
+            .and_then(|entity| world.get::<Author>(entity))
+            .is_some_and(Author::is_kept)
     }
 
     fn is_genuine(&mut self, id: PostId, author: NodeId, verifies: impl FnOnce() -> bool) -> bool {
@@ -135,7 +203,10 @@ impl Simulation {
     pub fn check_survivors(&mut self, number: HostNumber) {
         let host = &self.hosts[number as usize];
         let lost = host.acknowledged.iter().find(|(id, _)| {
-            let listed = host.disk.list_of(&host.node_id()).is_some_and(|list| list.iter().any(|event| event.id == *id));
+            let listed = host
+                .disk
+                .list_of(&host.node_id())
+                .is_some_and(|list| list.iter().any(|event| event.id == *id));
             !(listed && host.disk.holds(id))
         });
         if let Some((id, _)) = lost {
@@ -143,9 +214,10 @@ impl Simulation {
             self.violate(Some(number), what);
         }
         let followed: Vec<NodeId> = self.hosts[number as usize].disk.followed().collect();
-        let forgotten = self.hosts[number as usize].follows.iter().find(|other| {
-            !followed.contains(&self.hosts[**other as usize].node_id())
-        });
+        let forgotten = self.hosts[number as usize]
+            .follows
+            .iter()
+            .find(|other| !followed.contains(&self.hosts[**other as usize].node_id()));
         if let Some(other) = forgotten {
             let what = format!("the acknowledged follow of node {other} is lost");
             self.violate(Some(number), what);
@@ -160,9 +232,15 @@ impl Simulation {
             if !host.is_on() {
                 continue;
             }
-            let late = |asked: &&crate::host::Asked| self.now_us > asked.at_us + ANSWER_US_MAX * host.disk.slowness.max(1);
+            let late = |asked: &&crate::host::Asked| {
+                self.now_us > asked.at_us + ANSWER_US_MAX * host.disk.slowness.max(1)
+            };
             if let Some(asked) = host.asked.values().find(late) {
-                let what = format!("{:?} has no answer after {} s", asked.what, ANSWER_US_MAX / 1_000_000);
+                let what = format!(
+                    "{:?} has no answer after {} s",
+                    asked.what,
+                    ANSWER_US_MAX / 1_000_000
+                );
                 self.violate(Some(number), what);
             }
         }
@@ -190,18 +268,32 @@ impl Simulation {
                 return Err(format!("{} is up on a connection that is none", id.short()));
             };
             let end = &connection.ends[1 - side];
-            let fresh = self.now_us < end.last_arrival_us.max(connection.ends[side].last_arrival_us) + AGREE_US;
+            let fresh = self.now_us
+                < end
+                    .last_arrival_us
+                    .max(connection.ends[side].last_arrival_us)
+                    + AGREE_US;
             let doubtful = !self.carries(connection) || end.state != EndState::Open;
             if fresh || doubtful {
                 continue;
             }
             let other = &self.hosts[end.host as usize];
-            let Some(other_node) = other.node() else { continue };
+            let Some(other_node) = other.node() else {
+                continue;
+            };
             let world = other_node.world();
-            let theirs = world.resource::<Peers>().by_node(&host.node_id()).and_then(|entity| world.get::<Link>(entity));
+            let theirs = world
+                .resource::<Peers>()
+                .by_node(&host.node_id())
+                .and_then(|entity| world.get::<Link>(entity));
             match theirs {
                 Some(theirs) if split(theirs.id).0 == key => {}
-                Some(_) => return Err(format!("it and node {} hold different connections", end.host)),
+                Some(_) => {
+                    return Err(format!(
+                        "it and node {} hold different connections",
+                        end.host
+                    ));
+                }
                 None => return Err(format!("node {} is up here, not the other way", end.host)),
             }
         }
@@ -215,13 +307,28 @@ impl Simulation {
             .map(|row| {
                 let intact = row.bytes.id() == row.file.id;
                 let author = row.bytes.decode().map(|body| body.author);
-                (row.file.id, row.file.author, intact && author == Ok(row.file.author))
+                (
+                    row.file.id,
+                    row.file.author,
+                    intact && author == Ok(row.file.author),
+                )
             })
             .collect();
         for (id, author, intact) in rows {
-            let known = self.genuine.contains(&id) || self.truth.get(&id).is_some_and(|truth| truth.author == author);
+            let known = self.genuine.contains(&id)
+                || self
+                    .truth
+                    .get(&id)
+                    .is_some_and(|truth| truth.author == author);
             if !intact || !known {
-                self.violate(Some(number), format!("the stored post {} is not what {} wrote", id.short(), author.short()));
+                self.violate(
+                    Some(number),
+                    format!(
+                        "the stored post {} is not what {} wrote",
+                        id.short(),
+                        author.short()
+                    ),
+                );
             }
         }
     }
@@ -233,17 +340,23 @@ impl Simulation {
         }
         let calm_us = limits::REQUEST_TIMEOUT_MS * 1000 * 3;
         for (id, _, peer) in up_peers(host) {
-            let Some(other) = self.numbers.get(&id).copied() else { continue };
+            let Some(other) = self.numbers.get(&id).copied() else {
+                continue;
+            };
             let settled_us = host.at_us(peer.up_since_ms) + calm_us;
             if !host.follows.contains(&other) || self.now_us < settled_us {
                 continue;
             }
             let author = &self.hosts[other as usize];
-            let missing = author.acknowledged.iter().find(|(post, at_us)| {
-                self.now_us > at_us + calm_us && !host.disk.holds(post)
-            });
+            let missing = author
+                .acknowledged
+                .iter()
+                .find(|(post, at_us)| self.now_us > at_us + calm_us && !host.disk.holds(post));
             if let Some((post, _)) = missing {
-                let what = format!("node {other} is followed and connected, and its post {} never came", post.short());
+                let what = format!(
+                    "node {other} is followed and connected, and its post {} never came",
+                    post.short()
+                );
                 self.violate(Some(number), what);
                 return;
             }
@@ -255,10 +368,18 @@ impl Simulation {
     pub fn delivered(&self) -> (u64, u64) {
         let (mut arrived, mut all) = (0, 0);
         for host in self.hosts.iter().filter(|host| host.is_on()) {
-            for author in host.follows.iter().map(|other| &self.hosts[*other as usize]) {
+            for author in host
+                .follows
+                .iter()
+                .map(|other| &self.hosts[*other as usize])
+            {
                 if author.is_on() {
                     all += author.acknowledged.len() as u64;
-                    arrived += author.acknowledged.iter().filter(|(id, _)| host.disk.holds(id)).count() as u64;
+                    arrived += author
+                        .acknowledged
+                        .iter()
+                        .filter(|(id, _)| host.disk.holds(id))
+                        .count() as u64;
                 }
             }
         }

@@ -5,7 +5,8 @@
 
 use distsoc_engine::domain::{EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead};
 use distsoc_engine::io::{
-    BatchId, GoodPeer, ReadQuery, ReadResult, Relationship, Restored, StorageTrouble, StoredFileRow, StoredList, Write,
+    BatchId, GoodPeer, ReadQuery, ReadResult, Relationship, Restored, StorageTrouble,
+    StoredFileRow, StoredList, Write,
 };
 use std::collections::{BTreeMap, VecDeque};
 
@@ -64,14 +65,22 @@ impl Disk {
             }
             earlier.ready_us = ready_us;
         }
-        self.pending.push_back(Pending { batch, writes, ready_us });
+        self.pending.push_back(Pending {
+            batch,
+            writes,
+            ready_us,
+        });
         ready_us
     }
 
     /// Ends every batch that is due, in order.
     pub fn commit(&mut self, now_us: u64) -> Vec<(BatchId, Result<(), StorageTrouble>)> {
         let mut ended = Vec::new();
-        while self.pending.front().is_some_and(|pending| pending.ready_us <= now_us) {
+        while self
+            .pending
+            .front()
+            .is_some_and(|pending| pending.ready_us <= now_us)
+        {
             let pending = self.pending.pop_front().expect("the front was just seen");
             let result = self.trouble.map_or(Ok(()), Err);
             if result.is_ok() {
@@ -103,12 +112,19 @@ impl Disk {
     /// # Errors
     /// Never for a full disk, which can still be read.
     pub fn read(&self, query: &ReadQuery) -> Result<ReadResult, StorageTrouble> {
-        if matches!(self.trouble, Some(StorageTrouble::Failed | StorageTrouble::Corrupt)) {
+        if matches!(
+            self.trouble,
+            Some(StorageTrouble::Failed | StorageTrouble::Corrupt)
+        ) {
             return Err(StorageTrouble::Failed);
         }
         Ok(match query {
             ReadQuery::RecentPosts(author) => ReadResult::RecentPosts(self.list(author, false)),
-            ReadQuery::ForPeer { authors, posts, bytes_max } => {
+            ReadQuery::ForPeer {
+                authors,
+                posts,
+                bytes_max,
+            } => {
                 let mut left = *bytes_max;
                 let mut fits = |bytes: usize| {
                     let fits = bytes <= left;
@@ -121,14 +137,21 @@ impl Disk {
                         .filter_map(|author| self.list(author, true))
                         .filter(|stored| fits(stored.list.as_bytes().len()))
                         .collect(),
-                    posts: posts.iter().filter_map(|id| self.post(id)).take_while(|post| fits(post.body.len())).collect(),
+                    posts: posts
+                        .iter()
+                        .filter_map(|id| self.post(id))
+                        .take_while(|post| fits(post.body.len()))
+                        .collect(),
                 }
             }
         })
     }
 
     fn under_way(&self) -> impl Iterator<Item = &Write> {
-        self.pending.iter().rev().flat_map(|pending| pending.writes.iter().rev())
+        self.pending
+            .iter()
+            .rev()
+            .flat_map(|pending| pending.writes.iter().rev())
     }
 
     fn post(&self, id: &PostId) -> Option<PostBytes> {
@@ -141,13 +164,24 @@ impl Disk {
 
     fn list(&self, author: &NodeId, with_profile: bool) -> Option<StoredList> {
         let newest = self.under_way().find_map(|write| match write {
-            Write::RecentPosts { head, list } if head.author == *author => Some((head.clone(), list.clone())),
+            Write::RecentPosts { head, list } if head.author == *author => {
+                Some((head.clone(), list.clone()))
+            }
             _ => None,
         });
-        let durable = || self.tables.lists.get(author).map(|row| (row.head.clone(), row.list.clone()));
+        let durable = || {
+            self.tables
+                .lists
+                .get(author)
+                .map(|row| (row.head.clone(), row.list.clone()))
+        };
         let (head, list) = newest.or_else(durable)?;
         let profile = with_profile.then(|| self.profile(author)).flatten();
-        Some(StoredList { head, list, profile })
+        Some(StoredList {
+            head,
+            list,
+            profile,
+        })
     }
 
     fn profile(&self, author: &NodeId) -> Option<Profile> {
@@ -166,9 +200,18 @@ impl Disk {
         let mut good_peers: Vec<GoodPeer> = tables.good_peers.values().cloned().collect();
         good_peers.sort_by_key(|peer| (std::cmp::Reverse(peer.last_up_ms), peer.node));
         Restored {
-            relationships: tables.relationships.iter().map(|(node, what)| (*node, what.clone())).collect(),
+            relationships: tables
+                .relationships
+                .iter()
+                .map(|(node, what)| (*node, what.clone()))
+                .collect(),
             authors: others
-                .map(|(author, row)| (row.head.clone(), tables.checked_ms.get(author).copied().unwrap_or_default()))
+                .map(|(author, row)| {
+                    (
+                        row.head.clone(),
+                        tables.checked_ms.get(author).copied().unwrap_or_default(),
+                    )
+                })
                 .collect(),
             files: tables.posts.values().map(|row| row.file).collect(),
             good_peers,
@@ -200,7 +243,11 @@ impl Disk {
 
     /// Everybody whom the owner follows, as far as durable.
     pub fn followed(&self) -> impl Iterator<Item = NodeId> {
-        let followed = self.tables.relationships.iter().filter(|(_, what)| what.followed_since_ms.is_some());
+        let followed = self
+            .tables
+            .relationships
+            .iter()
+            .filter(|(_, what)| what.followed_since_ms.is_some());
         followed.map(|(node, _)| *node)
     }
 }
@@ -217,21 +264,36 @@ impl Tables {
                         created_at_s: (body.created_at_ms / 1000) as u32,
                         bytes: post.bytes().body.len() as u32,
                     };
-                    self.posts.insert(post.id(), PostRow { file, bytes: post.bytes().clone() });
+                    self.posts.insert(
+                        post.id(),
+                        PostRow {
+                            file,
+                            bytes: post.bytes().clone(),
+                        },
+                    );
                 }
                 Write::RecentPosts { head, list } => {
                     self.lists.insert(head.author, ListRow { head, list });
                 }
-                Write::Checked { author, checked_at_ms } => {
+                Write::Checked {
+                    author,
+                    checked_at_ms,
+                } => {
                     self.checked_ms.insert(author, checked_at_ms);
                 }
                 Write::Profile(profile) => {
                     self.profiles.insert(profile.author, profile);
                 }
-                Write::Relationship { node, relationship: Some(relationship) } => {
+                Write::Relationship {
+                    node,
+                    relationship: Some(relationship),
+                } => {
                     self.relationships.insert(node, relationship);
                 }
-                Write::Relationship { node, relationship: None } => {
+                Write::Relationship {
+                    node,
+                    relationship: None,
+                } => {
                     self.relationships.remove(&node);
                 }
                 Write::GoodPeer(peer) => {
@@ -251,12 +313,21 @@ mod tests {
 
     fn peer(number: u8) -> Write {
         let node = NodeId::from_bytes([number; 32]);
-        Write::GoodPeer(GoodPeer { node, addresses: Vec::new(), is_anchor: false, last_up_ms: u64::from(number) })
+        Write::GoodPeer(GoodPeer {
+            node,
+            addresses: Vec::new(),
+            is_anchor: false,
+            last_up_ms: u64::from(number),
+        })
     }
 
     fn restored(disk: &Disk) -> Vec<u64> {
         let restored = disk.restore(NodeId::from_bytes([0; 32]));
-        restored.good_peers.iter().map(|peer| peer.last_up_ms).collect()
+        restored
+            .good_peers
+            .iter()
+            .map(|peer| peer.last_up_ms)
+            .collect()
     }
 
     #[test]
@@ -265,7 +336,10 @@ mod tests {
         disk.hand_in(BatchId(1), vec![peer(1)], 2_000);
         disk.hand_in(BatchId(2), vec![peer(2)], 500);
         assert!(disk.commit(499).is_empty());
-        assert_eq!(disk.commit(500), [(BatchId(1), Ok(())), (BatchId(2), Ok(()))]);
+        assert_eq!(
+            disk.commit(500),
+            [(BatchId(1), Ok(())), (BatchId(2), Ok(()))]
+        );
         assert_eq!(restored(&disk), [2, 1]);
     }
 
@@ -287,7 +361,10 @@ mod tests {
 
     #[test]
     fn a_full_disk_stores_nothing_of_a_batch_and_says_so() {
-        let mut disk = Disk { trouble: Some(StorageTrouble::Full), ..Disk::default() };
+        let mut disk = Disk {
+            trouble: Some(StorageTrouble::Full),
+            ..Disk::default()
+        };
         disk.hand_in(BatchId(1), vec![peer(1)], 10);
         assert_eq!(disk.commit(10), [(BatchId(1), Err(StorageTrouble::Full))]);
         assert!(restored(&disk).is_empty());

@@ -16,7 +16,8 @@ impl Simulation {
             FaultKind::Lossy => {
                 self.loss_per_million = planned.by as u32;
                 if let Some(for_s) = planned.for_s {
-                    self.queue.at(self.now_us + for_s * 1_000_000, Event::Recover(fault, None));
+                    self.queue
+                        .at(self.now_us + for_s * 1_000_000, Event::Recover(fault, None));
                 }
             }
             FaultKind::Join => {
@@ -43,7 +44,11 @@ impl Simulation {
     fn affected(&mut self, fault: &Fault) -> Vec<HostNumber> {
         if let Some(nodes) = &fault.nodes {
             let all = self.hosts.len();
-            return nodes.iter().filter(|node| **node < all).map(|node| *node as HostNumber).collect();
+            return nodes
+                .iter()
+                .filter(|node| **node < all)
+                .map(|node| *node as HostNumber)
+                .collect();
         }
         let first = self.scenario.anchors.min(self.hosts.len());
         let others = self.hosts.len() - first;
@@ -51,7 +56,11 @@ impl Simulation {
             (Some(count), _) => count,
             (None, percent) => others * percent.unwrap_or_default() as usize / 100,
         };
-        self.chance.pick(count, others).into_iter().map(|other| (first + other) as HostNumber).collect()
+        self.chance
+            .pick(count, others)
+            .into_iter()
+            .map(|other| (first + other) as HostNumber)
+            .collect()
     }
 
     /// A fault hits one machine.
@@ -62,20 +71,29 @@ impl Simulation {
         match planned.kind {
             FaultKind::Crash => self.crash(number),
             FaultKind::Leave => self.leave(number),
-            FaultKind::Partition => self.change_paths(number, |host| host.partition = fault as u16 + 1),
+            FaultKind::Partition => {
+                self.change_paths(number, |host| host.partition = fault as u16 + 1)
+            }
             FaultKind::Offline => {
                 self.change_paths(number, |host| host.offline = true);
                 self.give(number, Input::OwnAddresses(Vec::new()));
             }
-            FaultKind::DiskFull => self.hosts[number as usize].disk.trouble = Some(StorageTrouble::Full),
-            FaultKind::DiskFailed => self.hosts[number as usize].disk.trouble = Some(StorageTrouble::Failed),
+            FaultKind::DiskFull => {
+                self.hosts[number as usize].disk.trouble = Some(StorageTrouble::Full)
+            }
+            FaultKind::DiskFailed => {
+                self.hosts[number as usize].disk.trouble = Some(StorageTrouble::Failed)
+            }
             FaultKind::SlowDisk => self.hosts[number as usize].disk.slowness = planned.by as u64,
             FaultKind::ClockJump => self.hosts[number as usize].skew_ms += planned.by,
             FaultKind::AddressChange => self.move_host(number),
             FaultKind::Lossy | FaultKind::Join => {}
         }
         if let Some(for_s) = planned.for_s {
-            self.queue.at(self.now_us + for_s * 1_000_000, Event::Recover(fault, Some(number)));
+            self.queue.at(
+                self.now_us + for_s * 1_000_000,
+                Event::Recover(fault, Some(number)),
+            );
         }
     }
 
@@ -150,7 +168,10 @@ impl Simulation {
     /// Changes whom a machine reaches: connections that break know when they last heard, those that heal go on.
     fn change_paths(&mut self, number: HostNumber, change: impl FnOnce(&mut crate::host::Host)) {
         let links: Vec<_> = self.hosts[number as usize].links.iter().copied().collect();
-        let keys: Vec<_> = links.into_iter().map(|link| crate::transport::split(link).0).collect();
+        let keys: Vec<_> = links
+            .into_iter()
+            .map(|link| crate::transport::split(link).0)
+            .collect();
         for key in &keys {
             self.before_break(*key);
         }

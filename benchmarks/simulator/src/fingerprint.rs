@@ -18,7 +18,8 @@ impl Fingerprint {
         self.buffer.extend_from_slice(&at_us.to_be_bytes());
         self.buffer.extend_from_slice(&host.to_be_bytes());
         self.buffer.push(kind);
-        self.buffer.extend_from_slice(&(bytes.len() as u32).to_be_bytes());
+        self.buffer
+            .extend_from_slice(&(bytes.len() as u32).to_be_bytes());
         self.buffer.extend_from_slice(bytes);
         if self.buffer.len() >= BUFFER_BYTES {
             self.fold();
@@ -35,7 +36,10 @@ impl Fingerprint {
     #[must_use]
     pub fn finish(mut self) -> String {
         self.fold();
-        self.chain.iter().map(|byte| format!("{byte:02x}")).collect()
+        self.chain
+            .iter()
+            .map(|byte| format!("{byte:02x}"))
+            .collect()
     }
 }
 
@@ -52,7 +56,12 @@ mod tests {
         };
         let first = hash(1, 2, 3, b"four");
         assert_eq!(first, hash(1, 2, 3, b"four"));
-        for other in [hash(0, 2, 3, b"four"), hash(1, 0, 3, b"four"), hash(1, 2, 0, b"four"), hash(1, 2, 3, b"five")] {
+        for other in [
+            hash(0, 2, 3, b"four"),
+            hash(1, 0, 3, b"four"),
+            hash(1, 2, 0, b"four"),
+            hash(1, 2, 3, b"five"),
+        ] {
             assert_ne!(first, other);
         }
     }

@@ -143,14 +143,21 @@ pub fn secret_of(run_seed: u64, host: u32) -> Secret {
 /// Where the internet sees a machine: each in a /24 of its own, so that the limits per prefix meet nobody by accident.
 #[must_use]
 pub fn public_address(host: u32, moves: u8, behind_nat: bool) -> SocketAddr {
-    let ip = [20 + (host >> 16) as u8, (host >> 8) as u8, host as u8, 10 + moves % 200];
+    let ip = [
+        20 + (host >> 16) as u8,
+        (host >> 8) as u8,
+        host as u8,
+        10 + moves % 200,
+    ];
     SocketAddr::from((ip, if behind_nat { NAT_PORT } else { PORT }))
 }
 
 /// Which machine has this public address, if the address is one of a machine: its number and how often it had moved.
 #[must_use]
 pub fn host_at(address: SocketAddr) -> Option<(u32, u8, bool)> {
-    let std::net::IpAddr::V4(ip) = address.ip() else { return None };
+    let std::net::IpAddr::V4(ip) = address.ip() else {
+        return None;
+    };
     let [a, b, c, d] = ip.octets();
     let host = u32::from(a.checked_sub(20)?) << 16 | u32::from(b) << 8 | u32::from(c);
     let behind_nat = match address.port() {
@@ -196,7 +203,9 @@ impl Host {
     /// The virtual time at which its monotonic clock shows this, µs.
     #[must_use]
     pub fn at_us(&self, mono_ms: u64) -> u64 {
-        let at_ms = i64::try_from(mono_ms).unwrap_or(i64::MAX).saturating_add(self.mono_zero_ms);
+        let at_ms = i64::try_from(mono_ms)
+            .unwrap_or(i64::MAX)
+            .saturating_add(self.mono_zero_ms);
         (at_ms.max(0) as u64).saturating_mul(1000)
     }
 
@@ -222,14 +231,23 @@ mod tests {
         for (host, moves, behind_nat) in [(0, 0, false), (300, 7, true), (3_999_999, 199, false)] {
             let address = public_address(host, moves, behind_nat);
             assert_eq!(host_at(address), Some((host, moves, behind_nat)));
-            assert!(distsoc_engine::domain::Address::new(address).unwrap().scope() == distsoc_engine::domain::Scope::Global);
+            assert!(
+                distsoc_engine::domain::Address::new(address)
+                    .unwrap()
+                    .scope()
+                    == distsoc_engine::domain::Scope::Global
+            );
         }
         assert_eq!(host_at("1.2.3.4:4433".parse().unwrap()), None);
     }
 
     #[test]
     fn clocks_go_there_and_back() {
-        let host = Host { mono_zero_ms: -5_000, skew_ms: -20, ..Host::default() };
+        let host = Host {
+            mono_zero_ms: -5_000,
+            skew_ms: -20,
+            ..Host::default()
+        };
         let now = host.now(3_000_000);
         assert_eq!((now.mono_ms, now.wall_ms), (8_000, EPOCH_MS + 3_000 - 20));
         assert_eq!(host.at_us(now.mono_ms), 3_000_000);

@@ -10,7 +10,11 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 #[derive(Parser)]
-#[command(name = "distsoc-simulator", about = "Real distsoc nodes in virtual time", version)]
+#[command(
+    name = "distsoc-simulator",
+    about = "Real distsoc nodes in virtual time",
+    version
+)]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -53,7 +57,8 @@ struct Usage(String);
 
 /// Where failures are noted, so that `replay SEED` finds their scenario.
 fn failures_file() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
     target.join("simulator-failures.txt")
 }
 
@@ -61,11 +66,15 @@ fn failures_file() -> PathBuf {
 const FAILURES_MAX: usize = 100;
 
 fn load(path: &Path, nodes: Option<usize>) -> Result<Scenario, Usage> {
-    let text = std::fs::read_to_string(path).map_err(|error| Usage(format!("{} cannot be read: {error}", path.display())))?;
-    let mut scenario = Scenario::parse(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Usage(format!("{} cannot be read: {error}", path.display())))?;
+    let mut scenario =
+        Scenario::parse(&text).map_err(|error| Usage(format!("{}: {error}", path.display())))?;
     if let Some(nodes) = nodes {
         scenario.resize(nodes);
-        scenario.check().map_err(|error| Usage(format!("{}: {error}", path.display())))?;
+        scenario
+            .check()
+            .map_err(|error| Usage(format!("{}: {error}", path.display())))?;
     }
     Ok(scenario)
 }
@@ -83,7 +92,8 @@ fn remember_failure(seed: u64, nodes: Option<usize>, scenario: &Path) -> Result<
     if let Some(folder) = file.parent() {
         std::fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
     }
-    std::fs::write(&file, lines[skipped..].join("\n") + "\n").with_context(|| format!("writing {}", file.display()))
+    std::fs::write(&file, lines[skipped..].join("\n") + "\n")
+        .with_context(|| format!("writing {}", file.display()))
 }
 
 fn recall_failure(seed: u64) -> Option<(Option<usize>, PathBuf)> {
@@ -118,10 +128,18 @@ fn watched(scenario: Scenario, seed: u64) -> (Report, Duration) {
 
 fn repeat_command(path: &Path, seed: u64, nodes: Option<usize>) -> String {
     let nodes = nodes.map_or(String::new(), |nodes| format!(" --nodes {nodes}"));
-    format!("cargo run --release -p distsoc-simulator -- run {} --seed {seed}{nodes}", path.display())
+    format!(
+        "cargo run --release -p distsoc-simulator -- run {} --seed {seed}{nodes}",
+        path.display()
+    )
 }
 
-fn run_seeds(path: &Path, seeds: Option<u64>, nodes: Option<usize>, json: bool) -> Result<bool, Failure> {
+fn run_seeds(
+    path: &Path,
+    seeds: Option<u64>,
+    nodes: Option<usize>,
+    json: bool,
+) -> Result<bool, Failure> {
     let scenario = load(path, nodes)?;
     let seeds = seeds.map_or(scenario.seeds.clone(), |seed| vec![seed]);
     let mut all_well = true;
@@ -134,16 +152,24 @@ fn run_seeds(path: &Path, seeds: Option<u64>, nodes: Option<usize>, json: bool) 
         } else {
             let speed = report.virtual_s as f64 / took.as_secs_f64().max(1e-9);
             writeln!(out, "{report}").context("writing the report")?;
-            writeln!(out, "took          {:.2} s, {speed:.0} times faster than real time", took.as_secs_f64())
+            writeln!(
+                out,
+                "took          {:.2} s, {speed:.0} times faster than real time",
+                took.as_secs_f64()
+            )
+            .context("writing the report")?;
+            writeln!(out, "again         {}\n", repeat_command(path, seed, nodes))
                 .context("writing the report")?;
-            writeln!(out, "again         {}\n", repeat_command(path, seed, nodes)).context("writing the report")?;
         }
         if let Some(violation) = &report.violation {
             all_well = false;
             remember_failure(seed, nodes, path)?;
             let mut err = std::io::stderr();
             let _ = writeln!(err, "FAILED with seed {seed}: {violation}");
-            let _ = writeln!(err, "replay with: cargo run --release -p distsoc-simulator -- replay {seed}");
+            let _ = writeln!(
+                err,
+                "replay with: cargo run --release -p distsoc-simulator -- replay {seed}"
+            );
         }
     }
     Ok(all_well)
@@ -168,12 +194,24 @@ impl From<anyhow::Error> for Failure {
 
 fn carry_out(command: Command) -> Result<bool, Failure> {
     match command {
-        Command::Run { scenario, seed, nodes, json } => run_seeds(&scenario, seed, nodes, json),
-        Command::Replay { seed, scenario, nodes, json } => {
+        Command::Run {
+            scenario,
+            seed,
+            nodes,
+            json,
+        } => run_seeds(&scenario, seed, nodes, json),
+        Command::Replay {
+            seed,
+            scenario,
+            nodes,
+            json,
+        } => {
             let (noted_nodes, path) = match scenario {
                 Some(scenario) => (None, scenario),
                 None => recall_failure(seed).ok_or_else(|| {
-                    Usage(format!("no failure with seed {seed} is noted here: name its file with --scenario"))
+                    Usage(format!(
+                        "no failure with seed {seed} is noted here: name its file with --scenario"
+                    ))
                 })?,
             };
             run_seeds(&path, Some(seed), nodes.or(noted_nodes), json)

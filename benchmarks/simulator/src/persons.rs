@@ -23,7 +23,10 @@ impl Simulation {
         let [low, high] = SETTING_UP_MS;
         let soon_us = self.now_us + self.chance.between(low * 1000, high * 1000);
         let host = &mut self.hosts[number as usize];
-        let waits = host.asked.values().any(|asked| !matches!(asked.what, Call::Post { .. }));
+        let waits = host
+            .asked
+            .values()
+            .any(|asked| !matches!(asked.what, Call::Post { .. }));
         if !host.is_on() || waits {
             self.queue.at(soon_us, Event::Deed(number));
             return;
@@ -33,7 +36,14 @@ impl Simulation {
         if deed == 0 {
             if persons.profiles {
                 let name = Name::new(&format!("Person {number}")).expect("a short name");
-                self.ask(number, Call::SetProfile { name: Some(name), bio: None, anchors: None });
+                self.ask(
+                    number,
+                    Call::SetProfile {
+                        name: Some(name),
+                        bio: None,
+                        anchors: None,
+                    },
+                );
             }
             self.queue.at(soon_us, Event::Deed(number));
             return;
@@ -87,7 +97,10 @@ impl Simulation {
     pub fn ask(&mut self, number: HostNumber, what: Call) -> CallId {
         self.last_call += 1;
         let call = CallId(self.last_call);
-        let asked = Asked { at_us: self.now_us, what: what.clone() };
+        let asked = Asked {
+            at_us: self.now_us,
+            what: what.clone(),
+        };
         self.hosts[number as usize].asked.insert(call, asked);
         self.note(number, 8, &call.0.to_be_bytes());
         self.give(number, Input::Call { call, what });
@@ -99,7 +112,10 @@ impl Simulation {
         let now_us = self.now_us;
         let host = &mut self.hosts[number as usize];
         let Some(asked) = host.asked.remove(&call) else {
-            self.violate(Some(number), format!("call {} was answered twice, or never made", call.0));
+            self.violate(
+                Some(number),
+                format!("call {} was answered twice, or never made", call.0),
+            );
             return;
         };
         match (result, asked.what) {

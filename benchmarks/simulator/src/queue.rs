@@ -40,7 +40,12 @@ pub enum Event {
     /// The disk has something to say to this start of the program.
     Commit(HostNumber, u32),
     /// A read is done.
-    Read(HostNumber, u32, ReadId, Box<Result<ReadResult, StorageTrouble>>),
+    Read(
+        HostNumber,
+        u32,
+        ReadId,
+        Box<Result<ReadResult, StorageTrouble>>,
+    ),
     /// This fault of the scenario begins.
     Fault(usize),
     /// One node is hit by this fault of the scenario.
@@ -86,7 +91,11 @@ impl Queue {
     /// Plans an event for this virtual time, µs.
     pub fn at(&mut self, at_us: u64, event: Event) {
         self.last += 1;
-        self.planned.push(Reverse(Planned { at_us, number: self.last, event }));
+        self.planned.push(Reverse(Planned {
+            at_us,
+            number: self.last,
+            event,
+        }));
     }
 
     /// When the next event is due, µs.
@@ -97,7 +106,9 @@ impl Queue {
 
     /// Takes the next event with its time, µs.
     pub fn pop(&mut self) -> Option<(u64, Event)> {
-        self.planned.pop().map(|Reverse(planned)| (planned.at_us, planned.event))
+        self.planned
+            .pop()
+            .map(|Reverse(planned)| (planned.at_us, planned.event))
     }
 
     /// How many are planned.

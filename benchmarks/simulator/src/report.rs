@@ -111,28 +111,49 @@ pub fn run(scenario: Scenario, seed: u64, mut progress: impl FnMut(Progress)) ->
 fn spread_of<T: Copy + Ord + Default>(mut values: Vec<T>, middle_percent: [usize; 3]) -> [T; 3] {
     values.sort_unstable();
     let last = values.len().saturating_sub(1);
-    middle_percent.map(|percent| values.get(last * percent / 100).copied().unwrap_or_default())
+    middle_percent.map(|percent| {
+        values
+            .get(last * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    })
 }
 
 impl Simulation {
     fn check_expectations(&mut self) {
         let expect = self.scenario.expect;
         let running = self.hosts.iter().filter(|host| host.is_on()).count();
-        let connected = self.peer_counts().iter().filter(|count| **count > 0).count();
+        let connected = self
+            .peer_counts()
+            .iter()
+            .filter(|count| **count > 0)
+            .count();
         if connected * 100 < running * expect.connected_percent as usize {
             let least = expect.connected_percent;
-            self.violate(None, format!("{connected} of {running} nodes have a peer, fewer than {least} in a hundred"));
+            self.violate(
+                None,
+                format!(
+                    "{connected} of {running} nodes have a peer, fewer than {least} in a hundred"
+                ),
+            );
         }
         let (arrived, all) = self.delivered();
         if arrived * 1000 < all * u64::from(expect.delivered_per_mille) {
             let least = expect.delivered_per_mille;
-            self.violate(None, format!("{arrived} of {all} posts came to followers, fewer than {least} in a thousand"));
+            self.violate(
+                None,
+                format!(
+                    "{arrived} of {all} posts came to followers, fewer than {least} in a thousand"
+                ),
+            );
         }
     }
 
     fn peer_counts(&self) -> Vec<usize> {
         let nodes = self.hosts.iter().filter_map(|host| host.node());
-        nodes.map(|node| node.world().resource::<Peers>().up_count()).collect()
+        nodes
+            .map(|node| node.world().resource::<Peers>().up_count())
+            .collect()
     }
 
     /// The final state of every machine goes into the hash: peers, lists, posts, what is on the disk.
@@ -146,10 +167,14 @@ impl Simulation {
                 peers.for_each(|(peer, _): (NodeId, _)| state.extend_from_slice(peer.as_bytes()));
                 for (author, entity) in world.resource::<AuthorIndex>().iter() {
                     state.extend_from_slice(author.as_bytes());
-                    let head = world.get::<Author>(entity).and_then(|author| author.head.as_ref());
-                    state.extend_from_slice(&head.map_or(0, |head| head.seq.to_u64()).to_be_bytes());
+                    let head = world
+                        .get::<Author>(entity)
+                        .and_then(|author| author.head.as_ref());
+                    state
+                        .extend_from_slice(&head.map_or(0, |head| head.seq.to_u64()).to_be_bytes());
                 }
-                state.extend_from_slice(&(world.resource::<FileIndex>().len() as u64).to_be_bytes());
+                state
+                    .extend_from_slice(&(world.resource::<FileIndex>().len() as u64).to_be_bytes());
                 for (refusal, what, count) in world.resource::<RefusalCounts>().iter() {
                     state.extend_from_slice(refusal.code().as_bytes());
                     state.extend_from_slice(what.as_bytes());
@@ -230,12 +255,27 @@ impl std::fmt::Display for Report {
         writeln!(f, "scenario      {}", self.scenario)?;
         writeln!(f, "seed          {}", self.seed)?;
         writeln!(f, "virtual time  {} s", self.virtual_s)?;
-        writeln!(f, "nodes         {} running of {}", self.running, self.nodes)?;
+        writeln!(
+            f,
+            "nodes         {} running of {}",
+            self.running, self.nodes
+        )?;
         writeln!(f, "events        {} in {} frames", self.events, self.frames)?;
         writeln!(f, "peers         {median} median, {fewest} to {most}")?;
-        writeln!(f, "first peer    {first} ms median, {first_95} ms for 95 %, {first_last} ms at most")?;
-        writeln!(f, "connections   {}, {} dials failed", self.connections, self.dials_failed)?;
-        writeln!(f, "posts         {}, {} of {} arrived at followers", self.posts, self.delivered[0], self.delivered[1])?;
+        writeln!(
+            f,
+            "first peer    {first} ms median, {first_95} ms for 95 %, {first_last} ms at most"
+        )?;
+        writeln!(
+            f,
+            "connections   {}, {} dials failed",
+            self.connections, self.dials_failed
+        )?;
+        writeln!(
+            f,
+            "posts         {}, {} of {} arrived at followers",
+            self.posts, self.delivered[0], self.delivered[1]
+        )?;
         writeln!(
             f,
             "trouble       {} crashes, {} batches refused, {} calls failed",
@@ -245,7 +285,11 @@ impl std::fmt::Display for Report {
             writeln!(f, "refused       {count} {what}")?;
         }
         for row in &self.traffic {
-            writeln!(f, "traffic       {:<10} {:<28} {:>10} {:>14} B", row.layer, row.cause, row.count, row.bytes)?;
+            writeln!(
+                f,
+                "traffic       {:<10} {:<28} {:>10} {:>14} B",
+                row.layer, row.cause, row.count, row.bytes
+            )?;
         }
         write!(f, "hash          {}", self.hash)
     }

@@ -75,7 +75,10 @@ pub struct Profiles {
 
 impl Default for Profiles {
     fn default() -> Self {
-        Self { desktop: 100, mobile: 0 }
+        Self {
+            desktop: 100,
+            mobile: 0,
+        }
     }
 }
 
@@ -97,7 +100,13 @@ pub struct Network {
 
 impl Default for Network {
     fn default() -> Self {
-        Self { latency_ms: [10, 80], jitter_ms: 5, loss_per_million: 0, uplink_kbit_s: 0, nat_percent: 0 }
+        Self {
+            latency_ms: [10, 80],
+            jitter_ms: 5,
+            loss_per_million: 0,
+            uplink_kbit_s: 0,
+            nat_percent: 0,
+        }
     }
 }
 
@@ -115,7 +124,11 @@ pub struct Disk {
 
 impl Default for Disk {
     fn default() -> Self {
-        Self { read_ms: [0, 2], commit_ms: [1, 15], write_behind_ms: [200, 2_000] }
+        Self {
+            read_ms: [0, 2],
+            commit_ms: [1, 15],
+            write_behind_ms: [200, 2_000],
+        }
     }
 }
 
@@ -265,13 +278,22 @@ impl Scenario {
     pub fn check(&self) -> Result<(), ScenarioError> {
         let wrong = |text: String| Err(ScenarioError::Value(text));
         if self.nodes == 0 || self.nodes > NODES_MAX {
-            return wrong(format!("nodes must be between 1 and {NODES_MAX}, not {}", self.nodes));
+            return wrong(format!(
+                "nodes must be between 1 and {NODES_MAX}, not {}",
+                self.nodes
+            ));
         }
         if self.anchors > self.nodes {
-            return wrong(format!("{} anchors do not fit into {} nodes", self.anchors, self.nodes));
+            return wrong(format!(
+                "{} anchors do not fit into {} nodes",
+                self.anchors, self.nodes
+            ));
         }
         if self.duration_s == 0 || self.duration_s > DURATION_S_MAX {
-            return wrong(format!("duration_s must be between 1 and {DURATION_S_MAX}, not {}", self.duration_s));
+            return wrong(format!(
+                "duration_s must be between 1 and {DURATION_S_MAX}, not {}",
+                self.duration_s
+            ));
         }
         if self.seeds.is_empty() {
             return wrong("seeds must name at least one seed".into());
@@ -284,14 +306,21 @@ impl Scenario {
             ("disk.read_ms", self.disk.read_ms),
             ("disk.commit_ms", self.disk.commit_ms),
             ("disk.write_behind_ms", self.disk.write_behind_ms),
-            ("persons.text_bytes", self.persons.text_bytes.map(|bytes| bytes as u64)),
+            (
+                "persons.text_bytes",
+                self.persons.text_bytes.map(|bytes| bytes as u64),
+            ),
         ];
         for (name, [low, high]) in ranges {
             if low > high {
-                return wrong(format!("{name} must be [smaller, larger], not [{low}, {high}]"));
+                return wrong(format!(
+                    "{name} must be [smaller, larger], not [{low}, {high}]"
+                ));
             }
         }
-        if self.persons.text_bytes[0] == 0 || self.persons.text_bytes[1] > distsoc_engine::limits::POST_TEXT_BYTES_MAX {
+        if self.persons.text_bytes[0] == 0
+            || self.persons.text_bytes[1] > distsoc_engine::limits::POST_TEXT_BYTES_MAX
+        {
             return wrong("persons.text_bytes must lie between 1 and 16384".into());
         }
         let behind_ms_max = distsoc_engine::limits::WRITE_BEHIND_MS_MAX;
@@ -299,33 +328,52 @@ impl Scenario {
             return wrong(format!("disk.write_behind_ms may not pass {behind_ms_max}"));
         }
         if self.network.nat_percent > 100 || self.network.loss_per_million > 500_000 {
-            return wrong("network.nat_percent goes to 100, network.loss_per_million to 500000".into());
+            return wrong(
+                "network.nat_percent goes to 100, network.loss_per_million to 500000".into(),
+            );
         }
-        self.faults.iter().enumerate().try_for_each(|(number, fault)| self.check_fault(number + 1, fault))
+        self.faults
+            .iter()
+            .enumerate()
+            .try_for_each(|(number, fault)| self.check_fault(number + 1, fault))
     }
 
     fn check_fault(&self, number: usize, fault: &Fault) -> Result<(), ScenarioError> {
         let wrong = |text: String| Err(ScenarioError::Value(format!("fault {number}: {text}")));
         if fault.at_s >= self.duration_s {
-            return wrong(format!("at_s {} is not before the end at {}", fault.at_s, self.duration_s));
+            return wrong(format!(
+                "at_s {} is not before the end at {}",
+                fault.at_s, self.duration_s
+            ));
         }
-        let targets = [fault.percent.is_some(), fault.count.is_some(), fault.nodes.is_some()];
+        let targets = [
+            fault.percent.is_some(),
+            fault.count.is_some(),
+            fault.nodes.is_some(),
+        ];
         let given = targets.iter().filter(|given| **given).count();
         match fault.kind {
             FaultKind::Lossy => {
                 if given != 0 || !(0..=500_000).contains(&fault.by) {
-                    return wrong("lossy affects everybody and takes `by`, losses in a million up to 500000".into());
+                    return wrong(
+                        "lossy affects everybody and takes `by`, losses in a million up to 500000"
+                            .into(),
+                    );
                 }
             }
             FaultKind::Join if fault.count.is_none() || given != 1 => {
                 return wrong("join takes `count`, how many new nodes".into());
             }
             FaultKind::Join => {}
-            _ if given != 1 => return wrong("name the affected by one of percent, count, nodes".into()),
+            _ if given != 1 => {
+                return wrong("name the affected by one of percent, count, nodes".into());
+            }
             FaultKind::SlowDisk if !(1..=10_000).contains(&fault.by) => {
                 return wrong("slow-disk takes `by`, a factor between 1 and 10000".into());
             }
-            FaultKind::ClockJump if fault.by == 0 => return wrong("clock-jump takes `by`, ms".into()),
+            FaultKind::ClockJump if fault.by == 0 => {
+                return wrong("clock-jump takes `by`, ms".into());
+            }
             _ => {}
         }
         match &fault.nodes {

@@ -141,7 +141,10 @@ impl Simulation {
             last_fault_us: 0,
             scenario,
         };
-        let (nodes, within_us) = (simulation.scenario.nodes, simulation.scenario.start_within_s * 1_000_000);
+        let (nodes, within_us) = (
+            simulation.scenario.nodes,
+            simulation.scenario.start_within_s * 1_000_000,
+        );
         for _ in 0..nodes {
             let number = simulation.add_host();
             // Anchors are there before those who come for them.
@@ -155,7 +158,9 @@ impl Simulation {
             simulation.plan_first_deed(number);
         }
         for (fault, planned) in simulation.scenario.faults.iter().enumerate() {
-            simulation.queue.at(planned.at_s * 1_000_000, Event::Fault(fault));
+            simulation
+                .queue
+                .at(planned.at_s * 1_000_000, Event::Fault(fault));
         }
         simulation.queue.at(SURVEY_US, Event::Survey);
         simulation
@@ -180,7 +185,10 @@ impl Simulation {
         };
         let skew_ms = self.scenario.clock.skew_ms;
         let id = secret_of(self.seed, number).node_id();
-        let behind_nat = self.chance.happens(self.scenario.network.nat_percent * 10_000) && !is_anchor;
+        let behind_nat = self
+            .chance
+            .happens(self.scenario.network.nat_percent * 10_000)
+            && !is_anchor;
         let host = Host {
             id: NodeIdOrNone(id),
             kind,
@@ -196,7 +204,9 @@ impl Simulation {
     /// Where the anchors are.
     #[must_use]
     pub fn anchor_places(&self) -> Vec<ConnectString> {
-        (0..self.scenario.anchors as HostNumber).map(|number| self.place_of(number)).collect()
+        (0..self.scenario.anchors as HostNumber)
+            .map(|number| self.place_of(number))
+            .collect()
     }
 
     /// Where a machine's node is found.
@@ -225,7 +235,10 @@ impl Simulation {
             secret: secret_of(self.seed, number),
             profile: NodeProfile::of(host.kind),
             seed: seed_of(self.seed, "entropy", number, host.starts),
-            anchors: anchors.into_iter().filter(|anchor| anchor.node_id() != own).collect(),
+            anchors: anchors
+                .into_iter()
+                .filter(|anchor| anchor.node_id() != own)
+                .collect(),
             restored: host.disk.restore(own),
         };
         host.power = Power::On(Box::new(Node::new(config, distsoc_systems::install)));
@@ -273,7 +286,8 @@ impl Simulation {
 
     /// Takes events until this virtual time, µs, or until something is wrong. Returns whether all is well.
     pub fn run_until(&mut self, end_us: u64) -> bool {
-        while self.violation.is_none() && self.queue.next_us().is_some_and(|at_us| at_us <= end_us) {
+        while self.violation.is_none() && self.queue.next_us().is_some_and(|at_us| at_us <= end_us)
+        {
             self.step();
         }
         if self.violation.is_none() {
@@ -284,7 +298,9 @@ impl Simulation {
 
     /// Takes one event. Returns whether there was one.
     pub fn step(&mut self) -> bool {
-        let Some((at_us, event)) = self.queue.pop() else { return false };
+        let Some((at_us, event)) = self.queue.pop() else {
+            return false;
+        };
         debug_assert!(at_us >= self.now_us, "time runs forwards");
         self.now_us = at_us;
         self.counts.events += 1;
@@ -305,7 +321,13 @@ impl Simulation {
             Event::Read(number, start, read, result) => {
                 if self.hosts[number as usize].starts == start {
                     self.note(number, 3, &read.0.to_be_bytes());
-                    self.give(number, Input::Read { read, result: *result });
+                    self.give(
+                        number,
+                        Input::Read {
+                            read,
+                            result: *result,
+                        },
+                    );
                 }
             }
             Event::Fault(fault) => self.begin_fault(fault),
@@ -333,26 +355,42 @@ impl Simulation {
         host.frame_at_us = None;
         host.last_frame_us = Some(now_us);
         let now = host.now(now_us);
-        let Power::On(node) = &mut host.power else { return };
+        let Power::On(node) = &mut host.power else {
+            return;
+        };
         let taken = host.inbox.len().min(limits::INPUTS_PER_FRAME_MAX);
         let had_inputs = taken > 0;
         let concerns_links = host.inbox[..taken].iter().any(concerns_links);
         let inputs = host.inbox.drain(..taken);
         let outputs = catch_unwind(AssertUnwindSafe(|| node.tick(now, inputs)));
         let more = !host.inbox.is_empty();
-        let Outputs { effects, next_wake_ms } = match outputs {
+        let Outputs {
+            effects,
+            next_wake_ms,
+        } = match outputs {
             Ok(outputs) => outputs,
             Err(payload) => {
                 let text = payload.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| payload.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+                let text = text.or_else(|| {
+                    payload
+                        .downcast_ref::<&str>()
+                        .map(|text| (*text).to_owned())
+                });
                 let text = text.unwrap_or_else(|| "without a message".into());
                 self.violate(Some(number), format!("the node panicked: {text}"));
                 return;
             }
         };
-        host.idle_frames = if had_inputs || !effects.is_empty() { 0 } else { host.idle_frames + 1 };
+        host.idle_frames = if had_inputs || !effects.is_empty() {
+            0
+        } else {
+            host.idle_frames + 1
+        };
         if host.idle_frames > IDLE_FRAMES_MAX {
-            self.violate(Some(number), format!("{IDLE_FRAMES_MAX} frames in a row with nothing to do"));
+            self.violate(
+                Some(number),
+                format!("{IDLE_FRAMES_MAX} frames in a row with nothing to do"),
+            );
             return;
         }
         self.counts.frames += 1;
@@ -374,7 +412,12 @@ impl Simulation {
         match effect {
             Effect::Dial { dial, node, target } => self.dial(number, dial, node, target),
             Effect::Send { link, bytes } => self.send_notification(number, link, bytes),
-            Effect::Request { link, request, bytes, timeout_ms } => {
+            Effect::Request {
+                link,
+                request,
+                bytes,
+                timeout_ms,
+            } => {
                 self.send_request(number, link, request, bytes, timeout_ms);
             }
             Effect::Respond { stream, bytes } => self.respond(number, stream, bytes),
@@ -382,7 +425,11 @@ impl Simulation {
             Effect::KeepAlive { link, on } => self.keep_alive(number, link, on),
             Effect::Ping { link } => self.ping(link),
             Effect::OfferIdleTimeout { ms } => self.hosts[number as usize].idle_timeout_ms = ms,
-            Effect::Persist { batch, writes, durability } => {
+            Effect::Persist {
+                batch,
+                writes,
+                durability,
+            } => {
                 self.check_writes(number, &writes, durability);
                 let disk = self.scenario.disk;
                 let slowness = self.hosts[number as usize].disk.slowness.max(1);
@@ -401,7 +448,10 @@ impl Simulation {
                 let slowness = host.disk.slowness.max(1);
                 let result = Box::new(host.disk.read(&query));
                 let wait_us = self.chance.between(low * 1000, high * 1000) * slowness;
-                self.queue.at(self.now_us + wait_us, Event::Read(number, host.starts, read, result));
+                self.queue.at(
+                    self.now_us + wait_us,
+                    Event::Read(number, host.starts, read, result),
+                );
             }
             Effect::Reply { call, result } => self.answered(number, call, result),
             Effect::Notify(notice) => self.noticed(number, &notice),
@@ -412,7 +462,8 @@ impl Simulation {
         let host = &mut self.hosts[number as usize];
         if matches!(notice, Notice::PeerUp { .. }) && host.first_peer_us.is_none() {
             host.first_peer_us = Some(self.now_us);
-            self.first_peer_ms.push((self.now_us - host.booted_us) / 1000);
+            self.first_peer_ms
+                .push((self.now_us - host.booted_us) / 1000);
         }
     }
 
@@ -438,7 +489,11 @@ impl Simulation {
     /// Something is not as it should be: the run ends here.
     pub fn violate(&mut self, host: Option<HostNumber>, what: String) {
         if self.violation.is_none() {
-            self.violation = Some(Violation { at_us: self.now_us, host, what });
+            self.violation = Some(Violation {
+                at_us: self.now_us,
+                host,
+                what,
+            });
         }
     }
 }

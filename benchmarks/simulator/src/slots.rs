@@ -35,7 +35,11 @@ pub struct Slots<T> {
 
 impl<T> Default for Slots<T> {
     fn default() -> Self {
-        Self { entries: Vec::new(), free: Vec::new(), created: 0 }
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            created: 0,
+        }
     }
 }
 
@@ -49,7 +53,10 @@ impl<T> Slots<T> {
             self.entries.push(None);
             (self.entries.len() - 1) as u32
         });
-        assert!(place < 1 << PLACE_BITS, "more entries than the simulator has places for");
+        assert!(
+            place < 1 << PLACE_BITS,
+            "more entries than the simulator has places for"
+        );
         self.created += 1;
         let key = Key(self.created << PLACE_BITS | u64::from(place));
         self.entries[place as usize] = Some((key, value));

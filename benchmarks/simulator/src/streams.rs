@@ -32,31 +32,55 @@ impl Simulation {
         timeout_ms: u64,
     ) {
         let (key, side) = split(link);
-        let is_open = |end: &crate::transport::End| end.state == EndState::Open && end.host == number;
-        let open = self.connections.get(key).is_some_and(|connection| is_open(&connection.ends[side]));
+        let is_open =
+            |end: &crate::transport::End| end.state == EndState::Open && end.host == number;
+        let open = self
+            .connections
+            .get(key)
+            .is_some_and(|connection| is_open(&connection.ends[side]));
         if !open {
-            self.give(number, Input::Response { request, result: Err(RequestFailure::LinkDown) });
+            self.give(
+                number,
+                Input::Response {
+                    request,
+                    result: Err(RequestFailure::LinkDown),
+                },
+            );
             return;
         }
         let code = bytes.first().copied().unwrap_or_default();
         let Some(Direction::Request(answer)) = wire::spec(code).map(|spec| spec.direction) else {
-            self.violate(Some(number), format!("{} was sent as a request", wire::name_of(code)));
+            self.violate(
+                Some(number),
+                format!("{} was sent as a request", wire::name_of(code)),
+            );
             return;
         };
-        let exchange = self.exchanges.insert(Exchange { asker: link, request, code, answer, is_over: false });
+        let exchange = self.exchanges.insert(Exchange {
+            asker: link,
+            request,
+            code,
+            answer,
+            is_over: false,
+        });
         let connection = self.connections.get_mut(key).expect("it was just seen");
         connection.ends[side].asking.push(exchange);
-        self.queue.at(self.now_us + timeout_ms * 1000, Event::Overdue(exchange));
+        self.queue
+            .at(self.now_us + timeout_ms * 1000, Event::Overdue(exchange));
         self.ship(number, link, Cargo::Request(bytes, exchange));
     }
 
     /// A node answers, or drops a request.
     pub fn respond(&mut self, number: HostNumber, stream: StreamToken, bytes: Option<PacketBytes>) {
         let key = Key::from_u64(stream.0);
-        let Some(exchange) = self.exchanges.get(key).copied() else { return };
+        let Some(exchange) = self.exchanges.get(key).copied() else {
+            return;
+        };
         let (connection, side) = split(exchange.asker);
         let own = link_of(connection, 1 - side);
-        let Some(connection) = self.connections.get_mut(connection) else { return };
+        let Some(connection) = self.connections.get_mut(connection) else {
+            return;
+        };
         if connection.ends[1 - side].host != number {
             return;
         }
@@ -72,7 +96,9 @@ impl Simulation {
     /// Puts a stream on its way from the given end.
     pub fn ship(&mut self, number: HostNumber, link: LinkId, cargo: Cargo) {
         let (key, side) = split(link);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         let end = &connection.ends[side];
         if end.state != EndState::Open || end.host != number {
             return;
@@ -83,14 +109,20 @@ impl Simulation {
         self.hosts[number as usize].sent_bytes += wire_bytes;
         let departs_us = self.uplink_us(number, wire_bytes);
         let sent_us = departs_us - self.now_us;
-        let arrives_us = (self.now_us + sent_us + self.transit_us(number, to, cargo.bytes().len())).max(floor_us);
-        let end = &mut self.connections.get_mut(key).expect("it was just seen").ends[side];
+        let arrives_us = (self.now_us + sent_us + self.transit_us(number, to, cargo.bytes().len()))
+            .max(floor_us);
+        let end = &mut self
+            .connections
+            .get_mut(key)
+            .expect("it was just seen")
+            .ends[side];
         end.last_arrival_us = end.last_arrival_us.max(arrives_us);
         if !greeted && matches!(cargo, Cargo::Notification(_)) {
             end.greeted = true;
             end.floor_us = arrives_us;
         }
-        self.queue.at(arrives_us, Event::Arrive(link_of(key, 1 - side), cargo));
+        self.queue
+            .at(arrives_us, Event::Arrive(link_of(key, 1 - side), cargo));
     }
 
     /// When the uplink has sent these bytes after all before, µs.
@@ -107,14 +139,18 @@ impl Simulation {
     /// How long a whole stream takes: latency, jitter, and one and a half round trips for each round of losses.
     fn transit_us(&mut self, from: HostNumber, to: HostNumber, bytes: usize) -> u64 {
         let latency_us = self.latency_us(from, to);
-        let jitter_us = self.chance.between(0, self.scenario.network.jitter_ms * 1000);
+        let jitter_us = self
+            .chance
+            .between(0, self.scenario.network.jitter_ms * 1000);
         let mut missing = match self.loss_per_million {
             0 => 0,
             _ => datagrams(bytes as u64),
         };
         let mut rounds = 0;
         loop {
-            let lost = (0..missing).filter(|_| self.chance.happens(self.loss_per_million)).count() as u64;
+            let lost = (0..missing)
+                .filter(|_| self.chance.happens(self.loss_per_million))
+                .count() as u64;
             if lost == 0 {
                 return latency_us + jitter_us + rounds * 3 * latency_us;
             }
@@ -127,7 +163,9 @@ impl Simulation {
     /// A stream has arrived, if the path still stands.
     pub fn arrive(&mut self, link: LinkId, cargo: Cargo) {
         let (key, side) = split(link);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         if !self.carries(connection) {
             let connection = self.connections.get_mut(key).expect("it was just seen");
             if connection.stalled.len() < STALLED_MAX {
@@ -159,15 +197,26 @@ impl Simulation {
 
     /// The other way a broken path's streams go on, once it is whole.
     pub fn resume(&mut self, key: Key) {
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         if !self.carries(connection) || connection.stalled.is_empty() {
             return;
         }
         let (a, b) = (connection.ends[0].host, connection.ends[1].host);
         let round_trip_us = 2 * self.latency_us(a, b);
-        let stalled = std::mem::take(&mut self.connections.get_mut(key).expect("it was just seen").stalled);
+        let stalled = std::mem::take(
+            &mut self
+                .connections
+                .get_mut(key)
+                .expect("it was just seen")
+                .stalled,
+        );
         // The first stream in the order of sending keeps its place: later ones share or follow its time.
-        let at_us = self.now_us + self.chance.between(round_trip_us / 2, round_trip_us * 8 + 1);
+        let at_us = self.now_us
+            + self
+                .chance
+                .between(round_trip_us / 2, round_trip_us * 8 + 1);
         for (link, cargo) in stalled {
             self.queue.at(at_us, Event::Arrive(link, cargo));
         }
@@ -195,17 +244,34 @@ impl Simulation {
     fn refuse(&mut self, number: HostNumber, link: LinkId, bytes: &[u8], refusal: Refusal) {
         self.counts.refused += 1;
         let code = bytes.first().copied().unwrap_or_default();
-        self.give(number, Input::Refused { link, code, refusal, count: 1 });
+        self.give(
+            number,
+            Input::Refused {
+                link,
+                code,
+                refusal,
+                count: 1,
+            },
+        );
     }
 
     fn notified(&mut self, number: HostNumber, link: LinkId, bytes: &[u8]) {
-        let admitted = self.begin(link, bytes, Expected::Notification).and_then(|()| {
-            let admitted = admit(bytes, Expected::Notification);
-            self.finish(link, bytes);
-            admitted
-        });
+        let admitted = self
+            .begin(link, bytes, Expected::Notification)
+            .and_then(|()| {
+                let admitted = admit(bytes, Expected::Notification);
+                self.finish(link, bytes);
+                admitted
+            });
         match admitted {
-            Ok(packet) => self.give(number, Input::Packet { link, stream: None, packet }),
+            Ok(packet) => self.give(
+                number,
+                Input::Packet {
+                    link,
+                    stream: None,
+                    packet,
+                },
+            ),
             Err(refusal) => self.refuse(number, link, bytes, refusal),
         }
     }
@@ -221,7 +287,14 @@ impl Simulation {
         match admitted {
             Ok(packet) => {
                 let stream = Some(StreamToken(exchange.to_u64()));
-                self.give(number, Input::Packet { link, stream, packet });
+                self.give(
+                    number,
+                    Input::Packet {
+                        link,
+                        stream,
+                        packet,
+                    },
+                );
             }
             Err(refusal) => {
                 self.refuse(number, link, bytes, refusal);
@@ -231,7 +304,9 @@ impl Simulation {
     }
 
     fn responded(&mut self, number: HostNumber, bytes: Option<PacketBytes>, key: Key) {
-        let Some(exchange) = self.exchanges.remove(key) else { return };
+        let Some(exchange) = self.exchanges.remove(key) else {
+            return;
+        };
         self.forget_asking(exchange.asker, key);
         if exchange.is_over {
             return;
@@ -240,19 +315,29 @@ impl Simulation {
             admit(&bytes, Expected::Response(exchange.answer)).map_err(RequestFailure::Refused)
         };
         let result = bytes.ok_or(RequestFailure::NoResponse).and_then(admitted);
-        self.give(number, Input::Response { request: exchange.request, result });
+        self.give(
+            number,
+            Input::Response {
+                request: exchange.request,
+                result,
+            },
+        );
     }
 
     fn forget_asking(&mut self, link: LinkId, exchange: Key) {
         let (key, side) = split(link);
         if let Some(connection) = self.connections.get_mut(key) {
-            connection.ends[side].asking.retain(|asking| *asking != exchange);
+            connection.ends[side]
+                .asking
+                .retain(|asking| *asking != exchange);
         }
     }
 
     /// A request may have waited for too long.
     pub fn overdue(&mut self, key: Key) {
-        let Some(exchange) = self.exchanges.get_mut(key) else { return };
+        let Some(exchange) = self.exchanges.get_mut(key) else {
+            return;
+        };
         if exchange.is_over {
             return;
         }
@@ -265,6 +350,12 @@ impl Simulation {
         };
         let number = connection.ends[side].host;
         // The place in flight at the other end is held until it answers or the connection goes.
-        self.give(number, Input::Response { request: exchange.request, result: Err(RequestFailure::TimedOut) });
+        self.give(
+            number,
+            Input::Response {
+                request: exchange.request,
+                result: Err(RequestFailure::TimedOut),
+            },
+        );
     }
 }

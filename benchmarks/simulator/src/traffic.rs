@@ -116,7 +116,11 @@ impl Traffic {
         let mut table: Vec<_> = [
             (Layer::Connection, "handshakes", self.handshakes),
             (Layer::Connection, "keep-alive", self.keep_alive),
-            (Layer::Connection, "headers and acknowledgements", self.overhead),
+            (
+                Layer::Connection,
+                "headers and acknowledgements",
+                self.overhead,
+            ),
             (Layer::Connection, "sent again", self.retransmitted),
         ]
         .into_iter()
@@ -136,11 +140,24 @@ mod tests {
     fn streams_cost_their_bytes_and_what_is_around_them() {
         let mut traffic = Traffic::default();
         let hello = [0; 100];
-        assert_eq!(traffic.stream(&hello), 100 + DATAGRAM_BYTES + STREAM_FRAME_BYTES + ACK_BYTES);
+        assert_eq!(
+            traffic.stream(&hello),
+            100 + DATAGRAM_BYTES + STREAM_FRAME_BYTES + ACK_BYTES
+        );
         assert_eq!(datagrams(0), 1);
         assert_eq!(datagrams(DATAGRAM_PAYLOAD_BYTES + 1), 2);
         let table = traffic.table();
         assert_eq!(table.len(), 2);
-        assert_eq!(table[1], (Layer::Connection, "Hello", Cost { count: 1, bytes: 100 }));
+        assert_eq!(
+            table[1],
+            (
+                Layer::Connection,
+                "Hello",
+                Cost {
+                    count: 1,
+                    bytes: 100
+                }
+            )
+        );
     }
 }

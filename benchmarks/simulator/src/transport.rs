@@ -5,13 +5,15 @@
 //! packet by packet: a connection costs one event in an idle timeout. What is lacking: congestion control, path MTU, and the
 //! accept limits by address (no two machines share one here).
 
+use crate::cargo::Cargo;
 use crate::host::{Power, host_at, public_address};
 use crate::queue::{Event, HostNumber};
 use crate::simulation::Simulation;
 use crate::slots::Key;
-use crate::cargo::Cargo;
 use distsoc_engine::domain::{Address, NodeId};
-use distsoc_engine::io::{DialFailure, DialId, DialTarget, DownCause, Input, LinkId, Origin, RequestFailure, RequestId};
+use distsoc_engine::io::{
+    DialFailure, DialId, DialTarget, DownCause, Input, LinkId, Origin, RequestFailure, RequestId,
+};
 use distsoc_engine::limits;
 use distsoc_engine::wire::gate::Gate;
 use distsoc_engine::wire::{Code, GoodbyeReason};
@@ -149,7 +151,9 @@ impl Simulation {
 
     /// How long a datagram of a handshake takes, sent again until it arrives.
     fn handshake_leg_us(&mut self, a: HostNumber, b: HostNumber) -> u64 {
-        let jitter_us = self.chance.between(0, self.scenario.network.jitter_ms * 1000);
+        let jitter_us = self
+            .chance
+            .between(0, self.scenario.network.jitter_ms * 1000);
         let mut leg_us = self.latency_us(a, b) + jitter_us;
         let mut probe_us = HANDSHAKE_PROBE_US;
         while self.chance.happens(self.loss_per_million) {
@@ -174,12 +178,23 @@ impl Simulation {
             failure => failure,
         };
         let start = host.starts;
-        let dial = Dial { host: number, start, id, node, addresses, next: 0, try_began_us: self.now_us };
+        let dial = Dial {
+            host: number,
+            start,
+            id,
+            node,
+            addresses,
+            next: 0,
+            try_began_us: self.now_us,
+        };
         let key = self.dials.insert(dial);
         self.hosts[number as usize].dials.insert(key);
         match failure {
             Some(DialFailure::NoSuchHost) => {
-                self.queue.at(self.now_us + NO_SUCH_HOST_US, Event::TryFailed(key, DialFailure::NoSuchHost));
+                self.queue.at(
+                    self.now_us + NO_SUCH_HOST_US,
+                    Event::TryFailed(key, DialFailure::NoSuchHost),
+                );
             }
             Some(failure) => self.queue.at(self.now_us, Event::TryFailed(key, failure)),
             None => self.queue.at(self.now_us, Event::Try(key)),
@@ -190,14 +205,19 @@ impl Simulation {
     fn listener(&self, from: HostNumber, address: SocketAddr) -> Option<HostNumber> {
         let (number, moves, behind_nat) = host_at(address)?;
         let host = self.hosts.get(number as usize)?;
-        let listens = !behind_nat && !host.behind_nat && host.moves == moves && !matches!(host.power, Power::Off);
+        let listens = !behind_nat
+            && !host.behind_nat
+            && host.moves == moves
+            && !matches!(host.power, Power::Off);
         (listens && self.passes(from, number)).then_some(number)
     }
 
     /// The next address of a dial.
     pub fn try_address(&mut self, key: Key) {
         let now_us = self.now_us;
-        let Some(dial) = self.dials.get_mut(key) else { return };
+        let Some(dial) = self.dials.get_mut(key) else {
+            return;
+        };
         dial.try_began_us = now_us;
         let (from, address) = (dial.host, dial.addresses[dial.next].socket());
         dial.next += 1;
@@ -208,24 +228,33 @@ impl Simulation {
             }
             None => {
                 self.traffic.handshake(false);
-                self.queue.at(now_us + NO_ANSWER_US, Event::TryFailed(key, DialFailure::NoAnswer));
+                self.queue.at(
+                    now_us + NO_ANSWER_US,
+                    Event::TryFailed(key, DialFailure::NoAnswer),
+                );
             }
         }
     }
 
     /// A dial's first datagram arrives.
     pub fn knock(&mut self, key: Key) {
-        let Some(dial) = self.dials.get(key) else { return };
+        let Some(dial) = self.dials.get(key) else {
+            return;
+        };
         let (from, node, id) = (dial.host, dial.node, dial.id);
         let (address, began_us) = (dial.addresses[dial.next - 1].socket(), dial.try_began_us);
         let Some(to) = self.listener(from, address) else {
             let at_us = self.now_us.max(began_us + NO_ANSWER_US);
-            self.queue.at(at_us, Event::TryFailed(key, DialFailure::NoAnswer));
+            self.queue
+                .at(at_us, Event::TryFailed(key, DialFailure::NoAnswer));
             return;
         };
         let back_us = self.handshake_leg_us(to, from);
         if self.hosts[to as usize].node_id() != node {
-            self.queue.at(self.now_us + back_us, Event::TryFailed(key, DialFailure::WrongId));
+            self.queue.at(
+                self.now_us + back_us,
+                Event::TryFailed(key, DialFailure::WrongId),
+            );
             return;
         }
         let there_us = self.handshake_leg_us(from, to);
@@ -253,7 +282,9 @@ impl Simulation {
         });
         self.dials.remove(key);
         self.hosts[from as usize].dials.remove(&key);
-        self.hosts[from as usize].links.insert(link_of(connection, 0));
+        self.hosts[from as usize]
+            .links
+            .insert(link_of(connection, 0));
         self.hosts[to as usize].links.insert(link_of(connection, 1));
         self.traffic.handshake(true);
         self.queue.at(dialled_us, Event::Dialled(connection));
@@ -262,7 +293,9 @@ impl Simulation {
 
     /// An address of a dial has failed: the next one, or the end.
     pub fn try_failed(&mut self, key: Key, failure: DialFailure) {
-        let Some(dial) = self.dials.get(key) else { return };
+        let Some(dial) = self.dials.get(key) else {
+            return;
+        };
         if dial.next > 0 && dial.next < dial.addresses.len() {
             self.try_address(key);
             return;
@@ -272,19 +305,33 @@ impl Simulation {
         if self.hosts[dial.host as usize].starts == dial.start {
             self.counts.dials_failed += 1;
             self.note(dial.host, 5, &dial.id.0.to_be_bytes());
-            self.give(dial.host, Input::DialFailed { dial: dial.id, failure });
+            self.give(
+                dial.host,
+                Input::DialFailed {
+                    dial: dial.id,
+                    failure,
+                },
+            );
         }
     }
 
     /// The dialler's handshake is done.
     pub fn dialled(&mut self, key: Key) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         if connection.ends[0].state != EndState::Coming {
             return;
         }
         connection.ends[0].state = EndState::Open;
-        let (from, to, remote) = (connection.ends[0].host, connection.ends[1].host, connection.dialled_at);
-        let dial = connection.ends[0].dial.expect("the dialling end has its dial");
+        let (from, to, remote) = (
+            connection.ends[0].host,
+            connection.ends[1].host,
+            connection.dialled_at,
+        );
+        let dial = connection.ends[0]
+            .dial
+            .expect("the dialling end has its dial");
         let check_us = self.now_us + connection.timeout_us;
         self.counts.connections += 1;
         self.queue.at(check_us, Event::Idle(key));
@@ -295,39 +342,69 @@ impl Simulation {
     /// The acceptor's handshake is done.
     pub fn accepted(&mut self, key: Key) {
         let now_us = self.now_us;
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         if connection.ends[1].state != EndState::Coming {
             return;
         }
         connection.ends[1].state = EndState::Open;
         connection.ends[1].heard_us = now_us;
         let (from, to) = (connection.ends[0].host, connection.ends[1].host);
-        let (node, remote) = (self.hosts[from as usize].node_id(), self.public_address_of(from));
+        let (node, remote) = (
+            self.hosts[from as usize].node_id(),
+            self.public_address_of(from),
+        );
         self.link_up(to, link_of(key, 1), node, remote, Origin::Accepted);
     }
 
-    fn link_up(&mut self, number: HostNumber, link: LinkId, node: NodeId, remote: SocketAddr, origin: Origin) {
+    fn link_up(
+        &mut self,
+        number: HostNumber,
+        link: LinkId,
+        node: NodeId,
+        remote: SocketAddr,
+        origin: Origin,
+    ) {
         self.note(number, 6, &link.0.to_be_bytes());
         if let Power::Puppet(heard) = &mut self.hosts[number as usize].power {
             heard.push(crate::host::Heard::Up(link));
         }
-        self.give(number, Input::LinkUp { link, node, remote, origin });
+        self.give(
+            number,
+            Input::LinkUp {
+                link,
+                node,
+                remote,
+                origin,
+            },
+        );
     }
 
     /// One end goes down: its requests fail, its node is told.
     pub fn end_link(&mut self, link: LinkId, cause: DownCause) {
         let (key, side) = split(link);
         self.reckon_keep_alive(key);
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
         let end = &mut connection.ends[side];
         let was_open = end.state == EndState::Open;
         end.state = EndState::Closed;
         let (number, asking) = (end.host, std::mem::take(&mut end.asking));
         self.hosts[number as usize].links.remove(&link);
         for exchange in asking {
-            let Some(exchange) = self.exchanges.remove(exchange) else { continue };
+            let Some(exchange) = self.exchanges.remove(exchange) else {
+                continue;
+            };
             if !exchange.is_over {
-                self.give(number, Input::Response { request: exchange.request, result: Err(RequestFailure::LinkDown) });
+                self.give(
+                    number,
+                    Input::Response {
+                        request: exchange.request,
+                        result: Err(RequestFailure::LinkDown),
+                    },
+                );
             }
         }
         if was_open {
@@ -350,7 +427,9 @@ impl Simulation {
     /// A node closes a connection: what it sent before still arrives.
     pub fn close(&mut self, number: HostNumber, link: LinkId, reason: GoodbyeReason) {
         let (key, side) = split(link);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         let end = &connection.ends[side];
         if end.state != EndState::Open || end.host != number {
             return;
@@ -358,7 +437,8 @@ impl Simulation {
         let (other, last_us) = (connection.ends[1 - side].host, end.last_arrival_us);
         if self.carries(connection) {
             let at_us = last_us.max(self.now_us + self.latency_us(number, other));
-            self.queue.at(at_us, Event::Closed(link_of(key, 1 - side), reason));
+            self.queue
+                .at(at_us, Event::Closed(link_of(key, 1 - side), reason));
         }
         self.end_link(link, DownCause::ClosedByUs);
     }
@@ -366,7 +446,9 @@ impl Simulation {
     /// A close arrives.
     pub fn closed_by_peer(&mut self, link: LinkId, reason: GoodbyeReason) {
         let (key, side) = split(link);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         if connection.ends[side].state == EndState::Open && self.carries(connection) {
             self.end_link(link, DownCause::ClosedByPeer(Some(reason)));
         }
@@ -383,35 +465,53 @@ impl Simulation {
     }
 
     fn is_whole(&self, connection: &Connection) -> bool {
-        connection.ends.iter().all(|end| end.state == EndState::Open) && self.carries(connection)
+        connection
+            .ends
+            .iter()
+            .all(|end| end.state == EndState::Open)
+            && self.carries(connection)
     }
 
     /// A connection may have been idle for too long.
     pub fn check_idle(&mut self, key: Key) {
         self.reckon_keep_alive(key);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         let is_kept = connection.ends.iter().any(|end| end.keep_alive);
         if is_kept && self.is_whole(connection) {
             self.heard(key);
         }
         for side in 0..2 {
-            let Some(connection) = self.connections.get(key) else { return };
+            let Some(connection) = self.connections.get(key) else {
+                return;
+            };
             let end = &connection.ends[side];
             if end.state == EndState::Open && self.now_us >= end.heard_us + connection.timeout_us {
                 self.end_link(link_of(key, side), DownCause::TimedOut);
             }
         }
-        let Some(connection) = self.connections.get(key) else { return };
-        let open = connection.ends.iter().filter(|end| end.state == EndState::Open);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let open = connection
+            .ends
+            .iter()
+            .filter(|end| end.state == EndState::Open);
         if let Some(heard_us) = open.map(|end| end.heard_us).min() {
-            self.queue.at((heard_us + connection.timeout_us).max(self.now_us + 1), Event::Idle(key));
+            self.queue.at(
+                (heard_us + connection.timeout_us).max(self.now_us + 1),
+                Event::Idle(key),
+            );
         }
     }
 
     /// Accounts the keep-alive packets since the last reckoning.
     fn reckon_keep_alive(&mut self, key: Key) {
         let now_us = self.now_us;
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         let kept = connection.ends.iter().any(|end| end.keep_alive) && self.is_whole(connection);
         let periods = now_us.saturating_sub(connection.kept_until_us) / KEEP_ALIVE_US;
         let connection = self.connections.get_mut(key).expect("it was just seen");
@@ -437,7 +537,11 @@ impl Simulation {
     /// A node pings.
     pub fn ping(&mut self, link: LinkId) {
         let (key, _) = split(link);
-        if self.connections.get(key).is_some_and(|connection| self.is_whole(connection)) {
+        if self
+            .connections
+            .get(key)
+            .is_some_and(|connection| self.is_whole(connection))
+        {
             self.traffic.pings(1);
             self.heard(key);
         }
@@ -446,7 +550,9 @@ impl Simulation {
     /// Before a path breaks: its ends have heard each other's keep-alive until a moment ago.
     pub fn before_break(&mut self, key: Key) {
         let ago_us = self.chance.below(KEEP_ALIVE_US);
-        let Some(connection) = self.connections.get(key) else { return };
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
         if connection.ends.iter().any(|end| end.keep_alive) && self.is_whole(connection) {
             let heard_us = self.now_us.saturating_sub(ago_us);
             let connection = self.connections.get_mut(key).expect("it was just seen");

@@ -12,6 +12,7 @@ pub mod faults;
 pub mod fingerprint;
 pub mod host;
 pub mod persons;
+pub mod puppet;
 pub mod queue;
 pub mod report;
 pub mod scenario;

@@ -353,14 +353,43 @@ impl Simulation {
                 .iter()
                 .find(|(post, at_us)| self.now_us > at_us + calm_us && !host.disk.holds(post));
             if let Some((post, _)) = missing {
+                let knows = self.what_is_known(number, id, *post);
                 let what = format!(
-                    "node {other} is followed and connected, and its post {} never came",
+                    "node {other} is followed and connected, and its post {} never came: {knows}",
                     post.short()
                 );
                 self.violate(Some(number), what);
                 return;
             }
         }
+    }
+
+    /// How far a node has come with somebody's post, for whoever looks into why it is not there.
+    fn what_is_known(&self, number: HostNumber, author: NodeId, post: PostId) -> String {
+        let host = &self.hosts[number as usize];
+        let Some(node) = host.node() else {
+            return "off".into();
+        };
+        let world = node.world();
+        let entity = world.resource::<AuthorIndex>().get(&author);
+        let known = entity.and_then(|entity| world.get::<Author>(entity));
+        let known_seq = known
+            .and_then(|author| author.head.as_ref())
+            .map(|head| head.seq);
+        let listed = host
+            .disk
+            .list_of(&author)
+            .is_some_and(|list| list.iter().any(|event| event.id == post));
+        format!(
+            "listed {listed}, wanted {}, missing {:?}, indexed {}, list at {known_seq:?}, checked {:?} ms ago",
+            world.resource::<Wanted>().author_of(&post).is_some(),
+            known.map(|author| author.missing.contains(&post)),
+            world.resource::<FileIndex>().contains(&post),
+            known.map(|author| host
+                .now(self.now_us)
+                .wall_ms
+                .saturating_sub(author.checked_at_ms)),
+        )
     }
 
     /// Pairs of a follower and a post that should and did arrive, where both machines run: (arrived, all).

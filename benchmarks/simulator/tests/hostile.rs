@@ -13,7 +13,7 @@ use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     BootstrapSampleRequest, BootstrapSampleResponse, Hello, Hint, Packet, PostNotification,
-    PullSyncRequest, Purpose,
+    PullSyncRequest, Purpose, Want,
 };
 use distsoc_engine::world::authors::AuthorIndex;
 use distsoc_engine::world::files::{FileIndex, Wanted};
@@ -377,8 +377,12 @@ fn a_flood_of_notifications_meets_the_rate() {
 #[test]
 fn a_flood_of_requests_is_bounded_in_flight() {
     let mut siege = Siege::begin();
+    let friend = secret_of(SEED, FRIEND).node_id();
     let ask = PullSyncRequest {
-        authors: Bounded::default(),
+        authors: Bounded::truncated(vec![Want {
+            author: friend,
+            seq: 0,
+        }]),
         posts: Bounded::default(),
     };
     let bytes = Packet::from(ask).encode();

@@ -646,7 +646,10 @@ pub enum ReadQuery {
 
 /// What was there. Rows hold what was verified before it was stored.
 #[derive(Clone, Debug, PartialEq)]
-#[allow(clippy::large_enum_variant, reason = "one lives for one frame, a box would cost more than it saves")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "one lives for one frame, a box would cost more than it saves"
+)]
 pub enum ReadResult {
     /// An author's list, if there is one.
     RecentPosts(Option<StoredList>),

@@ -91,8 +91,9 @@ pub const CANDIDATE_ADDRESSES_MAX: usize = ADDRESSES_MAX;
 pub const GOOD_PEERS_MAX: usize = 512;
 /// PROTOCOL section 11: with no anchor reached by then, the node says so.
 pub const ANCHOR_SILENCE_MS: u64 = 10_000;
-/// PROTOCOL section 11: with a slot free and no candidate left, an anchor is asked again after this.
-pub const SAMPLE_PAUSE_MS: u64 = 20_000;
+/// PROTOCOL section 11: while slots are free, somebody is asked for candidates again after this; it doubles with each
+/// sample that brings nobody new.
+pub const SAMPLE_PAUSE_MS_MIN: u64 = 1_000;
 /// The longest pause between two samples while slots stay free.
 pub const SAMPLE_PAUSE_MS_MAX: u64 = 10 * 60 * 1000;
 

@@ -9,7 +9,9 @@ use crate::profile::NodeProfile;
 use crate::refusal::{Refusal, RefusalCounts};
 use crate::schedule;
 use crate::wire;
-use crate::world::{addresses, authors, files, identity, inbox, map, outbox, peers, storage};
+use crate::world::{
+    addresses, authors, candidates, files, identity, inbox, map, outbox, peers, storage,
+};
 use bevy_ecs::prelude::{Schedule, World};
 
 /// What a node is made from.
@@ -56,6 +58,11 @@ impl Node {
         world.insert_resource(peers::Peers::default());
         world.insert_resource(peers::PeerChanges::default());
         world.insert_resource(peers::Offences::default());
+        world.insert_resource(candidates::Candidates::default());
+        world.insert_resource(candidates::DialLimits::default());
+        world.insert_resource(candidates::Dialling::default());
+        world.insert_resource(candidates::CoolOffs::default());
+        world.insert_resource(candidates::CurrentStanding(crate::io::Standing::Connecting));
         world.insert_resource(map::MapIndex::default());
         world.insert_resource(files::FileIndex::default());
         world.insert_resource(files::Wanted::default());

@@ -1,7 +1,6 @@
 //! PROTOCOL section 9: what a person sees of the network, computed when they ask.
 
 use crate::Installer;
-use crate::discovery::bootstrap::CurrentStanding;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
@@ -13,6 +12,7 @@ use distsoc_engine::refusal::RefusalCounts;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::candidates::CurrentStanding;
 use distsoc_engine::world::files::{FileIndex, Wanted};
 use distsoc_engine::world::identity::{Anchors, Identity};
 use distsoc_engine::world::inbox::Inbox;

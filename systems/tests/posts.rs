@@ -1,5 +1,7 @@
 //! The life of a public post: stored, told, pulled, from the author and from holders (PROTOCOL sections 7, 8, 10.1).
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod table;
 
 use distsoc_engine::io::{Call, CallError, Notice, Reply, StorageTrouble};

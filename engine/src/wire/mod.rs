@@ -5,6 +5,7 @@
 
 pub mod codec;
 pub mod gate;
+pub mod hostile;
 
 mod bootstrap_sample;
 mod goodbye;
@@ -220,8 +221,8 @@ use Direction::{Notification, Request, Response};
 
 packets! {
     0x00 Hello: Notification, Connection, bytes 1024, burst 2, per_minute 2, in_flight 2;
-    0x03 BootstrapSampleRequest: Request(0x04), Discovery, bytes 16, burst 4, per_minute 4, in_flight 1;
-    0x04 BootstrapSampleResponse: Response, Discovery, bytes 15 * 1024, burst 4, per_minute 4, in_flight 1;
+    0x03 BootstrapSampleRequest: Request(0x04), Discovery, bytes 16, burst 8, per_minute 8, in_flight 1;
+    0x04 BootstrapSampleResponse: Response, Discovery, bytes 15 * 1024, burst 8, per_minute 8, in_flight 1;
     0x35 PostNotification: Notification, Files, bytes 16 * 1024, burst 64, per_minute 240, in_flight 16;
     0x40 PullSyncRequest: Request(0x41), Social, bytes 12 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x41 PullSyncResponse: Response, Social, bytes 768 * 1024, burst 64, per_minute 1200, in_flight 4;

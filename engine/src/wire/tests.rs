@@ -1,5 +1,10 @@
 //! Golden bytes, round trips and hostile bytes for every packet of the table.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a test reads and blesses its golden files"
+)]
+
 use super::*;
 use proptest::prelude::*;
 

@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod authors;
+pub mod candidates;
 pub mod files;
 pub mod identity;
 pub mod inbox;

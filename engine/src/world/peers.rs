@@ -123,19 +123,19 @@ pub fn proved_address(link: &Link, peer: &Peer) -> Option<Address> {
 /// Entities of connections by name and by peer. Ordered, so that the same run visits them in the same order.
 #[derive(Resource, Debug, Default)]
 pub struct Peers {
-    links: BTreeMap<LinkId, Entity>,
+    links: BTreeMap<LinkId, (NodeId, Entity)>,
     up: BTreeMap<NodeId, Entity>,
 }
 
 impl Peers {
     /// A connection came.
-    pub fn insert_link(&mut self, link: LinkId, entity: Entity) {
-        self.links.insert(link, entity);
+    pub fn insert_link(&mut self, link: LinkId, node: NodeId, entity: Entity) {
+        self.links.insert(link, (node, entity));
     }
 
     /// A connection went; forgets the peer too if it was this entity's.
     pub fn remove_link(&mut self, link: LinkId) -> Option<Entity> {
-        let entity = self.links.remove(&link)?;
+        let (_, entity) = self.links.remove(&link)?;
         self.up.retain(|_, up| *up != entity);
         Some(entity)
     }
@@ -153,7 +153,15 @@ impl Peers {
     /// The entity of a connection.
     #[must_use]
     pub fn by_link(&self, link: LinkId) -> Option<Entity> {
-        self.links.get(&link).copied()
+        self.links.get(&link).map(|(_, entity)| *entity)
+    }
+
+    /// The entity of the peer at the other end of a connection, if it is up, be it on another connection: what was sent on one
+    /// of two that cross still counts.
+    #[must_use]
+    pub fn up_behind(&self, link: LinkId) -> Option<Entity> {
+        let (node, _) = self.links.get(&link)?;
+        self.by_node(node)
     }
 
     /// The entity of a peer that is up.

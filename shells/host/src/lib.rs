@@ -1,1 +1,13 @@
-//! Placeholder while the house is laid.
+//! The production loop: transport, disk and clock around one [`Node`](distsoc_engine::node::Node).
+//!
+//! It ticks when something came in or when the node asked to be woken, never by polling, carries out effects in order, and
+//! answers pages of posts from the disk beside the node. No rule of the protocol is here.
+
+mod fault;
+mod host;
+mod loop_task;
+mod random;
+
+pub use fault::Fault;
+pub use host::{Host, HostConfig, remembered_port};
+pub use random::random;

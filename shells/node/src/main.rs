@@ -1,2 +1,24 @@
-//! Placeholder while the house is laid.
-fn main() {}
+//! `distsoc`: a node, the commands that talk to it, and a whole network on one machine.
+
+mod anchors;
+mod cli;
+mod commands;
+mod devnet;
+mod exit;
+mod output;
+mod place;
+mod run;
+
+use clap::Parser;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return exit::of_usage(&error),
+    };
+    match distsoc_net::runtime::block_on(commands::carry_out(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit.tell(),
+    }
+}

@@ -1,7 +1,6 @@
 //! PROTOCOL section 4: where this node can be reached, what it says about it to whom, and what it does when the way out
 //! changes.
 
-use super::candidates::{Candidates, DialLimits};
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
@@ -15,6 +14,7 @@ use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::GoodbyeReason;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::world::addresses::OwnAddresses;
+use distsoc_engine::world::candidates::{Candidates, DialLimits};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
@@ -168,8 +168,6 @@ fn decide_reachability(
 
 /// Own addresses and reachability.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.world.insert_resource(Candidates::default());
-    frame.world.insert_resource(DialLimits::default());
     frame.add(Phase::Ingest, learn_own_addresses);
     frame.add(Phase::Plan, decide_reachability);
 }

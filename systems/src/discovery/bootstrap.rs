@@ -1,6 +1,5 @@
 //! PROTOCOL section 11: from anchors.json and the last good peers to a full set of connections, by lightweight samples.
 
-use super::candidates::Candidates;
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
@@ -13,6 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{BootstrapSampleRequest, BootstrapSampleResponse, Hint, Packet};
+use distsoc_engine::world::candidates::{Candidates, CurrentStanding, Dialling};
 use distsoc_engine::world::identity::{Anchors, Identity};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
@@ -34,16 +34,12 @@ impl Default for Bootstrap {
         Self {
             asked: BTreeMap::new(),
             next_sample_ms: 0,
-            pause_ms: limits::SAMPLE_PAUSE_MS,
+            pause_ms: limits::SAMPLE_PAUSE_MS_MIN,
             started_ms: None,
             written_ms: BTreeMap::new(),
         }
     }
 }
-
-/// How well the node is connected, told when it changes.
-#[derive(Resource, Debug)]
-pub(crate) struct CurrentStanding(pub(crate) Standing);
 
 /// How well a node with so many peers stands.
 fn standing(up: usize, slots: usize, still_dialling: bool, running_ms: u64) -> Standing {
@@ -90,10 +86,9 @@ fn take_samples(
                 news += 1;
             }
         }
-        bootstrap.pause_ms = match news {
-            0 => (bootstrap.pause_ms * 2).min(limits::SAMPLE_PAUSE_MS_MAX),
-            _ => limits::SAMPLE_PAUSE_MS,
-        };
+        if news == 0 {
+            bootstrap.pause_ms = (bootstrap.pause_ms * 2).min(limits::SAMPLE_PAUSE_MS_MAX);
+        }
     }
 }
 
@@ -110,7 +105,7 @@ fn serve_samples(
             continue;
         };
         let Some((asker, _)) = peers
-            .by_link(arrival.link)
+            .up_behind(arrival.link)
             .and_then(|entity| up.get(entity).ok())
         else {
             outbox.respond(stream, None);
@@ -248,7 +243,7 @@ fn judge_standing(
     now: Res<Now>,
     profile: Res<NodeProfile>,
     peers: Res<Peers>,
-    dialling: Res<super::candidates::Dialling>,
+    dialling: Res<Dialling>,
     mut bootstrap: ResMut<Bootstrap>,
     mut current: ResMut<CurrentStanding>,
     mut outbox: ResMut<Outbox>,
@@ -261,7 +256,7 @@ fn judge_standing(
     let new = standing(
         peers.up_count(),
         profile.slots(),
-        dialling.len() > 0,
+        dialling.count() > 0,
         running_ms,
     );
     if new != current.0 {
@@ -294,9 +289,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         candidates.want(anchor.node_id(), Some(anchor), true);
     }
     frame.world.insert_resource(bootstrap);
-    frame
-        .world
-        .insert_resource(CurrentStanding(Standing::Connecting));
     frame.add(Phase::Ingest, take_samples);
     frame.add(Phase::Judge, serve_samples);
     frame.add(Phase::Plan, ask_for_samples);

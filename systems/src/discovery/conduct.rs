@@ -1,13 +1,13 @@
 //! PROTOCOL section 5: what a peer sends wrongly is dropped and counted, and a peer that goes on is disconnected and
 //! cooled off.
 
-use super::candidates::CoolOffs;
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::refusal::RefusalCounts;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{Goodbye, GoodbyeReason, name_of};
+use distsoc_engine::world::candidates::CoolOffs;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Peers};
@@ -59,7 +59,6 @@ fn judge(
 
 /// Takes in what the transport refused.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.world.insert_resource(CoolOffs::default());
     frame.add(Phase::Ingest, note_refused);
 }
 

@@ -1,6 +1,5 @@
 //! PROTOCOL sections 4 and 6: whom this node dials, and when. Wanted peers first, then whoever fills a free slot.
 
-use super::candidates::{Attempt, Candidate, Candidates, CoolOffs, DialLimits, Dialling};
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
@@ -11,6 +10,9 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::Purpose;
+use distsoc_engine::world::candidates::{
+    Attempt, Candidate, Candidates, CoolOffs, DialLimits, Dialling,
+};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
@@ -160,7 +162,7 @@ fn dial(
     let anchors = up.iter().filter(|peer| peer.is_anchor()).count();
     let mut free = profile
         .slots()
-        .saturating_sub(social + wide + dialling.len());
+        .saturating_sub(social + wide + dialling.count());
     let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
     let mut next_ms: Option<u64> = None;
     for (node, candidate) in candidates.iter() {
@@ -183,7 +185,7 @@ fn dial(
     }
     due.sort_unstable();
     for (rank, _, node) in due {
-        if dialling.len() >= limits::DIALS_IN_FLIGHT_MAX {
+        if dialling.count() >= limits::DIALS_IN_FLIGHT_MAX {
             break;
         }
         if rank > 0 && free == 0 {

@@ -5,7 +5,6 @@
 //! none, so that nobody counts as up for a moment only.
 
 use super::addresses::{observe, record_for};
-use super::candidates::{Candidates, CoolOffs, Dialling};
 use super::slots::{Challenger, say_goodbye, take_seat, worth_of};
 use crate::Installer;
 use bevy_ecs::prelude::*;
@@ -22,6 +21,7 @@ use distsoc_engine::wire::{
     PullSyncRequest, Purpose,
 };
 use distsoc_engine::world::addresses::OwnAddresses;
+use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
@@ -126,7 +126,7 @@ fn begin(world: &mut World, link: LinkId, node: NodeId, remote: SocketAddr, orig
             },
         ))
         .id();
-    world.resource_mut::<Peers>().insert_link(link, entity);
+    world.resource_mut::<Peers>().insert_link(link, node, entity);
     if matches!(origin, Origin::Dialled(_)) {
         say_hello(world, link, remote, purpose);
     }
@@ -198,7 +198,7 @@ fn end(world: &mut World, link: LinkId) {
     match (was_up, node) {
         (Some(node), _) => take_down(world, node),
         (None, Some(node)) if world.get::<Greeting>(entity).is_some() => {
-            failed_to_greet(world, node)
+            failed_to_greet(world, entity, node)
         }
         _ => {}
     }
@@ -206,8 +206,10 @@ fn end(world: &mut World, link: LinkId) {
     world.despawn(entity);
 }
 
-fn failed_to_greet(world: &mut World, node: NodeId) {
-    if world.resource::<Peers>().by_node(&node).is_some() {
+fn failed_to_greet(world: &mut World, entity: Entity, node: NodeId) {
+    // Of two that cross, one goes before the other is up: that is no failure.
+    let mut links = world.query::<(Entity, &Link)>();
+    if links.iter(world).any(|(other, link)| other != entity && link.node == node) {
         return;
     }
     let now_ms = world.resource::<Now>().mono_ms;
@@ -428,7 +430,7 @@ fn part(world: &mut World) {
         if was_up {
             take_down(world, node);
         } else if world.entity_mut(entity).take::<Greeting>().is_some() {
-            failed_to_greet(world, node);
+            failed_to_greet(world, entity, node);
         }
         let pause_ms = match reason {
             GoodbyeReason::Full | GoodbyeReason::Swapped | GoodbyeReason::Misconduct => {
@@ -470,7 +472,7 @@ fn only_from_the_up<P: Send + Sync + 'static>(
         }
         arrivals.retain(|arrival| {
             let peer = peers
-                .by_link(arrival.link)
+                .up_behind(arrival.link)
                 .and_then(|entity| up.get_mut(entity).ok());
             if let Some(mut peer) = peer {
                 peer.heard_ms = now.mono_ms;
@@ -519,7 +521,6 @@ fn stop(inbox: Res<Inbox>, mut outbox: ResMut<Outbox>, links: Query<&Link>) {
 
 /// Connections, Hello, who is up.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.world.insert_resource(Dialling::default());
     frame.add(Phase::Ingest, follow_links);
     frame.add(Phase::Ingest, greet);
     frame.add(Phase::Ingest, part);

@@ -2,7 +2,6 @@
 
 pub(crate) mod addresses;
 pub(crate) mod bootstrap;
-pub(crate) mod candidates;
 pub(crate) mod conduct;
 pub(crate) mod dialler;
 pub(crate) mod greeting;

@@ -1,7 +1,6 @@
 //! PROTOCOL section 6, connection slots: who gets one, and whose place a better peer takes (open question 1).
 
 use crate::Installer;
-use crate::discovery::candidates::CoolOffs;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
@@ -10,6 +9,7 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::wire::{Goodbye, GoodbyeReason, Hint, Purpose};
 use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::candidates::CoolOffs;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, Peers, proved_address};
 
@@ -154,7 +154,7 @@ pub(crate) fn worth_of(world: &World, node: &NodeId, synced_ms: Option<u64>, now
         .get(node)
         .and_then(|entity| world.get::<Author>(entity));
     let wanted = world
-        .resource::<super::candidates::Candidates>()
+        .resource::<distsoc_engine::world::candidates::Candidates>()
         .get(node)
         .is_some_and(|candidate| candidate.wanted);
     if wanted || author.is_some_and(Author::is_followed) {

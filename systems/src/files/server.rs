@@ -135,7 +135,7 @@ fn answer(
                 let response = response_of(lists, posts, &answer.wants);
                 outbox.respond(answer.stream, Some(&response.into()));
                 if let Some(mut peer) = peers
-                    .by_link(answer.link)
+                    .up_behind(answer.link)
                     .and_then(|entity| up.get_mut(entity).ok())
                 {
                     peer.synced_ms = Some(now.mono_ms);

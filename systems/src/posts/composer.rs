@@ -18,7 +18,7 @@ use distsoc_engine::world::files::{FileIndex, StoredFile};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Peer};
+use distsoc_engine::world::peers::{Link, Peer, PeerChanges};
 use std::collections::VecDeque;
 
 /// Posts that wait for the one before them to be durable, at most.
@@ -212,6 +212,19 @@ fn publish(
     }
 }
 
+/// Whoever comes up hears how new the own list is: a notification may have been lost with the connection before.
+fn introduce(own: Res<OwnPosts>, changes: Res<PeerChanges>, mut outbox: ResMut<Outbox>) {
+    let Some(list) = &own.list else { return };
+    for (_, link, _) in changes.came_up() {
+        let newest = PostNotification {
+            head: list.head().clone(),
+            newest: list.list().newest(1),
+            post: None,
+        };
+        outbox.send(link, &newest.into());
+    }
+}
+
 /// The person's own posts.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let stored = frame.restored.own_list.take();
@@ -223,4 +236,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Ingest, publish);
     frame.add(Phase::Judge, take_drafts);
     frame.add(Phase::Plan, compose);
+    frame.add(Phase::Emit, introduce);
 }

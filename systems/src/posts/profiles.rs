@@ -142,7 +142,7 @@ fn learn(
     for arrival in arrivals.take() {
         let profile = arrival.packet.profile;
         let Some((link, mut peer)) = peers
-            .by_link(arrival.link)
+            .up_behind(arrival.link)
             .and_then(|entity| up.get_mut(entity).ok())
         else {
             continue;

@@ -2,7 +2,6 @@
 //! on this machine only.
 
 use crate::Installer;
-use crate::discovery::candidates::Candidates;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{ConnectString, NodeId};
@@ -10,6 +9,7 @@ use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, 
 use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::candidates::Candidates;
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;

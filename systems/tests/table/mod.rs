@@ -164,7 +164,7 @@ impl Table {
     }
 
     pub fn post(&mut self, seat: usize, text: &str) -> distsoc_engine::domain::PostId {
-        let text = distsoc_engine::domain::PostText::new(text).unwrap();
+        let text = distsoc_engine::domain::PostText::new(text).expect("a short text");
         match self.call(seat, Call::Post { text, parent: None }) {
             Ok(Reply::Posted(id)) => id,
             other => panic!("not posted: {other:?}"),
@@ -263,7 +263,7 @@ impl Table {
         }
     }
 
-    fn to_other(&mut self, link: LinkId, bytes: &PacketBytes) {
+    fn pass_on(&mut self, link: LinkId, bytes: &PacketBytes) {
         if let Some((other, theirs)) = self.links.get(&link).copied() {
             self.deliver(other, theirs, bytes, Expected::Notification);
         }
@@ -329,7 +329,7 @@ impl Table {
     fn perform(&mut self, seat: usize, effect: Effect) {
         match effect {
             Effect::Dial { dial, node, target } => self.dial(seat, dial, node, target),
-            Effect::Send { link, bytes } => self.to_other(link, &bytes),
+            Effect::Send { link, bytes } => self.pass_on(link, &bytes),
             Effect::Request {
                 link,
                 request,

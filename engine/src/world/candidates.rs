@@ -1,36 +1,37 @@
 //! Whom this node could connect to: hints, people one has to do with, peers of before. PROTOCOL sections 4 and 6 bound
 //! how often anybody is dialled, so that nobody can point the network at a victim.
 
+use crate::domain::{Address, ConnectString, Host, NodeId, Prefix};
+use crate::entropy::Entropy;
+use crate::io::{DialId, DialTarget, Standing};
+use crate::limits;
+use crate::wire::Purpose;
 use bevy_ecs::prelude::Resource;
-use distsoc_engine::domain::{Address, ConnectString, Host, NodeId, Prefix};
-use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{DialId, DialTarget};
-use distsoc_engine::limits;
-use distsoc_engine::wire::Purpose;
 use std::collections::BTreeMap;
 
 /// Somebody to connect to.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Candidate {
+pub struct Candidate {
     /// Where they may be.
-    pub(crate) addresses: Vec<Address>,
+    pub addresses: Vec<Address>,
     /// A DNS name to look up instead.
-    pub(crate) host: Option<(String, u16)>,
+    pub host: Option<(String, u16)>,
     /// Kept and dialled again for ever: a person asked for it, or it is followed.
-    pub(crate) wanted: bool,
+    pub wanted: bool,
     /// Listed in anchors.json, or was an anchor when last up.
-    pub(crate) is_anchor: bool,
+    pub is_anchor: bool,
     /// A handshake proved the address: mono ms.
-    pub(crate) proved_ms: Option<u64>,
+    pub proved_ms: Option<u64>,
     /// Dials that failed since the last that did not.
-    pub(crate) failures: u32,
+    pub failures: u32,
     /// Not dialled before this: mono ms.
-    pub(crate) not_before_ms: u64,
+    pub not_before_ms: u64,
 }
 
 impl Candidate {
     /// Where a dial goes, if anywhere.
-    pub(crate) fn target(&self) -> Option<DialTarget> {
+    #[must_use]
+    pub fn target(&self) -> Option<DialTarget> {
         match &self.host {
             Some((name, port)) => Some(DialTarget::Host {
                 name: name.clone(),
@@ -42,7 +43,8 @@ impl Candidate {
     }
 
     /// Whether the person or an earlier handshake vouches for the address, so that only the back-off holds.
-    pub(crate) fn is_vouched(&self) -> bool {
+    #[must_use]
+    pub fn is_vouched(&self) -> bool {
         self.wanted || self.is_anchor || self.proved_ms.is_some()
     }
 
@@ -54,7 +56,8 @@ impl Candidate {
 }
 
 /// The pause after so many failures in a row: doubling from [`limits::REDIAL_MS_MIN`] to [`limits::REDIAL_MS_MAX`].
-pub(crate) fn redial_pause_ms(failures: u32) -> u64 {
+#[must_use]
+pub fn redial_pause_ms(failures: u32) -> u64 {
     limits::REDIAL_MS_MIN
         .saturating_mul(1 << failures.min(20))
         .min(limits::REDIAL_MS_MAX)
@@ -62,7 +65,7 @@ pub(crate) fn redial_pause_ms(failures: u32) -> u64 {
 
 /// Everybody who could be dialled, at most [`limits::CANDIDATES_MAX`].
 #[derive(Resource, Debug, Default)]
-pub(crate) struct Candidates(BTreeMap<NodeId, Candidate>);
+pub struct Candidates(BTreeMap<NodeId, Candidate>);
 
 impl Candidates {
     /// The candidate of this id, made if there is room: an unwanted one leaves for a wanted one, the one with the most
@@ -81,7 +84,7 @@ impl Candidates {
     }
 
     /// Somebody said that this node may be there.
-    pub(crate) fn hint(&mut self, node: NodeId, address: Address) -> bool {
+    pub fn hint(&mut self, node: NodeId, address: Address) -> bool {
         let is_new = !self.0.contains_key(&node);
         match self.entry(node, false) {
             // A hint never displaces what a handshake or the person vouches for.
@@ -102,7 +105,7 @@ impl Candidates {
     }
 
     /// The person, or their anchors file, names a place.
-    pub(crate) fn want(&mut self, node: NodeId, place: Option<&ConnectString>, is_anchor: bool) {
+    pub fn want(&mut self, node: NodeId, place: Option<&ConnectString>, is_anchor: bool) {
         let Some(candidate) = self.entry(node, true) else {
             return;
         };
@@ -115,7 +118,9 @@ impl Candidates {
                 Host::Name(name) => candidate.host = Some((name.clone(), place.port())),
                 Host::Ip(_) => {
                     if let Some(address) = place.address() {
+                        // What the person says now counts, not what was heard before.
                         candidate.host = None;
+                        candidate.addresses.clear();
                         candidate.learn(address);
                     }
                 }
@@ -124,20 +129,14 @@ impl Candidates {
     }
 
     /// The person does not ask for it any more.
-    pub(crate) fn unwant(&mut self, node: &NodeId) {
+    pub fn unwant(&mut self, node: &NodeId) {
         if let Some(candidate) = self.0.get_mut(node) {
             candidate.wanted = false;
         }
     }
 
     /// A handshake with this node at this address succeeded.
-    pub(crate) fn proved(
-        &mut self,
-        node: NodeId,
-        address: Option<Address>,
-        is_anchor: bool,
-        now_ms: u64,
-    ) {
+    pub fn proved(&mut self, node: NodeId, address: Option<Address>, is_anchor: bool, now_ms: u64) {
         let Some(candidate) = self.entry(node, false) else {
             return;
         };
@@ -151,7 +150,7 @@ impl Candidates {
 
     /// The connection went, or a dial failed: dialled again after a jittered pause; strangers are given up after
     /// a few failures.
-    pub(crate) fn failed(&mut self, node: &NodeId, now_ms: u64, entropy: &mut Entropy) {
+    pub fn failed(&mut self, node: &NodeId, now_ms: u64, entropy: &mut Entropy) {
         let Some(candidate) = self.0.get_mut(node) else {
             return;
         };
@@ -169,25 +168,28 @@ impl Candidates {
     }
 
     /// Does not dial before this: mono ms.
-    pub(crate) fn postpone(&mut self, node: &NodeId, until_ms: u64) {
+    pub fn postpone(&mut self, node: &NodeId, until_ms: u64) {
         if let Some(candidate) = self.0.get_mut(node) {
             candidate.not_before_ms = candidate.not_before_ms.max(until_ms);
         }
     }
 
     /// Dials everybody again at once, as after a change of the own address.
-    pub(crate) fn forgive_all(&mut self) {
+    pub fn forgive_all(&mut self) {
         for candidate in self.0.values_mut() {
             candidate.failures = 0;
             candidate.not_before_ms = 0;
         }
     }
 
-    pub(crate) fn get(&self, node: &NodeId) -> Option<&Candidate> {
+    /// The candidate of this id.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Candidate> {
         self.0.get(node)
     }
 
-    pub(crate) fn iter(&self) -> impl Iterator<Item = (&NodeId, &Candidate)> {
+    /// Everybody, in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (&NodeId, &Candidate)> {
         self.0.iter()
     }
 
@@ -202,14 +204,14 @@ const STRANGER_FAILURES_MAX: u32 = 3;
 
 /// PROTOCOL section 4, whatever the NodeId: one dial per 10 min to an ip:port that failed, 4 a minute per /24 (/48).
 #[derive(Resource, Debug, Default)]
-pub(crate) struct DialLimits {
+pub struct DialLimits {
     failed_until_ms: BTreeMap<Address, u64>,
     prefixes: BTreeMap<Prefix, (u64, u32)>,
 }
 
 impl DialLimits {
     /// Whether this address may be dialled now; takes one dial of its prefix if so. Local scopes are exempt.
-    pub(crate) fn permit(&mut self, address: Address, now_ms: u64) -> bool {
+    pub fn permit(&mut self, address: Address, now_ms: u64) -> bool {
         if address.scope().is_local() {
             return true;
         }
@@ -225,7 +227,7 @@ impl DialLimits {
     }
 
     /// A dial there failed.
-    pub(crate) fn failed(&mut self, address: Address, now_ms: u64) {
+    pub fn failed(&mut self, address: Address, now_ms: u64) {
         if address.scope().is_local() || self.failed_until_ms.len() >= limits::DIAL_MEMORY_MAX {
             return;
         }
@@ -234,7 +236,7 @@ impl DialLimits {
     }
 
     /// The way out has changed: failures of before say nothing.
-    pub(crate) fn forget_failures(&mut self) {
+    pub fn forget_failures(&mut self) {
         self.failed_until_ms.clear();
     }
 
@@ -247,41 +249,54 @@ impl DialLimits {
 
 /// A dial under way.
 #[derive(Clone, Debug)]
-pub(crate) struct Attempt {
-    pub(crate) node: NodeId,
-    pub(crate) purpose: Purpose,
-    pub(crate) addresses: Vec<Address>,
+pub struct Attempt {
+    /// Whom.
+    pub node: NodeId,
+    /// What for.
+    pub purpose: Purpose,
+    /// Where.
+    pub addresses: Vec<Address>,
 }
 
 /// Dials under way, at most [`limits::DIALS_IN_FLIGHT_MAX`], and what became of others in this frame.
 #[derive(Resource, Debug, Default)]
-pub(crate) struct Dialling {
+pub struct Dialling {
     attempts: BTreeMap<DialId, Attempt>,
     /// Connections that went before they were up, in this frame.
-    pub(crate) lost: Vec<NodeId>,
+    pub lost: Vec<NodeId>,
 }
 
 impl Dialling {
-    pub(crate) fn begin(&mut self, dial: DialId, attempt: Attempt) {
+    /// A dial has begun.
+    pub fn begin(&mut self, dial: DialId, attempt: Attempt) {
         self.attempts.insert(dial, attempt);
     }
 
-    pub(crate) fn finish(&mut self, dial: DialId) -> Option<Attempt> {
+    /// A dial has ended.
+    pub fn finish(&mut self, dial: DialId) -> Option<Attempt> {
         self.attempts.remove(&dial)
     }
 
-    pub(crate) fn is_dialling(&self, node: &NodeId) -> bool {
+    /// Whether this node is being dialled.
+    #[must_use]
+    pub fn is_dialling(&self, node: &NodeId) -> bool {
         self.attempts.values().any(|attempt| attempt.node == *node)
     }
 
-    pub(crate) fn len(&self) -> usize {
+    /// How many are under way.
+    #[must_use]
+    pub fn count(&self) -> usize {
         self.attempts.len()
     }
 }
 
+/// How well the node is connected, as last told.
+#[derive(Resource, Debug)]
+pub struct CurrentStanding(pub Standing);
+
 /// PROTOCOL section 6: a peer that was dropped is not taken back for a time that doubles with each drop.
 #[derive(Resource, Debug, Default)]
-pub(crate) struct CoolOffs(BTreeMap<NodeId, CoolOff>);
+pub struct CoolOffs(BTreeMap<NodeId, CoolOff>);
 
 #[derive(Clone, Copy, Debug)]
 struct CoolOff {
@@ -298,7 +313,7 @@ fn cool_off_ms(drops_before: u32) -> u64 {
 
 impl CoolOffs {
     /// Drops a peer; returns until when.
-    pub(crate) fn drop_peer(&mut self, node: NodeId, now_ms: u64) -> u64 {
+    pub fn drop_peer(&mut self, node: NodeId, now_ms: u64) -> u64 {
         if self.0.len() >= limits::COOL_OFF_MEMORY_MAX && !self.0.contains_key(&node) {
             let soonest = self
                 .0
@@ -317,7 +332,7 @@ impl CoolOffs {
     }
 
     /// Whether a peer is not welcome now. What was long ago is forgotten.
-    pub(crate) fn is_cooling(&mut self, node: &NodeId, now_ms: u64) -> bool {
+    pub fn is_cooling(&mut self, node: &NodeId, now_ms: u64) -> bool {
         match self.0.get(node) {
             Some(entry) if entry.until_ms > now_ms => true,
             Some(entry) if entry.until_ms + limits::COOL_OFF_MS_MAX <= now_ms => {
@@ -334,7 +349,7 @@ mod tests {
     use super::*;
 
     fn node(number: u32) -> NodeId {
-        NodeId::from_bytes(distsoc_engine::crypto::hash(&number.to_be_bytes()))
+        NodeId::from_bytes(crate::crypto::hash(&number.to_be_bytes()))
     }
 
     fn address(text: &str) -> Address {

@@ -1,0 +1,43 @@
+//! Bounds of the transport, each with its unit in the name.
+
+/// A handshake that takes longer has failed, so that a dead port is given up within 5 s.
+pub const HANDSHAKE_MS_MAX: u64 = 4_000;
+/// PROTOCOL section 5: above this many handshakes in flight, whoever dials proves its address first (Retry).
+pub const HANDSHAKES_BEFORE_RETRY: usize = 64;
+/// Handshakes in flight on one endpoint, whoever begins them.
+pub const HANDSHAKES_MAX: usize = 512;
+/// PROTOCOL section 5: handshakes a second from one IPv4 address (IPv6 /56).
+pub const HANDSHAKES_PER_SECOND_MAX: u32 = 10;
+/// PROTOCOL section 5: handshakes in flight from one address; counted over [`HANDSHAKE_MS_MAX`], which bounds them.
+pub const HANDSHAKES_PER_ADDRESS_MAX: u32 = 32;
+/// The same two in the development scope, where many nodes share an address.
+pub const LOCAL_HANDSHAKES_PER_SECOND_MAX: u32 = 256;
+/// See [`LOCAL_HANDSHAKES_PER_SECOND_MAX`].
+pub const LOCAL_HANDSHAKES_PER_ADDRESS_MAX: u32 = 512;
+/// Addresses whose handshakes are counted.
+pub const ADDRESSES_COUNTED_MAX: usize = 8_192;
+
+/// Inputs that wait for the node: past it, QUIC's flow control makes peers wait.
+pub const INPUTS_MAX: usize = 1_024;
+/// Packets that wait to be sent on one connection: past it, the connection is closed.
+pub const PACKETS_WAITING_MAX: usize = 2_048;
+/// Bytes that wait to be sent on one connection.
+pub const BYTES_WAITING_MAX: usize = 8 * 1024 * 1024;
+/// Streams on one connection that a peer may have open, each way of opening.
+pub const STREAMS_UNI_MAX: u64 = 16;
+/// See [`STREAMS_UNI_MAX`].
+pub const STREAMS_BIDI_MAX: u64 = 8;
+/// Bytes of one stream in flight.
+pub const STREAM_WINDOW_BYTES: u64 = 128 * 1024;
+/// Bytes of one connection in flight.
+pub const CONNECTION_WINDOW_BYTES: u64 = 512 * 1024;
+/// A stream on which nothing moves for this long is given up.
+pub const STREAM_STALL_MS_MAX: u64 = 10_000;
+/// How long a connection that closes may take to deliver what was sent before.
+pub const CLOSE_FLUSH_MS_MAX: u64 = 1_000;
+/// Own addresses are looked at again after this.
+pub const ADDRESS_POLL_MS: u64 = 2_000;
+/// Dropped handshakes are reported at most this often.
+pub const DROPPED_REPORT_MS: u64 = 250;
+/// The receive buffer asked of the system: bursts of handshakes do not fit the default.
+pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;

@@ -1,0 +1,125 @@
+//! One stream, one packet: the first byte says what it is, and nothing is read past what the packet table allows.
+
+use crate::meter::Meter;
+use crate::{limits, runtime};
+use bytes::Bytes;
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::wire::gate::Gate;
+use distsoc_engine::wire::{
+    Admitted, Code, Expected, Packet, PacketBytes, PacketSpec, admit, preview,
+};
+use s2n_quic::application::Error as ApplicationError;
+use s2n_quic::stream::{ReceiveStream, SendStream};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+/// Why a stream gave no packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum NoPacket {
+    /// It had to be refused.
+    Refused(Code, Refusal),
+    /// The stream or the connection went before it was whole.
+    Gone,
+    /// Nothing moved for too long.
+    Stalled(Code),
+}
+
+/// An application error code for streams that are given up.
+const GIVEN_UP: ApplicationError = ApplicationError::UNKNOWN;
+
+/// Reads one packet. A token and a place in flight of the gate are taken once its first byte is known; whoever gets
+/// `Ok` gives the place back.
+pub(crate) async fn read_packet(
+    stream: &mut ReceiveStream,
+    expected: Expected,
+    gate: Option<&Mutex<Gate>>,
+    meter: &Meter,
+) -> Result<Admitted<Packet>, NoPacket> {
+    let first = next_chunk(stream, 0)
+        .await?
+        .ok_or(NoPacket::Refused(0, Refusal::Empty))?;
+    let code = first[0];
+    let result = read_rest(stream, first, expected, gate, meter).await;
+    if let Err(NoPacket::Refused(..) | NoPacket::Stalled(_)) = result {
+        let _ = stream.stop_sending(GIVEN_UP);
+    }
+    if let (Err(NoPacket::Gone | NoPacket::Stalled(_)), Some(gate)) = (&result, gate) {
+        lock(gate).finish(code);
+    }
+    result
+}
+
+async fn read_rest(
+    stream: &mut ReceiveStream,
+    first: Bytes,
+    expected: Expected,
+    gate: Option<&Mutex<Gate>>,
+    meter: &Meter,
+) -> Result<Admitted<Packet>, NoPacket> {
+    let code = first[0];
+    let refused = |refusal| NoPacket::Refused(code, refusal);
+    let spec: &PacketSpec = preview(code, expected).map_err(refused)?;
+    if let Some(gate) = gate {
+        lock(gate)
+            .begin(spec, runtime::mono_ms())
+            .map_err(refused)?;
+    }
+    let give_back = |refusal| {
+        if let Some(gate) = gate {
+            lock(gate).finish(code);
+        }
+        refused(refusal)
+    };
+    let mut whole: Option<Vec<u8>> = None;
+    let mut length = first.len();
+    while let Some(chunk) = next_chunk(stream, code).await? {
+        length += chunk.len();
+        if length > spec.bytes_max {
+            return Err(give_back(Refusal::TooLarge));
+        }
+        whole
+            .get_or_insert_with(|| first.to_vec())
+            .extend_from_slice(&chunk);
+    }
+    meter.received(code, length);
+    let bytes = whole.as_deref().unwrap_or(&first);
+    admit(bytes, expected).map_err(give_back)
+}
+
+async fn next_chunk(stream: &mut ReceiveStream, code: Code) -> Result<Option<Bytes>, NoPacket> {
+    let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX);
+    loop {
+        match runtime::timeout(stall, stream.receive()).await {
+            None => return Err(NoPacket::Stalled(code)),
+            Some(Err(_)) => return Err(NoPacket::Gone),
+            Some(Ok(Some(chunk))) if chunk.is_empty() => {}
+            Some(Ok(chunk)) => return Ok(chunk),
+        }
+    }
+}
+
+/// Sends one packet and ends the stream. The bytes are shared, not copied.
+pub(crate) async fn write_packet(
+    stream: &mut SendStream,
+    bytes: &PacketBytes,
+    meter: &Meter,
+) -> Result<(), NoPacket> {
+    let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX);
+    let shared = Bytes::from_owner(bytes.clone());
+    match runtime::timeout(stall, stream.send(shared)).await {
+        Some(Ok(())) => {}
+        Some(Err(_)) => return Err(NoPacket::Gone),
+        None => {
+            let _ = stream.reset(GIVEN_UP);
+            return Err(NoPacket::Stalled(bytes[0]));
+        }
+    }
+    stream.finish().map_err(|_| NoPacket::Gone)?;
+    meter.sent(bytes[0], bytes.len());
+    Ok(())
+}
+
+/// A lock whose holder never panics while it matters.
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,67 @@
+//! What a node needs from its disk before its first frame.
+
+use crate::fault::Fault;
+use crate::rows::{self, PostRow};
+use crate::tables::{Lmdb, Raw, Tables};
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::io::Restored;
+use distsoc_engine::limits;
+use std::path::Path;
+
+/// Decodes every row of a table.
+fn all<T>(
+    txn: &heed::RoTxn<'_, heed::WithoutTls>,
+    table: Raw,
+    name: &'static str,
+    dir: &Path,
+    decode: impl Fn(&[u8], &[u8]) -> Option<T>,
+) -> Result<Vec<T>, Fault> {
+    let rows = table.iter(txn).map_err(|error| Fault::lmdb(dir, error))?;
+    rows.map(|row| {
+        let (key, value) = row.map_err(|error| Fault::lmdb(dir, error))?;
+        decode(key, value).ok_or(Fault::Corrupt { table: name })
+    })
+    .collect()
+}
+
+pub(crate) fn restore(env: &Lmdb, tables: &Tables, own: NodeId, dir: &Path) -> Result<Restored, Fault> {
+    let fault = |error| Fault::lmdb(dir, error);
+    let txn = env.read_txn().map_err(fault)?;
+    let checked_at = |author: &NodeId| -> u64 {
+        let row = tables.checked.get(&txn, author.as_bytes()).ok().flatten();
+        row.and_then(rows::number_of).unwrap_or_default()
+    };
+    let authors = all(&txn, tables.author_recent_posts, "author_recent_posts", dir, |_, row| {
+        let head = rows::decode_list_head(row)?;
+        let checked_at_ms = checked_at(&head.author);
+        Some((head, checked_at_ms))
+    })?;
+    let mut good_peers = all(&txn, tables.peers, "peers", dir, |key, row| rows::decode_peer(rows::node_of(key)?, row))?;
+    good_peers.sort_by_key(|peer| std::cmp::Reverse(peer.last_up_ms));
+    good_peers.truncate(limits::GOOD_PEERS_MAX);
+    let own_profile = match tables.profiles.get(&txn, own.as_bytes()).map_err(fault)? {
+        Some(row) => Some(rows::decode_profile(row).ok_or(Fault::Corrupt { table: "profiles" })?),
+        None => None,
+    };
+    let own_list = match tables.author_recent_posts.get(&txn, own.as_bytes()).map_err(fault)? {
+        Some(row) => {
+            let list = rows::decode_list(row, None);
+            Some(list.ok_or(Fault::Corrupt {
+                table: "author_recent_posts",
+            })?)
+        }
+        None => None,
+    };
+    Ok(Restored {
+        relationships: all(&txn, tables.relationships, "relationships", dir, |key, row| {
+            Some((rows::node_of(key)?, rows::decode_relationship(row)?))
+        })?,
+        authors: authors.into_iter().filter(|(head, _)| head.author != own).collect(),
+        files: all(&txn, tables.posts, "posts", dir, |key, row| {
+            Some(PostRow::decode(row)?.file(rows::post_id_of(key)?))
+        })?,
+        good_peers,
+        own_list,
+        own_profile,
+    })
+}

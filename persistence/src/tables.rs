@@ -1,0 +1,92 @@
+//! The tables of PROTOCOL section 12. Keys are big-endian, so that their order is the order of what they mean.
+
+use heed::types::Bytes;
+use heed::{CommitOrAbort, Database, Env, WithoutTls};
+
+/// The layout that this program writes.
+pub const SCHEMA_VERSION: u32 = 1;
+
+/// A table of bytes; [`crate::rows`] says what they are.
+pub(crate) type Raw = Database<'static, Bytes, Bytes>;
+/// The environment: read transactions may move between threads.
+pub(crate) type Lmdb = Env<WithoutTls>;
+
+/// A table and what it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// Its name in LMDB.
+    pub name: &'static str,
+    /// Key → value.
+    pub holds: &'static str,
+    /// Whether this version writes it; the others keep their names free.
+    pub used: bool,
+}
+
+macro_rules! tables {
+    (used { $($field:ident: $holds:literal;)* } declared { $($later:ident: $later_holds:literal;)* }) => {
+        /// The open tables of this version, one field each.
+        #[derive(Clone, Copy)]
+        pub(crate) struct Tables {
+            $(#[doc = $holds] pub(crate) $field: Raw,)*
+        }
+
+        /// Every table of PROTOCOL section 12.
+        pub const TABLES: &[Table] = &[
+            $(Table { name: stringify!($field), holds: $holds, used: true },)*
+            $(Table { name: stringify!($later), holds: $later_holds, used: false },)*
+        ];
+
+        impl Tables {
+            /// Opens the tables, making those that are not there.
+            pub(crate) fn open(env: &Lmdb) -> heed::Result<Self> {
+                Ok(Self { $($field: open_one(env, stringify!($field))?,)* })
+            }
+        }
+    };
+}
+
+tables! {
+    used {
+        meta: "name → value: `schema` (u32), `node` (32 bytes)";
+        posts: "PostId → head of a fixed size ‖ body";
+        feed: "created_at ms u64 ‖ PostId → author: every stored post in the order of time";
+        author_recent_posts: "author → length of head u16 ‖ signed head ‖ packed list";
+        checked: "author → checked_at ms u64";
+        profiles: "person → signed profile";
+        relationships: "person → [followed since ms, place]";
+        peers: "NodeId → [last up ms, is anchor, addresses]";
+    }
+    declared {
+        discovery_map: "snapshot and journal of the map";
+        stored_files: "blob holders and their estimates";
+        social_routes: "target → cached route";
+        blobs: "blob hash ‖ chunk u32 → bytes, in environments of their own";
+        hearts: "PostId ‖ person → signed heart";
+        tombstones: "author ‖ PostId → signed deletion";
+        circles: "name → members";
+        search: "n-gram → roaring bitmap of posts";
+    }
+}
+
+fn open_one(env: &Lmdb, name: &str) -> heed::Result<Raw> {
+    let txn = env.write_txn()?;
+    let opened = env.create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
+        Ok(CommitOrAbort::<_, ()>::Commit(opener.create_database::<Bytes, Bytes>(txn, Some(name))?))
+    })?;
+    Ok(opened.unwrap_commit())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_table_of_the_protocol_has_a_place() {
+        let names: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+        let of_protocol = [
+            "discovery_map", "stored_files", "author_recent_posts", "social_routes", "peers", "posts", "blobs",
+            "profiles", "relationships", "hearts", "tombstones", "circles", "feed", "search", "meta",
+        ];
+        assert!(of_protocol.iter().all(|name| names.contains(name)));
+    }
+}

@@ -1,0 +1,260 @@
+//! The promises of PROTOCOL section 12, one by one.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use distsoc_engine::crypto::Secret;
+use distsoc_engine::domain::{
+    Bio, Content, Event, EventKind, Name, NodeId, PostBody, PostText, ProfileBody, PublicContent, RecentPosts, Signed,
+    SignedPost,
+};
+use distsoc_engine::io::{
+    BatchId, Durability, GoodPeer, Input, ReadId, ReadQuery, ReadResult, Relationship, Restored, StorageTrouble, Write,
+};
+use distsoc_engine::wire::codec::Bounded;
+use distsoc_persistence::{Fault, Store, StoreConfig};
+use std::path::Path;
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn own() -> Secret {
+    Secret::from_seed(&[1; 32])
+}
+
+fn open(dir: &Path) -> Result<(Store, Restored, Receiver<Input>), Fault> {
+    open_with(dir, 1 << 28)
+}
+
+fn open_with(dir: &Path, map_bytes: usize) -> Result<(Store, Restored, Receiver<Input>), Fault> {
+    let (send, receive) = channel();
+    let config = StoreConfig {
+        dir: dir.into(),
+        own: own().node_id(),
+        map_bytes,
+    };
+    let (store, restored) = Store::open(config, move |input| drop(send.send(input)))?;
+    Ok((store, restored, receive))
+}
+
+fn post(author: &Secret, text: &str, created_at_ms: u64) -> SignedPost {
+    let body = PostBody {
+        author: author.node_id(),
+        created_at_ms,
+        content: Content::Public(PublicContent {
+            text: PostText::new(text).unwrap(),
+            parent: None,
+            descriptions: Bounded::default(),
+        }),
+        blobs: Bounded::default(),
+    };
+    SignedPost::sign(body, author).unwrap()
+}
+
+fn write_post(post: &SignedPost) -> Write {
+    Write::Post {
+        post: Box::new(post.clone()),
+        arrived_ms: 9,
+    }
+}
+
+fn follow(node: NodeId) -> Write {
+    Write::Relationship {
+        node,
+        relationship: Some(Relationship {
+            followed_since_ms: Some(5),
+            place: None,
+        }),
+    }
+}
+
+fn persist(store: &Store, receive: &Receiver<Input>, batch: u64, writes: Vec<Write>) -> Result<(), StorageTrouble> {
+    store.persist(BatchId(batch), writes, Durability::Durable);
+    loop {
+        match receive.recv_timeout(PATIENCE).unwrap() {
+            Input::Persisted(id) if id == BatchId(batch) => return Ok(()),
+            Input::PersistFailed(id, trouble) if id == BatchId(batch) => return Err(trouble),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn everything_comes_back_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (secret, friend) = (own(), Secret::from_seed(&[2; 32]));
+    let (mine, theirs) = (post(&secret, "mine", 1000), post(&friend, "theirs", 2000));
+    let event = |post: &SignedPost| Event {
+        id: post.id(),
+        created_at_s: 1,
+        kind: EventKind::Public,
+    };
+    let own_list = RecentPosts::append(None, event(&mine), 7, 1, &secret);
+    let list = RecentPosts::append(None, event(&theirs), 7, 1, &friend);
+    let profile = Signed::sign(
+        ProfileBody {
+            author: secret.node_id(),
+            seq: 1,
+            name: Name::new("Ada").unwrap(),
+            bio: Bio::new("").unwrap(),
+            avatar: None,
+            anchors: Bounded::default(),
+        },
+        &secret,
+    );
+    let peer = GoodPeer {
+        node: friend.node_id(),
+        addresses: Vec::new(),
+        is_anchor: true,
+        last_up_ms: 3,
+    };
+    let (store, restored, receive) = open(dir.path()).unwrap();
+    assert_eq!(restored, Restored::default());
+    let list_write = |list: &RecentPosts| Write::RecentPosts {
+        head: list.head().clone(),
+        list: list.list().clone(),
+    };
+    let writes = vec![
+        write_post(&mine),
+        write_post(&theirs),
+        list_write(&own_list),
+        list_write(&list),
+        Write::Checked {
+            author: friend.node_id(),
+            checked_at_ms: 77,
+        },
+        Write::Profile(profile.clone()),
+        follow(friend.node_id()),
+        Write::GoodPeer(peer.clone()),
+    ];
+    persist(&store, &receive, 1, writes).unwrap();
+    store.close();
+    drop(store);
+
+    let (store, restored, receive) = open(dir.path()).unwrap();
+    assert_eq!(restored.files.len(), 2);
+    assert_eq!(restored.authors, [(list.head().clone(), 77)]);
+    assert_eq!(restored.own_list.as_ref().unwrap().list, *own_list.list());
+    assert_eq!(restored.own_profile, Some(profile));
+    assert_eq!(restored.relationships[0].0, friend.node_id());
+    assert_eq!(restored.good_peers, [peer]);
+    let page = store.view().feed(None, 10).unwrap();
+    let ids: Vec<_> = page.entries.iter().map(|entry| entry.id).collect();
+    assert_eq!(ids, [theirs.id(), mine.id()]);
+    assert_eq!(page.entries[1].author_name.as_deref(), Some("Ada"));
+
+    let gone = vec![
+        Write::Relationship {
+            node: friend.node_id(),
+            relationship: None,
+        },
+        Write::ForgetPeer(friend.node_id()),
+    ];
+    persist(&store, &receive, 2, gone).unwrap();
+    assert_eq!(store.view().feed(None, 10).unwrap().entries.len(), 1, "unfollowed posts leave the feed");
+    assert!(store.view().post(theirs.id()).unwrap().is_some(), "and stay stored");
+}
+
+#[test]
+fn a_read_sees_what_was_handed_over_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open(dir.path()).unwrap();
+    let posts: Vec<SignedPost> = (0..50).map(|number| post(&own(), &format!("{number}"), number)).collect();
+    for (number, post) in posts.iter().enumerate() {
+        store.persist(BatchId(number as u64), vec![write_post(post)], Durability::WriteBehind);
+    }
+    let query = ReadQuery::ForPeer {
+        authors: Vec::new(),
+        posts: posts.iter().map(SignedPost::id).collect(),
+        bytes_max: 1 << 20,
+    };
+    store.read(ReadId(1), query);
+    let (mut found, mut acknowledged) = (0, 0);
+    while found == 0 || acknowledged < 50 {
+        match receive.recv_timeout(PATIENCE).unwrap() {
+            Input::Read { result, .. } => {
+                let Ok(ReadResult::ForPeer { posts, .. }) = result else {
+                    panic!("not what was asked");
+                };
+                found = posts.len();
+            }
+            Input::Persisted(_) => acknowledged += 1,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(found, 50);
+}
+
+#[test]
+fn a_full_map_refuses_and_loses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open_with(dir.path(), 1 << 19).unwrap();
+    let mut kept = Vec::new();
+    let refused = (0..1000).find_map(|number| {
+        let post = post(&own(), &"x".repeat(8_000), number);
+        match persist(&store, &receive, number, vec![write_post(&post)]) {
+            Ok(()) => {
+                kept.push(post.id());
+                None
+            }
+            Err(trouble) => Some(trouble),
+        }
+    });
+    assert_eq!(refused, Some(StorageTrouble::Full));
+    assert!(kept.len() > 5);
+    assert!(kept.iter().all(|id| store.view().post(*id).unwrap().is_some()));
+    store.close();
+    drop(store);
+    let (store, restored, receive) = open_with(dir.path(), 1 << 22).unwrap();
+    assert_eq!(restored.files.len(), kept.len());
+    let late = post(&own(), "room again", 5000);
+    persist(&store, &receive, 5000, vec![write_post(&late)]).unwrap();
+}
+
+#[test]
+fn pages_are_stable_while_posts_arrive() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open(dir.path()).unwrap();
+    let stranger = Secret::from_seed(&[3; 32]);
+    let mut expected = Vec::new();
+    for number in 0..30u64 {
+        let author = if number % 3 == 0 { &stranger } else { &own() };
+        let post = post(author, &format!("{number}"), 1000 + number * 10);
+        persist(&store, &receive, number, vec![write_post(&post)]).unwrap();
+        if number % 3 != 0 {
+            expected.push(post.id());
+        }
+    }
+    expected.reverse();
+    let (mut seen, mut cursor) = (Vec::new(), None);
+    loop {
+        let page = store.view().feed(cursor, 7).unwrap();
+        seen.extend(page.entries.iter().map(|entry| entry.id));
+        let newer = post(&own(), &format!("newer than page {}", seen.len()), 99_000 + seen.len() as u64);
+        persist(&store, &receive, 100 + seen.len() as u64, vec![write_post(&newer)]).unwrap();
+        cursor = page.next.map(|cursor| cursor.to_string().parse().unwrap());
+        if cursor.is_none() {
+            break;
+        }
+    }
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn a_folder_in_use_a_foreign_file_and_a_file_for_a_folder_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ..) = open(dir.path()).unwrap();
+    assert!(matches!(open(dir.path()), Err(Fault::Locked { .. })));
+    store.close();
+    drop(store);
+
+    let foreign = tempfile::tempdir().unwrap();
+    std::fs::create_dir(foreign.path().join("db")).unwrap();
+    std::fs::write(foreign.path().join("db/data.mdb"), vec![0x5a; 100_000]).unwrap();
+    let result = open(foreign.path());
+    assert!(matches!(result, Err(Fault::Foreign { .. })), "{:?}", result.err());
+
+    let file = dir.path().join("file");
+    std::fs::write(&file, "x").unwrap();
+    assert!(open(&file).is_err());
+}

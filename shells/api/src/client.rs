@@ -1,0 +1,103 @@
+//! Talks to the node that runs on a data folder.
+
+use crate::http::ApiFile;
+use crate::{ApiError, ErrorCode};
+use distsoc_net::runtime::{self, TcpStream};
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::header::{AUTHORIZATION, HOST};
+use hyper::{Method, Request, Response};
+use serde_json::{Value, json};
+use smol_hyper::rt::FuturesIo;
+use std::path::Path;
+
+/// A client of one running node.
+#[derive(Clone, Debug)]
+pub struct Client {
+    file: ApiFile,
+}
+
+impl Client {
+    /// The client for a data folder; `None` where no node runs on it.
+    pub async fn open(dir: &Path) -> Option<Self> {
+        let file = ApiFile::read(dir)?;
+        // A node that was killed leaves its file behind.
+        TcpStream::connect(file.addr).await.ok()?;
+        Some(Self { file })
+    }
+
+    async fn send(&self, method: Method, path: &str, body: String) -> Result<Response<Incoming>, ApiError> {
+        let failed = |error: &dyn std::fmt::Display| ApiError::new(ErrorCode::Failed, format!("the node does not answer: {error}"));
+        let stream = TcpStream::connect(self.file.addr).await.map_err(|error| failed(&error))?;
+        let handshake = hyper::client::conn::http1::handshake(FuturesIo::new(stream)).await;
+        let (mut sender, connection) = handshake.map_err(|error| failed(&error))?;
+        runtime::spawn(async move {
+            // Its end is told to whoever reads the response.
+            let _ = connection.await;
+        });
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header(HOST, self.file.addr.to_string())
+            .header(AUTHORIZATION, format!("Bearer {}", self.file.token))
+            .body(Full::new(Bytes::from(body)))
+            .map_err(|error| failed(&error))?;
+        sender.send_request(request).await.map_err(|error| failed(&error))
+    }
+
+    /// Calls a method.
+    ///
+    /// # Errors
+    /// What the node says, or that it does not answer.
+    pub async fn call(&self, method: &str, params: Value) -> Result<Value, ApiError> {
+        let body = json!({"method": method, "params": params}).to_string();
+        let response = self.send(Method::POST, "/v1/call", body).await?;
+        let body = response.into_body().collect().await;
+        let bytes = body.map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?.to_bytes();
+        let mut answer: Value = serde_json::from_slice(&bytes)
+            .map_err(|_| ApiError::new(ErrorCode::Failed, "what answers there is no distsoc node"))?;
+        match ApiError::from_json(&answer) {
+            Some(error) => Err(error),
+            None => Ok(answer["result"].take()),
+        }
+    }
+
+    /// Watches what happens.
+    ///
+    /// # Errors
+    /// Where the node does not answer.
+    pub async fn events(&self) -> Result<Events, ApiError> {
+        let response = self.send(Method::GET, "/v1/events", String::new()).await?;
+        Ok(Events {
+            body: response.into_body(),
+            held: Vec::new(),
+        })
+    }
+}
+
+/// Events, one JSON object each.
+#[derive(Debug)]
+pub struct Events {
+    body: Incoming,
+    held: Vec<u8>,
+}
+
+impl Events {
+    /// The next event; `None` where the node has ended.
+    pub async fn next(&mut self) -> Option<Value> {
+        loop {
+            if let Some(end) = self.held.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.held.drain(..=end).collect();
+                match serde_json::from_slice(&line) {
+                    Ok(event) => return Some(event),
+                    // An empty line says that the node is there.
+                    Err(_) => continue,
+                }
+            }
+            let frame = self.body.frame().await?.ok()?;
+            if let Ok(data) = frame.into_data() {
+                self.held.extend_from_slice(&data);
+            }
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! What may be wrong, and what to do about it.
+
+use distsoc_engine::io::{Standing, Status};
+use distsoc_persistence::secret;
+use serde_json::{Value, json};
+use std::net::UdpSocket;
+use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// One thing looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Check {
+    /// What was looked at.
+    pub check: &'static str,
+    /// Whether it is as it should be.
+    pub ok: bool,
+    /// What was seen.
+    pub detail: String,
+    /// What to do, where it is not.
+    pub next_step: Option<&'static str>,
+}
+
+impl Check {
+    fn new(check: &'static str, ok: bool, detail: impl Into<String>, next_step: &'static str) -> Self {
+        Self {
+            check,
+            ok,
+            detail: detail.into(),
+            next_step: (!ok).then_some(next_step),
+        }
+    }
+
+    /// `{"check","ok","detail","next_step"}`.
+    #[must_use]
+    pub fn to_json(&self) -> Value {
+        json!({"check": self.check, "ok": self.ok, "detail": self.detail, "next_step": self.next_step})
+    }
+}
+
+/// Before this nobody can have made the program: 2026-01-01, ms since the epoch.
+const EARLIEST_MS: u128 = 1_767_225_600_000;
+
+/// What can be seen without a running node.
+#[must_use]
+pub fn examine(dir: &Path) -> Vec<Check> {
+    vec![folder(dir), key(dir), clock(), udp()]
+}
+
+fn folder(dir: &Path) -> Check {
+    let next = "choose a folder that can be written with --data";
+    let writable = std::fs::create_dir_all(dir).and_then(|()| {
+        let probe = dir.join(".doctor");
+        std::fs::write(&probe, b"x")?;
+        std::fs::remove_file(&probe)
+    });
+    match writable {
+        Ok(()) => Check::new("data folder", true, format!("{} can be written", dir.display()), next),
+        Err(error) => Check::new("data folder", false, format!("{}: {error}", dir.display()), next),
+    }
+}
+
+fn key(dir: &Path) -> Check {
+    let next = "restore identity.key from a backup, readable by you alone (chmod 600)";
+    match secret::load(dir) {
+        Ok(Some(secret)) => Check::new("key", true, format!("node {}", secret.node_id()), next),
+        Ok(None) => Check::new("key", true, "none yet: the first start makes one", next),
+        Err(fault) => Check::new("key", false, fault.to_string(), next),
+    }
+}
+
+fn clock() -> Check {
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+    let next = "set the clock: records from more than 10 minutes ahead are refused by everybody";
+    Check::new("clock", now_ms > EARLIEST_MS, format!("{now_ms} ms since 1970"), next)
+}
+
+fn udp() -> Check {
+    let next = "allow this program to open UDP sockets";
+    match UdpSocket::bind("0.0.0.0:0") {
+        Ok(_) => Check::new("udp", true, "a socket can be opened", next),
+        Err(error) => Check::new("udp", false, error.to_string(), next),
+    }
+}
+
+/// What a running node says of itself.
+pub(crate) fn examine_running(status: &Status) -> Vec<Check> {
+    let peers = status.peers_social + status.peers_wide;
+    let connected = !matches!(status.standing, Standing::Offline | Standing::Connecting);
+    let reach = "connect to somebody by hand with 'distsoc connect', or name anchors with --anchors";
+    let storage = status.storage_trouble.map_or("takes writes".into(), |trouble| trouble.to_string());
+    vec![
+        Check::new("connections", connected, format!("{peers} peers, {}", status.standing.name()), reach),
+        Check::new("storage", status.storage_trouble.is_none(), storage, "free some space on the disk"),
+        Check::new(
+            "addresses",
+            !status.addresses.is_empty(),
+            format!("{:?}", status.addresses),
+            "check that the machine has a network",
+        ),
+    ]
+}

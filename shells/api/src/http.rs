@@ -1,0 +1,292 @@
+//! The API over loopback HTTP: `POST /v1/call`, `GET /v1/events`.
+//!
+//! Loopback is no access control: any program and any web page on this machine can reach it. So each start draws a token, told
+//! only to who can read `api.json` (0600); the Host must be this address exactly (DNS rebinding), an Origin, where sent, too; nothing
+//! answers to another origin.
+
+use crate::{Api, ApiError, ErrorCode};
+use async_channel::Sender;
+use distsoc_net::runtime::{self, TcpListener, TcpStream};
+use futures_lite::StreamExt;
+use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
+use hyper::body::{Bytes, Frame, Incoming};
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN};
+use hyper::{Method, Request, Response, StatusCode};
+use serde_json::{Value, json};
+use smol_hyper::rt::{FuturesIo, SmolTimer};
+use std::convert::Infallible;
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+/// Bytes of a request's body at most.
+const BODY_BYTES_MAX: usize = 256 * 1024;
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 128;
+/// How long a client may take to send its headers.
+const HEADERS_MS_MAX: u64 = 5_000;
+/// How long a client may take to send its body.
+const BODY_MS_MAX: u64 = 10_000;
+/// A line of the event stream when nothing happens, so that a dead client is noticed.
+const HEARTBEAT_MS: u64 = 15_000;
+
+type Reply = Response<Either<Full<Bytes>, EventBody>>;
+type EventBody = StreamBody<futures_lite::stream::Boxed<Result<Frame<Bytes>, Infallible>>>;
+
+/// What `api.json` says: where the API listens and the token it wants.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct ApiFile {
+    /// `IP:PORT`.
+    pub addr: SocketAddr,
+    /// Sent as `Authorization: Bearer TOKEN`.
+    pub token: String,
+}
+
+impl ApiFile {
+    /// Its place in a data folder.
+    #[must_use]
+    pub fn path(dir: &Path) -> PathBuf {
+        dir.join("api.json")
+    }
+
+    fn write(&self, dir: &Path) -> std::io::Result<()> {
+        let temporary = dir.join("api.json.new");
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).truncate(true).write(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&temporary)?;
+        file.write_all(&serde_json::to_vec(self)?)?;
+        std::fs::rename(&temporary, Self::path(dir))
+    }
+
+    /// Reads the file of a running node, if there is one.
+    #[must_use]
+    pub fn read(dir: &Path) -> Option<Self> {
+        serde_json::from_slice(&std::fs::read(Self::path(dir)).ok()?).ok()
+    }
+}
+
+/// The HTTP face of one node, until it is closed.
+#[derive(Debug)]
+pub struct Server {
+    file: ApiFile,
+    dir: PathBuf,
+    stop: Sender<()>,
+}
+
+struct Face {
+    api: Api,
+    token: String,
+    hosts: [String; 2],
+    connections: AtomicUsize,
+}
+
+impl Server {
+    /// Listens and writes `api.json`.
+    ///
+    /// # Errors
+    /// A sentence where the address is not loopback or cannot be had.
+    pub async fn start(api: Api, listen: SocketAddr) -> Result<Self, ApiError> {
+        let failed = |message: String| ApiError::new(ErrorCode::Failed, message);
+        if !listen.ip().is_loopback() {
+            return Err(ApiError::usage(format!("{listen} is not a loopback address: the API is for this machine only")));
+        }
+        let listener = TcpListener::bind(listen).await;
+        let listener = listener.map_err(|error| failed(format!("cannot listen on {listen}: {error}")))?;
+        let addr = listener.local_addr().map_err(|error| failed(error.to_string()))?;
+        let secret = distsoc_host::random::<32>().map_err(|fault| failed(fault.to_string()))?;
+        let token: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+        let dir = api.host().dir().to_owned();
+        let file = ApiFile { addr, token };
+        file.write(&dir).map_err(|error| failed(format!("cannot write api.json: {error}")))?;
+        let face = Arc::new(Face {
+            api,
+            token: file.token.clone(),
+            hosts: [addr.to_string(), format!("localhost:{}", addr.port())],
+            connections: AtomicUsize::new(0),
+        });
+        let (stop, stopped) = async_channel::bounded::<()>(1);
+        runtime::spawn(async move {
+            let accept = async {
+                let mut incoming = listener.incoming();
+                while let Some(stream) = incoming.next().await {
+                    match stream {
+                        Ok(stream) => face.clone().begin(stream),
+                        // Out of descriptors, most likely: give others time to end.
+                        Err(_) => runtime::sleep(Duration::from_millis(50)).await,
+                    }
+                }
+            };
+            let end = async {
+                let _ = stopped.recv().await;
+            };
+            futures_lite::future::or(accept, end).await;
+        });
+        Ok(Self { file, dir, stop })
+    }
+
+    /// Where it listens and what token it wants.
+    #[must_use]
+    pub fn file(&self) -> &ApiFile {
+        &self.file
+    }
+
+    /// Stops listening and removes `api.json`.
+    pub fn close(self) {
+        self.stop.close();
+        if ApiFile::read(&self.dir).as_ref() == Some(&self.file) {
+            let _ = std::fs::remove_file(ApiFile::path(&self.dir));
+        }
+    }
+}
+
+impl Face {
+    fn begin(self: Arc<Self>, stream: TcpStream) {
+        if self.connections.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
+            self.connections.fetch_sub(1, Relaxed);
+            return;
+        }
+        runtime::spawn(async move {
+            let face = self.clone();
+            let service = hyper::service::service_fn(move |request| {
+                let face = face.clone();
+                async move { Ok::<_, Infallible>(face.answer(request).await) }
+            });
+            // A client that misbehaves ends its own connection only.
+            let _ = hyper::server::conn::http1::Builder::new()
+                .timer(SmolTimer::new())
+                .header_read_timeout(Duration::from_millis(HEADERS_MS_MAX))
+                .max_buf_size(64 * 1024)
+                .serve_connection(FuturesIo::new(stream), service)
+                .await;
+            self.connections.fetch_sub(1, Relaxed);
+        });
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Reply {
+        if let Err(status) = self.admit(request.method(), request.headers()) {
+            let error = ApiError::new(ErrorCode::Refused, "not for you: wrong host, origin or token");
+            return reply(status, &error.to_json());
+        }
+        match (request.method(), request.uri().path()) {
+            (&Method::POST, "/v1/call") => self.call(request).await,
+            (&Method::GET, "/v1/events") => self.events(),
+            (_, "/v1/call" | "/v1/events") => {
+                let error = ApiError::usage("POST /v1/call, GET /v1/events");
+                reply(StatusCode::METHOD_NOT_ALLOWED, &error.to_json())
+            }
+            _ => reply(StatusCode::NOT_FOUND, &ApiError::not_found("there is nothing here").to_json()),
+        }
+    }
+
+    /// Host, origin and token, in this order.
+    fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), StatusCode> {
+        let text = |name: HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or_default());
+        if !text(HOST).is_some_and(|host| self.hosts.iter().any(|own| own == host)) {
+            return Err(StatusCode::MISDIRECTED_REQUEST);
+        }
+        let own_origin = |origin: &str| {
+            origin.strip_prefix("http://").is_some_and(|host| self.hosts.iter().any(|own| own == host))
+        };
+        let foreign = text(ORIGIN).is_some_and(|origin| !own_origin(origin));
+        let site = text(HeaderName::from_static("sec-fetch-site"));
+        let cross_site = site.is_some_and(|site| site != "same-origin" && site != "none");
+        if cross_site || (foreign && *method != Method::GET) {
+            return Err(StatusCode::FORBIDDEN);
+        }
+        let token = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+        match token.is_some_and(|token| same(token.as_bytes(), self.token.as_bytes())) {
+            true => Ok(()),
+            false => Err(StatusCode::UNAUTHORIZED),
+        }
+    }
+
+    async fn call(&self, request: Request<Incoming>) -> Reply {
+        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+        let bytes = match runtime::timeout(Duration::from_millis(BODY_MS_MAX), body).await {
+            Some(Ok(body)) => body.to_bytes(),
+            Some(Err(_)) => {
+                let error = ApiError::usage(format!("a request has at most {BODY_BYTES_MAX} bytes"));
+                return reply(StatusCode::PAYLOAD_TOO_LARGE, &error.to_json());
+            }
+            None => {
+                let error = ApiError::new(ErrorCode::Failed, "the request did not arrive in time");
+                return reply(StatusCode::REQUEST_TIMEOUT, &error.to_json());
+            }
+        };
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Wanted {
+            method: String,
+            #[serde(default)]
+            params: Value,
+        }
+        let wanted: Wanted = match serde_json::from_slice(&bytes) {
+            Ok(wanted) => wanted,
+            Err(error) => {
+                let error = ApiError::usage(format!("the body must be {{\"method\", \"params\"}}: {error}"));
+                return reply(StatusCode::BAD_REQUEST, &error.to_json());
+            }
+        };
+        match self.api.call(&wanted.method, wanted.params).await {
+            Ok(result) => reply(StatusCode::OK, &json!({"result": result})),
+            Err(error) => reply(status_of(error.code), &error.to_json()),
+        }
+    }
+
+    /// One JSON object a line; an empty line now and then.
+    fn events(&self) -> Reply {
+        let events = self.api.subscribe();
+        let lines = futures_lite::stream::unfold(Box::pin(events), |mut events| async move {
+            let next = runtime::timeout(Duration::from_millis(HEARTBEAT_MS), events.next()).await;
+            let line = match next {
+                None => "\n".to_owned(),
+                Some(Some(event)) => format!("{event}\n"),
+                Some(None) => return None,
+            };
+            Some((Ok(Frame::data(Bytes::from(line))), events))
+        });
+        let mut response = Response::new(Either::Right(StreamBody::new(lines.boxed())));
+        harden(response.headers_mut(), "application/x-ndjson");
+        response
+    }
+}
+
+fn status_of(code: ErrorCode) -> StatusCode {
+    match code {
+        ErrorCode::Usage => StatusCode::BAD_REQUEST,
+        ErrorCode::NotFound => StatusCode::NOT_FOUND,
+        ErrorCode::Refused => StatusCode::CONFLICT,
+        ErrorCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+    }
+}
+
+/// Compares without telling by its time where the difference is.
+fn same(a: &[u8], b: &[u8]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).fold(0, |difference, (a, b)| difference | (a ^ b)) == 0
+}
+
+fn harden(headers: &mut HeaderMap, content_type: &'static str) {
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    for (name, value) in [
+        ("x-content-type-options", "nosniff"),
+        ("x-frame-options", "DENY"),
+        ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("cache-control", "no-store"),
+        ("referrer-policy", "no-referrer"),
+        ("cross-origin-resource-policy", "same-origin"),
+    ] {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+}
+
+fn reply(status: StatusCode, body: &Value) -> Reply {
+    let mut response = Response::new(Either::Left(Full::new(Bytes::from(body.to_string()))));
+    *response.status_mut() = status;
+    harden(response.headers_mut(), "application/json");
+    response
+}

@@ -1,0 +1,232 @@
+//! Every command other than `run` and `devnet`: a call to the node that runs on the data folder, shown to a person or as JSON.
+
+use crate::cli::{Cli, Command, ProfileCommand};
+use crate::exit::Exit;
+use crate::output::{self, safe};
+use crate::{devnet, place, run};
+use distsoc_api::{Check, Client, examine};
+use serde_json::{Value, json};
+use std::path::Path;
+
+pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
+    let dir = place::data_dir(cli.data.clone())?;
+    match cli.command {
+        Command::Run(args) => run::run(dir, args, cli.json).await,
+        Command::Devnet(args) => {
+            let dir = if cli.data.is_some() { dir } else { dir.join("devnet") };
+            devnet::run(dir, args, cli.json).await
+        }
+        Command::Id if Client::open(&dir).await.is_none() => own_id(&dir, cli.json),
+        Command::Doctor if Client::open(&dir).await.is_none() => {
+            show_checks(examine(&dir).iter().map(Check::to_json).collect(), cli.json)
+        }
+        Command::Feed { limit, live: true, .. } => watch_feed(&dir, limit, cli.json).await,
+        command => ask(&dir, command, cli.json).await,
+    }
+}
+
+async fn client(dir: &Path) -> Result<Client, Exit> {
+    Client::open(dir).await.ok_or_else(|| Exit::no_node(dir))
+}
+
+fn own_id(dir: &Path, as_json: bool) -> Result<(), Exit> {
+    let secret = distsoc_persistence::secret::load(dir).map_err(Exit::failed)?;
+    let secret = secret.ok_or_else(|| Exit::no_node(dir))?;
+    let id = json!({"node_id": secret.node_id().to_string(), "connect": null});
+    match as_json {
+        true => output::json(&id),
+        false => output::line(&secret.node_id().to_string()),
+    }
+    Ok(())
+}
+
+/// The method, its parameters, and how its result is shown to a person.
+fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
+    match command {
+        Command::Id => ("id", Value::Null, |result| output::line(text(&result["connect"]))),
+        Command::Connect { connect_string } => ("connect", json!({"to": connect_string.to_string()}), |result| {
+            output::line(&format!("Connected to {}.", text(&result["node_id"])));
+        }),
+        Command::Status => ("status", Value::Null, show_fields),
+        Command::Peers => ("peers", Value::Null, show_peers),
+        Command::Map { node_id } => ("map", json!({"node_id": node_id.map(|id| id.to_string())}), show_fields),
+        Command::Traffic => ("traffic", Value::Null, show_traffic),
+        Command::Doctor => ("doctor", Value::Null, |_| {}),
+        Command::Post { text: words, reply } => {
+            let params = json!({"text": words, "reply": reply.map(|id| id.to_string())});
+            ("post", params, |result| output::line(text(&result["post_id"])))
+        }
+        Command::Feed { limit, before, .. } => ("feed", json!({"limit": limit, "before": before}), show_feed),
+        Command::Show { post_id } => ("show", json!({"post_id": post_id.to_string()}), show_post),
+        Command::Follow { who } => ("follow", json!({"who": who}), |result| {
+            output::line(&format!("You follow {}. They will not learn of it.", text(&result["node_id"])));
+        }),
+        Command::Unfollow { node_id } => ("unfollow", json!({"node_id": node_id.to_string()}), |result| {
+            output::line(&format!("You no longer follow {}.", text(&result["node_id"])));
+        }),
+        Command::Follows => ("follows", Value::Null, show_follows),
+        Command::Profile {
+            change: Some(ProfileCommand::Set { name, bio, anchors }),
+            ..
+        } => {
+            let anchors: Vec<String> = anchors.iter().map(ToString::to_string).collect();
+            let params = json!({
+                "name": name.map(|name| name.as_str().to_owned()),
+                "bio": bio,
+                "anchors": (!anchors.is_empty()).then_some(anchors),
+            });
+            ("profile_set", params, show_fields)
+        }
+        Command::Profile { node_id, change: None } => {
+            ("profile", json!({"node_id": node_id.map(|id| id.to_string())}), show_fields)
+        }
+        Command::Metrics => ("metrics", Value::Null, |result| output::text(text(&result["text"]))),
+        Command::Run(_) | Command::Devnet(_) => unreachable!("these start nodes and ask none"),
+    }
+}
+
+async fn ask(dir: &Path, command: Command, as_json: bool) -> Result<(), Exit> {
+    let is_doctor = matches!(command, Command::Doctor);
+    let (method, params, show) = method_of(command);
+    let result = client(dir).await?.call(method, params).await?;
+    if is_doctor {
+        return show_checks(result, as_json);
+    }
+    match as_json {
+        true => output::json(&result),
+        false => show(&result),
+    }
+    Ok(())
+}
+
+async fn watch_feed(dir: &Path, limit: u64, as_json: bool) -> Result<(), Exit> {
+    let client = client(dir).await?;
+    // Watching begins before the page is read, so that nothing falls between.
+    let mut events = client.events().await?;
+    let page = client.call("feed", json!({"limit": limit})).await?;
+    let mut seen: Vec<String> = Vec::new();
+    let show = |post: &Value| if as_json { output::json(post) } else { show_post(post) };
+    for post in page.as_array().into_iter().flatten().rev() {
+        seen.push(text(&post["post_id"]).to_owned());
+        show(post);
+    }
+    while let Some(event) = events.next().await {
+        let id = text(&event["post_id"]);
+        if event["event"] != "post" || seen.iter().any(|seen| seen == id) {
+            continue;
+        }
+        // What was learned is committed a moment after it is told.
+        for _ in 0..20 {
+            match client.call("show", json!({"post_id": id})).await {
+                Ok(post) => {
+                    show(&post);
+                    break;
+                }
+                Err(_) => distsoc_net::runtime::sleep(std::time::Duration::from_millis(100)).await,
+            }
+        }
+    }
+    Err(Exit::failed("the node has stopped"))
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+fn show_checks(checks: Value, as_json: bool) -> Result<(), Exit> {
+    let all = checks.as_array().cloned().unwrap_or_default();
+    let bad = all.iter().filter(|check| check["ok"] != true).count();
+    if as_json {
+        output::json(&checks);
+    } else {
+        for check in &all {
+            let mark = if check["ok"] == true { "ok  " } else { "FAIL" };
+            output::line(&format!("{mark}  {}: {}", text(&check["check"]), text(&check["detail"])));
+            if let Some(next) = check["next_step"].as_str() {
+                output::line(&format!("      → {next}"));
+            }
+        }
+    }
+    match bad {
+        0 => Ok(()),
+        _ => Err(Exit::failed(format!("{bad} of {} checks failed", all.len()))),
+    }
+}
+
+fn show_fields(result: &Value) {
+    for (name, value) in result.as_object().into_iter().flatten() {
+        let shown = match value {
+            Value::String(text) => safe(text),
+            Value::Null => "–".into(),
+            other => other.to_string(),
+        };
+        output::line(&format!("{name:<16} {shown}"));
+    }
+}
+
+fn show_peers(result: &Value) {
+    let row = |peer: &Value| {
+        let name = peer["name"].as_str().map_or_else(|| "–".into(), safe);
+        let anchor = if peer["is_anchor"] == true { "anchor" } else { "" };
+        vec![
+            text(&peer["node_id"])[..8].to_owned(),
+            name,
+            text(&peer["slot"]).to_owned(),
+            text(&peer["direction"]).to_owned(),
+            text(&peer["address"]).to_owned(),
+            format!("{:.1}", peer["rtt_ms"].as_f64().unwrap_or_default()),
+            anchor.to_owned(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = result.as_array().into_iter().flatten().map(row).collect();
+    match rows.is_empty() {
+        true => output::line("No peers yet. Connect to somebody: distsoc connect NODE_ID@HOST:PORT"),
+        false => output::table(&["node", "name", "slot", "dir", "address", "rtt ms", ""], &rows),
+    }
+}
+
+fn show_traffic(result: &Value) {
+    let row = |row: &Value| {
+        let bytes = |field: &str| row[field].as_u64().unwrap_or_default().to_string();
+        vec![text(&row["layer"]).to_owned(), text(&row["cause"]).to_owned(), bytes("in_bytes"), bytes("out_bytes")]
+    };
+    let rows: Vec<Vec<String>> = result.as_array().into_iter().flatten().map(row).collect();
+    output::table(&["layer", "cause", "in bytes", "out bytes"], &rows);
+}
+
+fn show_follows(result: &Value) {
+    for follow in result.as_array().into_iter().flatten() {
+        let name = follow["name"].as_str().map(safe).unwrap_or_default();
+        output::line(format!("{}  {name}", text(&follow["node_id"])).trim_end());
+    }
+}
+
+fn show_feed(result: &Value) {
+    let posts = result.as_array().cloned().unwrap_or_default();
+    if posts.is_empty() {
+        output::line("Nothing yet. Follow somebody: distsoc follow NODE_ID@HOST:PORT");
+    }
+    posts.iter().for_each(show_post);
+}
+
+fn show_post(post: &Value) {
+    let author = post["author_name"].as_str().map_or_else(|| text(&post["author"])[..8].to_owned(), safe);
+    let when = ago(post["created_at_ms"].as_u64().unwrap_or_default());
+    let id = text(&post["post_id"]);
+    output::line(&format!("{author} · {when} · {}", &id[..8.min(id.len())]));
+    for line in safe(text(&post["text"])).lines() {
+        output::line(&format!("  {line}"));
+    }
+}
+
+/// How long ago, for a person.
+fn ago(at_ms: u64) -> String {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    let seconds = (now.as_millis() as u64).saturating_sub(at_ms) / 1000;
+    match seconds {
+        0..=59 => format!("{seconds} s ago"),
+        60..=3_599 => format!("{} min ago", seconds / 60),
+        3_600..=86_399 => format!("{} h ago", seconds / 3_600),
+        _ => format!("{} days ago", seconds / 86_400),
+    }
+}

@@ -1,0 +1,71 @@
+//! How the program ends: one sentence, and a number that scripts can rely on.
+
+use crate::output;
+use distsoc_api::{ApiError, ErrorCode};
+use std::process::ExitCode;
+
+/// An end other than success.
+#[derive(Debug)]
+pub(crate) struct Exit {
+    number: u8,
+    sentence: String,
+}
+
+/// No node runs on the data folder.
+const NO_NODE: u8 = 3;
+
+impl Exit {
+    pub(crate) fn failed(sentence: impl std::fmt::Display) -> Self {
+        Self {
+            number: ErrorCode::Failed.exit_code(),
+            sentence: sentence.to_string(),
+        }
+    }
+
+    pub(crate) fn usage(sentence: impl std::fmt::Display) -> Self {
+        Self {
+            number: ErrorCode::Usage.exit_code(),
+            sentence: sentence.to_string(),
+        }
+    }
+
+    pub(crate) fn no_node(dir: &std::path::Path) -> Self {
+        Self {
+            number: NO_NODE,
+            sentence: format!("no node runs on {}: start one with 'distsoc run'", dir.display()),
+        }
+    }
+
+    /// Says the sentence and gives the number.
+    pub(crate) fn tell(&self) -> ExitCode {
+        // Whoever reads one line gets the whole sentence.
+        output::error(&format!("distsoc: {}", self.sentence.replace('\n', " ")));
+        ExitCode::from(self.number)
+    }
+}
+
+impl From<ApiError> for Exit {
+    fn from(error: ApiError) -> Self {
+        Self {
+            number: error.code.exit_code(),
+            sentence: error.message,
+        }
+    }
+}
+
+/// What clap has to say: help and version to stdout, anything wrong as one sentence.
+pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
+    use clap::error::ErrorKind;
+    if matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion) {
+        output::text(&error.render().to_string());
+        return ExitCode::SUCCESS;
+    }
+    if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
+        return Exit::usage("a command is needed: 'distsoc --help' lists them").tell();
+    }
+    let rendered = error.render().to_string();
+    let message = rendered.split("\n\n").next().unwrap_or_default();
+    let sentence: Vec<&str> = message.split_whitespace().collect();
+    let sentence = sentence.join(" ");
+    Exit::usage(sentence.strip_prefix("error: ").unwrap_or(&sentence)).tell()
+}

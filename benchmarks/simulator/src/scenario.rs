@@ -353,14 +353,13 @@ impl Scenario {
         ];
         let given = targets.iter().filter(|given| **given).count();
         match fault.kind {
-            FaultKind::Lossy => {
-                if given != 0 || !(0..=500_000).contains(&fault.by) {
-                    return wrong(
-                        "lossy affects everybody and takes `by`, losses in a million up to 500000"
-                            .into(),
-                    );
-                }
+            FaultKind::Lossy if given != 0 || !(0..=500_000).contains(&fault.by) => {
+                return wrong(
+                    "lossy affects everybody and takes `by`, losses in a million up to 500000"
+                        .into(),
+                );
             }
+            FaultKind::Lossy => {}
             FaultKind::Join if fault.count.is_none() || given != 1 => {
                 return wrong("join takes `count`, how many new nodes".into());
             }

@@ -33,6 +33,7 @@ proptest! {
         for host in 0..4 {
             simulation.check_survivors(host);
         }
+        simulation.check_calm();
         prop_assert_eq!(&simulation.violation, &None, "seed {}", seed);
         let kept: Vec<usize> = simulation.hosts.iter().map(|host| host.acknowledged.len()).collect();
         prop_assert!(kept.iter().sum::<usize>() > 0, "people posted: {:?}", kept);

@@ -1,0 +1,296 @@
+//! A whole run with its figures: what the command line prints and what tests look at.
+
+use crate::scenario::Scenario;
+use crate::simulation::{Simulation, Violation};
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::refusal::RefusalCounts;
+use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::files::FileIndex;
+use distsoc_engine::world::peers::Peers;
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// The figures of a run. Times are virtual, and the same in every run of the same seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// The scenario's name.
+    pub scenario: String,
+    /// The seed.
+    pub seed: u64,
+    /// Machines at the end.
+    pub nodes: usize,
+    /// Of them, how many run.
+    pub running: usize,
+    /// Virtual seconds simulated.
+    pub virtual_s: u64,
+    /// The hash of the run.
+    pub hash: String,
+    /// What went wrong, if something did.
+    pub violation: Option<String>,
+    /// Events taken from the queue.
+    pub events: u64,
+    /// Frames of all nodes.
+    pub frames: u64,
+    /// Connections that came to be.
+    pub connections: u64,
+    /// Dials that failed.
+    pub dials_failed: u64,
+    /// Power cuts.
+    pub crashes: u64,
+    /// Batches that disks refused.
+    pub batches_refused: u64,
+    /// Calls that failed where the scenario allows it.
+    pub calls_failed: u32,
+    /// Peers that are up at the running nodes: fewest, median, most.
+    pub peers: [usize; 3],
+    /// From a start to the first peer, ms: median, 95 %, longest.
+    pub first_peer_ms: [u64; 3],
+    /// Posts acknowledged.
+    pub posts: u64,
+    /// (Follower, post) pairs that arrived, of those where both machines run.
+    pub delivered: [u64; 2],
+    /// What nodes refused, by code and what it was.
+    pub refusals: BTreeMap<String, u64>,
+    /// Bytes on the wire.
+    pub traffic: Vec<TrafficRow>,
+}
+
+/// One cause of traffic in the whole swarm.
+#[derive(Clone, Debug, Serialize)]
+pub struct TrafficRow {
+    /// Which budget.
+    pub layer: &'static str,
+    /// What.
+    pub cause: &'static str,
+    /// How many.
+    pub count: u64,
+    /// Bytes in all.
+    pub bytes: u64,
+}
+
+/// What a run shows while it goes on.
+#[derive(Clone, Copy, Debug)]
+pub struct Progress {
+    /// Virtual time, µs.
+    pub now_us: u64,
+    /// Its end, µs.
+    pub end_us: u64,
+    /// Nodes that run.
+    pub running: usize,
+    /// Events so far.
+    pub events: u64,
+}
+
+/// Virtual time between two calls of `progress`, µs.
+const SLICE_US: u64 = 1_000_000;
+
+/// Runs a scenario to its end, or to the first violation.
+pub fn run(scenario: Scenario, seed: u64, mut progress: impl FnMut(Progress)) -> Report {
+    let end_us = scenario.duration_s * 1_000_000;
+    let mut simulation = Simulation::new(scenario, seed);
+    let mut until_us = 0;
+    while until_us < end_us {
+        until_us = (until_us + SLICE_US).min(end_us);
+        if !simulation.run_until(until_us) {
+            break;
+        }
+        progress(Progress {
+            now_us: simulation.now_us,
+            end_us,
+            running: simulation.hosts.iter().filter(|host| host.is_on()).count(),
+            events: simulation.counts.events,
+        });
+    }
+    if simulation.violation.is_none() {
+        simulation.check_calm();
+        simulation.check_expectations();
+    }
+    Report::of(simulation)
+}
+
+fn spread_of<T: Copy + Ord + Default>(mut values: Vec<T>, middle_percent: [usize; 3]) -> [T; 3] {
+    values.sort_unstable();
+    let last = values.len().saturating_sub(1);
+    middle_percent.map(|percent| {
+        values
+            .get(last * percent / 100)
+            .copied()
+            .unwrap_or_default()
+    })
+}
+
+impl Simulation {
+    fn check_expectations(&mut self) {
+        let expect = self.scenario.expect;
+        let running = self.hosts.iter().filter(|host| host.is_on()).count();
+        let connected = self
+            .peer_counts()
+            .iter()
+            .filter(|count| **count > 0)
+            .count();
+        if connected * 100 < running * expect.connected_percent as usize {
+            let least = expect.connected_percent;
+            self.violate(
+                None,
+                format!(
+                    "{connected} of {running} nodes have a peer, fewer than {least} in a hundred"
+                ),
+            );
+        }
+        let (arrived, all) = self.delivered();
+        if arrived * 1000 < all * u64::from(expect.delivered_per_mille) {
+            let least = expect.delivered_per_mille;
+            self.violate(
+                None,
+                format!(
+                    "{arrived} of {all} posts came to followers, fewer than {least} in a thousand"
+                ),
+            );
+        }
+    }
+
+    fn peer_counts(&self) -> Vec<usize> {
+        let nodes = self.hosts.iter().filter_map(|host| host.node());
+        nodes
+            .map(|node| node.world().resource::<Peers>().up_count())
+            .collect()
+    }
+
+    /// The final state of every machine goes into the hash: peers, lists, posts, what is on the disk.
+    fn seal(&mut self) {
+        for number in 0..self.hosts.len() {
+            let host = &self.hosts[number];
+            let mut state: Vec<u8> = Vec::new();
+            if let Some(node) = host.node() {
+                let world = node.world();
+                let peers = world.resource::<Peers>().up();
+                peers.for_each(|(peer, _): (NodeId, _)| state.extend_from_slice(peer.as_bytes()));
+                for (author, entity) in world.resource::<AuthorIndex>().iter() {
+                    state.extend_from_slice(author.as_bytes());
+                    let head = world
+                        .get::<Author>(entity)
+                        .and_then(|author| author.head.as_ref());
+                    state
+                        .extend_from_slice(&head.map_or(0, |head| head.seq.to_u64()).to_be_bytes());
+                }
+                state
+                    .extend_from_slice(&(world.resource::<FileIndex>().len() as u64).to_be_bytes());
+                for (refusal, what, count) in world.resource::<RefusalCounts>().iter() {
+                    state.extend_from_slice(refusal.code().as_bytes());
+                    state.extend_from_slice(what.as_bytes());
+                    state.extend_from_slice(&count.to_be_bytes());
+                }
+            }
+            for row in host.disk.posts() {
+                state.extend_from_slice(row.file.id.as_bytes());
+            }
+            self.note(number as u32, 30, &state);
+        }
+    }
+}
+
+impl Report {
+    /// The figures of a simulation that ended.
+    #[must_use]
+    pub fn of(mut simulation: Simulation) -> Self {
+        simulation.seal();
+        let mut refusals: BTreeMap<String, u64> = BTreeMap::new();
+        for node in simulation.hosts.iter().filter_map(|host| host.node()) {
+            for (refusal, what, count) in node.world().resource::<RefusalCounts>().iter() {
+                *refusals.entry(format!("{refusal} {what}")).or_default() += count;
+            }
+        }
+        let (arrived, all) = simulation.delivered();
+        let rows = simulation.traffic.table();
+        let counts = simulation.counts;
+        Self {
+            scenario: simulation.scenario.name.clone(),
+            seed: simulation.seed,
+            nodes: simulation.hosts.len(),
+            running: simulation.hosts.iter().filter(|host| host.is_on()).count(),
+            virtual_s: simulation.now_us / 1_000_000,
+            violation: simulation.violation.as_ref().map(Violation::sentence),
+            events: counts.events,
+            frames: counts.frames,
+            connections: counts.connections,
+            dials_failed: counts.dials_failed,
+            crashes: counts.crashes,
+            batches_refused: counts.batches_refused,
+            calls_failed: simulation.hosts.iter().map(|host| host.calls_failed).sum(),
+            peers: spread_of(simulation.peer_counts(), [0, 50, 100]),
+            first_peer_ms: spread_of(simulation.first_peer_ms.clone(), [50, 95, 100]),
+            posts: counts.posts,
+            delivered: [arrived, all],
+            refusals,
+            traffic: rows
+                .into_iter()
+                .map(|(layer, cause, cost)| TrafficRow {
+                    layer: layer.name(),
+                    cause,
+                    count: cost.count,
+                    bytes: cost.bytes,
+                })
+                .collect(),
+            hash: simulation.fingerprint.finish(),
+        }
+    }
+}
+
+impl Violation {
+    /// What went wrong, where and when.
+    #[must_use]
+    pub fn sentence(&self) -> String {
+        let at_s = self.at_us as f64 / 1e6;
+        match self.host {
+            Some(host) => format!("after {at_s:.3} s, node {host}: {}", self.what),
+            None => format!("after {at_s:.3} s: {}", self.what),
+        }
+    }
+}
+
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [fewest, median, most] = self.peers;
+        let [first, first_95, first_last] = self.first_peer_ms;
+        writeln!(f, "scenario      {}", self.scenario)?;
+        writeln!(f, "seed          {}", self.seed)?;
+        writeln!(f, "virtual time  {} s", self.virtual_s)?;
+        writeln!(
+            f,
+            "nodes         {} running of {}",
+            self.running, self.nodes
+        )?;
+        writeln!(f, "events        {} in {} frames", self.events, self.frames)?;
+        writeln!(f, "peers         {median} median, {fewest} to {most}")?;
+        writeln!(
+            f,
+            "first peer    {first} ms median, {first_95} ms for 95 %, {first_last} ms at most"
+        )?;
+        writeln!(
+            f,
+            "connections   {}, {} dials failed",
+            self.connections, self.dials_failed
+        )?;
+        writeln!(
+            f,
+            "posts         {}, {} of {} arrived at followers",
+            self.posts, self.delivered[0], self.delivered[1]
+        )?;
+        writeln!(
+            f,
+            "trouble       {} crashes, {} batches refused, {} calls failed",
+            self.crashes, self.batches_refused, self.calls_failed
+        )?;
+        for (what, count) in &self.refusals {
+            writeln!(f, "refused       {count} {what}")?;
+        }
+        for row in &self.traffic {
+            writeln!(
+                f,
+                "traffic       {:<10} {:<28} {:>10} {:>14} B",
+                row.layer, row.cause, row.count, row.bytes
+            )?;
+        }
+        write!(f, "hash          {}", self.hash)
+    }
+}

@@ -1,0 +1,591 @@
+//! The network below streams: dials, handshakes, connections, idle timeouts, keep-alive, who reaches whom.
+//!
+//! A handshake takes one round trip for the dialler and one and a half for the acceptor. A dial into nothing fails after
+//! four seconds for each address, one that meets another key after one round trip. Keep-alive is reckoned and not played
+//! packet by packet: a connection costs one event in an idle timeout. What is lacking: congestion control, path MTU, and the
+//! accept limits by address (no two machines share one here).
+
+use crate::cargo::Cargo;
+use crate::host::{Power, host_at, public_address};
+use crate::queue::{Event, HostNumber};
+use crate::simulation::Simulation;
+use crate::slots::Key;
+use distsoc_engine::domain::{Address, NodeId};
+use distsoc_engine::io::{
+    DialFailure, DialId, DialTarget, DownCause, Input, LinkId, Origin, RequestFailure, RequestId,
+};
+use distsoc_engine::limits;
+use distsoc_engine::wire::gate::Gate;
+use distsoc_engine::wire::{Code, GoodbyeReason};
+use std::net::SocketAddr;
+
+/// A dial into nothing ends after this.
+pub const NO_ANSWER_US: u64 = 4_000_000;
+/// QUIC keep-alive (PROTOCOL section 3).
+pub const KEEP_ALIVE_US: u64 = 20_000_000;
+/// The first probe timeout of a handshake, before a round trip was measured.
+const HANDSHAKE_PROBE_US: u64 = 1_000_000;
+/// Looking up a host name that does not exist.
+const NO_SUCH_HOST_US: u64 = 100_000;
+
+/// How far one end of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EndState {
+    /// The handshake is under way.
+    Coming,
+    /// The node was told that it is up.
+    Open,
+    /// The node was told that it is down, or is gone.
+    Closed,
+}
+
+/// One end of a connection.
+#[derive(Debug)]
+pub struct End {
+    /// Whose.
+    pub host: HostNumber,
+    /// How far.
+    pub state: EndState,
+    /// Whether this end asked for keep-alive.
+    pub keep_alive: bool,
+    /// When something last came from the other end, µs.
+    pub heard_us: u64,
+    /// Nothing this end sends arrives before this, µs: the handshake, then its first notification.
+    pub floor_us: u64,
+    /// When the last stream this end sent arrives, µs.
+    pub last_arrival_us: u64,
+    /// Whether its first notification is on its way.
+    pub greeted: bool,
+    /// What this end takes of the other.
+    pub gate: Gate,
+    /// Requests of this end without an answer.
+    pub asking: Vec<Key>,
+    /// What merely the dialling end has: its dial.
+    pub dial: Option<DialId>,
+}
+
+/// A connection: the dialling end, then the accepting one.
+#[derive(Debug)]
+pub struct Connection {
+    /// Its ends.
+    pub ends: [End; 2],
+    /// Closed when nothing was heard for this, µs.
+    pub timeout_us: u64,
+    /// Until when its keep-alive is accounted, µs.
+    pub kept_until_us: u64,
+    /// One of the machines has another address now: nothing passes any more.
+    pub severed: bool,
+    /// Streams that wait for the path to be whole again.
+    pub stalled: Vec<(LinkId, Cargo)>,
+    /// Where the acceptor was dialled.
+    pub dialled_at: SocketAddr,
+}
+
+/// A dial under way.
+#[derive(Debug)]
+pub struct Dial {
+    host: HostNumber,
+    start: u32,
+    id: DialId,
+    node: NodeId,
+    addresses: Vec<Address>,
+    next: usize,
+    try_began_us: u64,
+}
+
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+pub struct Exchange {
+    /// The end that asked.
+    pub asker: LinkId,
+    /// The asker's name for it.
+    pub request: RequestId,
+    /// What was asked.
+    pub code: Code,
+    /// The code that answers.
+    pub answer: Code,
+    /// The asker waits no longer.
+    pub is_over: bool,
+}
+
+/// The name of one end of a connection.
+#[must_use]
+pub fn link_of(connection: Key, side: usize) -> LinkId {
+    LinkId(connection.to_u64() << 1 | side as u64)
+}
+
+/// The connection and the side that a name stands for.
+#[must_use]
+pub fn split(link: LinkId) -> (Key, usize) {
+    (Key::from_u64(link.0 >> 1), (link.0 & 1) as usize)
+}
+
+impl Simulation {
+    /// Where the internet sees a machine now.
+    #[must_use]
+    pub fn public_address_of(&self, number: HostNumber) -> SocketAddr {
+        let host = &self.hosts[number as usize];
+        public_address(number, host.moves, host.behind_nat)
+    }
+
+    /// Whether datagrams pass between two machines that run.
+    #[must_use]
+    pub fn passes(&self, a: HostNumber, b: HostNumber) -> bool {
+        let (a, b) = (&self.hosts[a as usize], &self.hosts[b as usize]);
+        !a.offline && !b.offline && a.partition == b.partition
+    }
+
+    /// Whether a connection carries anything now.
+    #[must_use]
+    pub fn carries(&self, connection: &Connection) -> bool {
+        !connection.severed && self.passes(connection.ends[0].host, connection.ends[1].host)
+    }
+
+    /// The one-way latency of a pair, without jitter, µs.
+    #[must_use]
+    pub fn latency_us(&self, a: HostNumber, b: HostNumber) -> u64 {
+        let [low, high] = self.scenario.network.latency_ms.map(|ms| ms * 1000);
+        let pair = u64::from(a.min(b)) << 32 | u64::from(a.max(b));
+        low + crate::chance::spread(self.seed ^ crate::chance::spread(pair)) % (high - low + 1)
+    }
+
+    /// How long a datagram of a handshake takes, sent again until it arrives.
+    fn handshake_leg_us(&mut self, a: HostNumber, b: HostNumber) -> u64 {
+        let jitter_us = self
+            .chance
+            .between(0, self.scenario.network.jitter_ms * 1000);
+        let mut leg_us = self.latency_us(a, b) + jitter_us;
+        let mut probe_us = HANDSHAKE_PROBE_US;
+        while self.chance.happens(self.loss_per_million) {
+            leg_us += probe_us;
+            probe_us *= 2;
+            self.traffic.again(1);
+        }
+        leg_us
+    }
+
+    /// A node wants a connection.
+    pub fn dial(&mut self, number: HostNumber, id: DialId, node: NodeId, target: DialTarget) {
+        let (addresses, failure) = match target {
+            DialTarget::Addresses(addresses) => (addresses, None),
+            DialTarget::Host { .. } => (Vec::new(), Some(DialFailure::NoSuchHost)),
+        };
+        let host = &self.hosts[number as usize];
+        let failure = match failure {
+            _ if host.dials.len() >= limits::DIALS_IN_FLIGHT_MAX => Some(DialFailure::TooMany),
+            _ if host.offline => Some(DialFailure::Unreachable),
+            None if addresses.is_empty() => Some(DialFailure::NoAnswer),
+            failure => failure,
+        };
+        let start = host.starts;
+        let dial = Dial {
+            host: number,
+            start,
+            id,
+            node,
+            addresses,
+            next: 0,
+            try_began_us: self.now_us,
+        };
+        let key = self.dials.insert(dial);
+        self.hosts[number as usize].dials.insert(key);
+        match failure {
+            Some(DialFailure::NoSuchHost) => {
+                self.queue.at(
+                    self.now_us + NO_SUCH_HOST_US,
+                    Event::TryFailed(key, DialFailure::NoSuchHost),
+                );
+            }
+            Some(failure) => self.queue.at(self.now_us, Event::TryFailed(key, failure)),
+            None => self.queue.at(self.now_us, Event::Try(key)),
+        }
+    }
+
+    /// Whoever can be reached at an address by this machine, now.
+    fn listener(&self, from: HostNumber, address: SocketAddr) -> Option<HostNumber> {
+        let (number, moves, behind_nat) = host_at(address)?;
+        let host = self.hosts.get(number as usize)?;
+        let listens = !behind_nat
+            && !host.behind_nat
+            && host.moves == moves
+            && !matches!(host.power, Power::Off);
+        (listens && self.passes(from, number)).then_some(number)
+    }
+
+    /// The next address of a dial.
+    pub fn try_address(&mut self, key: Key) {
+        let now_us = self.now_us;
+        let Some(dial) = self.dials.get_mut(key) else {
+            return;
+        };
+        dial.try_began_us = now_us;
+        let (from, address) = (dial.host, dial.addresses[dial.next].socket());
+        dial.next += 1;
+        match self.listener(from, address) {
+            Some(to) => {
+                let leg_us = self.handshake_leg_us(from, to);
+                self.queue.at(now_us + leg_us, Event::Knock(key));
+            }
+            None => {
+                self.traffic.handshake(false);
+                self.queue.at(
+                    now_us + NO_ANSWER_US,
+                    Event::TryFailed(key, DialFailure::NoAnswer),
+                );
+            }
+        }
+    }
+
+    /// A dial's first datagram arrives.
+    pub fn knock(&mut self, key: Key) {
+        let Some(dial) = self.dials.get(key) else {
+            return;
+        };
+        let (from, node, id) = (dial.host, dial.node, dial.id);
+        let (address, began_us) = (dial.addresses[dial.next - 1].socket(), dial.try_began_us);
+        let Some(to) = self.listener(from, address) else {
+            let at_us = self.now_us.max(began_us + NO_ANSWER_US);
+            self.queue
+                .at(at_us, Event::TryFailed(key, DialFailure::NoAnswer));
+            return;
+        };
+        let back_us = self.handshake_leg_us(to, from);
+        if self.hosts[to as usize].node_id() != node {
+            self.queue.at(
+                self.now_us + back_us,
+                Event::TryFailed(key, DialFailure::WrongId),
+            );
+            return;
+        }
+        let there_us = self.handshake_leg_us(from, to);
+        let (dialled_us, accepted_us) = (self.now_us + back_us, self.now_us + back_us + there_us);
+        let offers = [from, to].map(|number| self.hosts[number as usize].idle_timeout_ms);
+        let end = |host, dial| End {
+            host,
+            state: EndState::Coming,
+            keep_alive: false,
+            heard_us: dialled_us,
+            floor_us: accepted_us,
+            last_arrival_us: accepted_us,
+            greeted: false,
+            gate: Gate::default(),
+            asking: Vec::new(),
+            dial,
+        };
+        let connection = self.connections.insert(Connection {
+            ends: [end(from, Some(id)), end(to, None)],
+            timeout_us: offers[0].min(offers[1]).max(1_000) * 1000,
+            kept_until_us: dialled_us,
+            severed: false,
+            stalled: Vec::new(),
+            dialled_at: address,
+        });
+        self.dials.remove(key);
+        self.hosts[from as usize].dials.remove(&key);
+        self.hosts[from as usize]
+            .links
+            .insert(link_of(connection, 0));
+        self.hosts[to as usize].links.insert(link_of(connection, 1));
+        self.traffic.handshake(true);
+        self.queue.at(dialled_us, Event::Dialled(connection));
+        self.queue.at(accepted_us, Event::Accepted(connection));
+    }
+
+    /// An address of a dial has failed: the next one, or the end.
+    pub fn try_failed(&mut self, key: Key, failure: DialFailure) {
+        let Some(dial) = self.dials.get(key) else {
+            return;
+        };
+        if dial.next > 0 && dial.next < dial.addresses.len() {
+            self.try_address(key);
+            return;
+        }
+        let dial = self.dials.remove(key).expect("it was just seen");
+        self.hosts[dial.host as usize].dials.remove(&key);
+        if self.hosts[dial.host as usize].starts == dial.start {
+            self.counts.dials_failed += 1;
+            self.note(dial.host, 5, &dial.id.0.to_be_bytes());
+            self.give(
+                dial.host,
+                Input::DialFailed {
+                    dial: dial.id,
+                    failure,
+                },
+            );
+        }
+    }
+
+    /// The dialler's handshake is done.
+    pub fn dialled(&mut self, key: Key) {
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.ends[0].state != EndState::Coming {
+            return;
+        }
+        connection.ends[0].state = EndState::Open;
+        let (from, to, remote) = (
+            connection.ends[0].host,
+            connection.ends[1].host,
+            connection.dialled_at,
+        );
+        let dial = connection.ends[0]
+            .dial
+            .expect("the dialling end has its dial");
+        let check_us = self.now_us + connection.timeout_us;
+        self.counts.connections += 1;
+        self.queue.at(check_us, Event::Idle(key));
+        let node = self.hosts[to as usize].node_id();
+        self.link_up(from, link_of(key, 0), node, remote, Origin::Dialled(dial));
+    }
+
+    /// The acceptor's handshake is done.
+    pub fn accepted(&mut self, key: Key) {
+        let now_us = self.now_us;
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        if connection.ends[1].state != EndState::Coming {
+            return;
+        }
+        connection.ends[1].state = EndState::Open;
+        connection.ends[1].heard_us = now_us;
+        let (from, to) = (connection.ends[0].host, connection.ends[1].host);
+        let (node, remote) = (
+            self.hosts[from as usize].node_id(),
+            self.public_address_of(from),
+        );
+        self.link_up(to, link_of(key, 1), node, remote, Origin::Accepted);
+    }
+
+    fn link_up(
+        &mut self,
+        number: HostNumber,
+        link: LinkId,
+        node: NodeId,
+        remote: SocketAddr,
+        origin: Origin,
+    ) {
+        self.note(number, 6, &link.0.to_be_bytes());
+        if let Power::Puppet(heard) = &mut self.hosts[number as usize].power {
+            heard.push(crate::host::Heard::Up(link));
+        }
+        self.give(
+            number,
+            Input::LinkUp {
+                link,
+                node,
+                remote,
+                origin,
+            },
+        );
+    }
+
+    /// One end goes down: its requests fail, its node is told.
+    pub fn end_link(&mut self, link: LinkId, cause: DownCause) {
+        let (key, side) = split(link);
+        self.reckon_keep_alive(key);
+        let Some(connection) = self.connections.get_mut(key) else {
+            return;
+        };
+        let end = &mut connection.ends[side];
+        let was_open = end.state == EndState::Open;
+        end.state = EndState::Closed;
+        let (number, asking) = (end.host, std::mem::take(&mut end.asking));
+        self.hosts[number as usize].links.remove(&link);
+        for exchange in asking {
+            let Some(exchange) = self.exchanges.remove(exchange) else {
+                continue;
+            };
+            if !exchange.is_over {
+                self.give(
+                    number,
+                    Input::Response {
+                        request: exchange.request,
+                        result: Err(RequestFailure::LinkDown),
+                    },
+                );
+            }
+        }
+        if was_open {
+            self.note(number, 7, &link.0.to_be_bytes());
+            if let Power::Puppet(heard) = &mut self.hosts[number as usize].power {
+                heard.push(crate::host::Heard::Down(link, cause));
+            }
+            self.give(number, Input::LinkDown { link, cause });
+        }
+        let connection = self.connections.get(key).expect("it was just seen");
+        let states = [connection.ends[0].state, connection.ends[1].state];
+        if states[0] == EndState::Closed && states[1] != EndState::Open {
+            // An acceptor whose handshake is not done never hears of it.
+            let other = connection.ends[1].host;
+            self.hosts[other as usize].links.remove(&link_of(key, 1));
+            self.connections.remove(key);
+        }
+    }
+
+    /// A node closes a connection: what it sent before still arrives.
+    pub fn close(&mut self, number: HostNumber, link: LinkId, reason: GoodbyeReason) {
+        let (key, side) = split(link);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let end = &connection.ends[side];
+        if end.state != EndState::Open || end.host != number {
+            return;
+        }
+        let (other, last_us) = (connection.ends[1 - side].host, end.last_arrival_us);
+        if self.carries(connection) {
+            let at_us = last_us.max(self.now_us + self.latency_us(number, other));
+            self.queue
+                .at(at_us, Event::Closed(link_of(key, 1 - side), reason));
+        }
+        self.end_link(link, DownCause::ClosedByUs);
+    }
+
+    /// A close arrives.
+    pub fn closed_by_peer(&mut self, link: LinkId, reason: GoodbyeReason) {
+        let (key, side) = split(link);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if connection.ends[side].state == EndState::Open && self.carries(connection) {
+            self.end_link(link, DownCause::ClosedByPeer(Some(reason)));
+        }
+    }
+
+    /// Both ends have heard from each other just now.
+    pub fn heard(&mut self, key: Key) {
+        let now_us = self.now_us;
+        if let Some(connection) = self.connections.get_mut(key) {
+            for end in &mut connection.ends {
+                end.heard_us = end.heard_us.max(now_us);
+            }
+        }
+    }
+
+    fn is_whole(&self, connection: &Connection) -> bool {
+        connection
+            .ends
+            .iter()
+            .all(|end| end.state == EndState::Open)
+            && self.carries(connection)
+    }
+
+    /// A connection may have been idle for too long.
+    pub fn check_idle(&mut self, key: Key) {
+        self.reckon_keep_alive(key);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let is_kept = connection.ends.iter().any(|end| end.keep_alive);
+        if is_kept && self.is_whole(connection) {
+            self.heard(key);
+        }
+        for side in 0..2 {
+            let Some(connection) = self.connections.get(key) else {
+                return;
+            };
+            let end = &connection.ends[side];
+            if end.state == EndState::Open && self.now_us >= end.heard_us + connection.timeout_us {
+                self.end_link(link_of(key, side), DownCause::TimedOut);
+            }
+        }
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let open = connection
+            .ends
+            .iter()
+            .filter(|end| end.state == EndState::Open);
+        if let Some(heard_us) = open.map(|end| end.heard_us).min() {
+            self.queue.at(
+                (heard_us + connection.timeout_us).max(self.now_us + 1),
+                Event::Idle(key),
+            );
+        }
+    }
+
+    /// Accounts the keep-alive packets since the last reckoning.
+    fn reckon_keep_alive(&mut self, key: Key) {
+        let now_us = self.now_us;
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        let kept = connection.ends.iter().any(|end| end.keep_alive) && self.is_whole(connection);
+        let periods = now_us.saturating_sub(connection.kept_until_us) / KEEP_ALIVE_US;
+        let connection = self.connections.get_mut(key).expect("it was just seen");
+        if kept {
+            connection.kept_until_us += periods * KEEP_ALIVE_US;
+            self.traffic.pings(periods);
+        } else {
+            connection.kept_until_us = now_us;
+        }
+    }
+
+    /// A node switches keep-alive.
+    pub fn keep_alive(&mut self, number: HostNumber, link: LinkId, on: bool) {
+        let (key, side) = split(link);
+        self.reckon_keep_alive(key);
+        if let Some(connection) = self.connections.get_mut(key)
+            && connection.ends[side].host == number
+        {
+            connection.ends[side].keep_alive = on;
+        }
+    }
+
+    /// A node pings.
+    pub fn ping(&mut self, link: LinkId) {
+        let (key, _) = split(link);
+        if self
+            .connections
+            .get(key)
+            .is_some_and(|connection| self.is_whole(connection))
+        {
+            self.traffic.pings(1);
+            self.heard(key);
+        }
+    }
+
+    /// Before a path breaks: its ends have heard each other's keep-alive until a moment ago.
+    pub fn before_break(&mut self, key: Key) {
+        let ago_us = self.chance.below(KEEP_ALIVE_US);
+        let Some(connection) = self.connections.get(key) else {
+            return;
+        };
+        if connection.ends.iter().any(|end| end.keep_alive) && self.is_whole(connection) {
+            let heard_us = self.now_us.saturating_sub(ago_us);
+            let connection = self.connections.get_mut(key).expect("it was just seen");
+            for end in &mut connection.ends {
+                end.heard_us = end.heard_us.max(heard_us);
+            }
+        }
+    }
+
+    /// A machine's connections and dials are gone, and nobody is told.
+    pub fn drop_network(&mut self, number: HostNumber) {
+        let links: Vec<LinkId> = self.hosts[number as usize].links.iter().copied().collect();
+        for link in links {
+            let (key, side) = split(link);
+            self.before_break(key);
+            if let Some(connection) = self.connections.get_mut(key) {
+                // Whoever is asked by this end answers into nothing; whoever asks it waits.
+                connection.ends[side].state = EndState::Closed;
+                for exchange in std::mem::take(&mut connection.ends[side].asking) {
+                    self.exchanges.remove(exchange);
+                }
+                let other = connection.ends[1 - side].state;
+                if other == EndState::Closed || (side == 0 && other == EndState::Coming) {
+                    let acceptor = connection.ends[1].host;
+                    self.hosts[acceptor as usize].links.remove(&link_of(key, 1));
+                    self.connections.remove(key);
+                }
+            }
+        }
+        let host = &mut self.hosts[number as usize];
+        host.links.clear();
+        for dial in std::mem::take(&mut host.dials) {
+            self.dials.remove(dial);
+        }
+    }
+}

@@ -5,13 +5,14 @@
 //! [`crate::persons`] who uses it, [`crate::checks`] what must hold.
 
 use crate::chance::{Chance, spread};
+use crate::dials::Dial;
 use crate::fingerprint::Fingerprint;
 use crate::host::{Host, NodeIdOrNone, Power, secret_of, seed_of};
 use crate::queue::{Event, HostNumber, Queue};
 use crate::scenario::Scenario;
 use crate::slots::Slots;
 use crate::traffic::Traffic;
-use crate::transport::{Connection, Dial, Exchange};
+use crate::transport::{Connection, Exchange};
 use distsoc_engine::domain::{ConnectString, NodeId, PostId};
 use distsoc_engine::io::{Durability, Effect, Input, Notice, Outputs};
 use distsoc_engine::limits;

@@ -39,31 +39,3 @@ proptest! {
         prop_assert!(kept.iter().sum::<usize>() > 0, "people posted: {:?}", kept);
     }
 }
-
-#[test]
-fn found_once() {
-    let mut simulation = Simulation::new(
-        Scenario::parse(BUSY).expect("a sound scenario"),
-        8904177059540214451,
-    );
-    simulation.run_until(20_000_000);
-    for (host, after_us) in [
-        (3, 3784722),
-        (1, 2657399),
-        (3, 3882687),
-        (1, 1338889),
-        (0, 3917614),
-        (0, 2712334),
-        (3, 1141903),
-        (2, 682798),
-        (3, 3939896),
-        (1, 486651),
-    ] {
-        simulation.run_until(simulation.now_us + after_us);
-        simulation.crash(host);
-        simulation.boot(host);
-    }
-    simulation.run_until(simulation.now_us + 60_000_000);
-    simulation.check_calm();
-    assert_eq!(simulation.violation, None);
-}

@@ -7,15 +7,19 @@ const NODES: usize = 16;
 
 /// Runs a scenario file with few nodes; panics with the seed and the way to repeat it.
 fn holds(name: &str, seed: u64) -> Report {
+    holds_with(name, seed, NODES)
+}
+
+fn holds_with(name: &str, seed: u64, nodes: usize) -> Report {
     let path = format!("{}/../scenarios/{name}.toml", env!("CARGO_MANIFEST_DIR"));
     let text = std::fs::read_to_string(&path).expect("the scenario is there");
     let mut scenario = Scenario::parse(&text).expect("the scenario is sound");
-    scenario.resize(NODES);
+    scenario.resize(nodes);
     for fault in &mut scenario.faults {
-        fault.count = fault.count.map(|count| count.min(2 * NODES));
+        fault.count = fault.count.map(|count| count.min(2 * nodes));
     }
     let report = run(scenario, seed, |_| {});
-    let again = format!("run benchmarks/scenarios/{name}.toml --seed {seed} --nodes {NODES}");
+    let again = format!("run benchmarks/scenarios/{name}.toml --seed {seed} --nodes {nodes}");
     assert_eq!(
         report.violation, None,
         "seed {seed}; repeat with: cargo run -p distsoc-simulator -- {again}"
@@ -25,6 +29,11 @@ fn holds(name: &str, seed: u64) -> Report {
         "something happened"
     );
     report
+}
+
+#[test]
+fn busy() {
+    holds_with("busy", 1, 5);
 }
 
 #[test]

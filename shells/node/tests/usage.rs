@@ -1,0 +1,120 @@
+//! Every bad command line gets one clear sentence and exit 2, every missing thing exit 4, no node exit 3.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod harness;
+
+use harness::{Running, distsoc, json};
+use std::process::Output;
+
+const ID: &str = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
+
+fn one_sentence(args: &[&str], output: &Output, code: i32) {
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
+    assert_eq!(said.lines().filter(|line| !line.trim().is_empty()).count(), 1, "{args:?}: {said}");
+    assert!(said.starts_with("distsoc: ") && said.len() > 20, "{args:?}: {said}");
+    assert!(output.stdout.is_empty(), "{args:?} said something on stdout");
+}
+
+#[test]
+fn bad_command_lines_exit_2_with_one_sentence() {
+    let dir = tempfile::tempdir().unwrap();
+    let missing = dir.path().join("none.json").display().to_string();
+    let broken = dir.path().join("broken.json").display().to_string();
+    std::fs::write(&broken, "{").unwrap();
+    let wrong_anchor = dir.path().join("wrong.json").display().to_string();
+    std::fs::write(&wrong_anchor, r#"{"version":1,"anchors":["x@y"]}"#).unwrap();
+    let no_key = format!("02{}@127.0.0.1:4000", "0".repeat(62));
+    let at = |place: &str| format!("{ID}@{place}");
+    let places = ["127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "127.0.0.1:x", "::1:4000", "[::1", "a b:4000"];
+    let places: Vec<String> = places.iter().map(|place| at(place)).collect();
+    let mut lines: Vec<Vec<&str>> = vec![
+        vec![],
+        vec!["fly"],
+        vec!["--no-such-flag"],
+        vec!["status", "extra"],
+        vec!["status", "--what"],
+        vec!["connect"],
+        vec!["connect", "abc"],
+        vec!["connect", "abc@127.0.0.1:4000"],
+        vec!["connect", &no_key],
+        vec!["map", "xyz"],
+        vec!["map", "ab"],
+        vec!["show"],
+        vec!["show", "12"],
+        vec!["post"],
+        vec!["post", "x", "--reply", "nothing"],
+        vec!["feed", "--limit", "0"],
+        vec!["feed", "--limit", "501"],
+        vec!["feed", "--limit", "x"],
+        vec!["feed", "--live", "--before", "x"],
+        vec!["follow"],
+        vec!["unfollow"],
+        vec!["unfollow", "me"],
+        vec!["profile", "me"],
+        vec!["profile", "set", "--name", ""],
+        vec!["profile", "set", "--name", "a\nb"],
+        vec!["profile", "set", "--anchor", "x"],
+        vec!["run", "--profile", "server"],
+        vec!["run", "--listen", "here"],
+        vec!["run", "--ui", "0.0.0.0:8080"],
+        vec!["run", "--ui", "8080"],
+        vec!["run", "--anchors", &missing],
+        vec!["run", "--anchors", &broken],
+        vec!["run", "--anchors", &wrong_anchor],
+        vec!["run", "--name", "   "],
+        vec!["devnet", "--nodes", "0"],
+        vec!["devnet", "--nodes", "1"],
+        vec!["devnet", "--nodes", "201"],
+        vec!["devnet", "--nodes", "many"],
+        vec!["devnet", "--seed", "-1"],
+        vec!["devnet", "--profile", "x"],
+    ];
+    lines.extend(places.iter().map(|place| vec!["connect", place.as_str()]));
+    assert!(lines.len() >= 40);
+    for args in &lines {
+        one_sentence(args, &distsoc(&dir.path().join("data"), args), 2);
+    }
+}
+
+#[test]
+fn without_a_node_commands_exit_3() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["status"][..], &["feed"], &["post", "x"], &["peers"], &["id"], &["follow", ID], &["feed", "--live"]] {
+        one_sentence(args, &distsoc(dir.path(), args), 3);
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["--help"][..], &["--version"], &["post", "--help"]] {
+        let output = distsoc(dir.path(), args);
+        assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
+    let dir = tempfile::tempdir().unwrap();
+    let _node = Running::node(dir.path());
+    let post = "ab".repeat(32);
+    for args in [&["show", post.as_str()][..], &["unfollow", ID], &["map", ID], &["profile", ID], &["profile"]] {
+        one_sentence(args, &distsoc(dir.path(), args), 4);
+    }
+    let own = json(dir.path(), &["id"]);
+    let (id, connect) = (own["node_id"].as_str().unwrap(), own["connect"].as_str().unwrap());
+    one_sentence(&["follow", "own"], &distsoc(dir.path(), &["follow", id]), 5);
+    one_sentence(&["connect", "own"], &distsoc(dir.path(), &["connect", connect]), 2);
+    for args in [
+        &["post", "  "][..],
+        &["post", "a\u{7}b"],
+        &["feed", "--before", "xyz"],
+        &["follow", "xyz"],
+        &["follow", "abc@127.0.0.1:4000"],
+        &["profile", "set"],
+    ] {
+        one_sentence(args, &distsoc(dir.path(), args), 2);
+    }
+}

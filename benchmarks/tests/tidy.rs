@@ -9,7 +9,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// Every file of the repository with this ending.
@@ -34,11 +37,21 @@ fn files(ending: &str) -> Vec<PathBuf> {
 /// Package → the packages it depends on, outside of tests.
 fn dependencies() -> BTreeMap<String, Vec<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--format-version", "1", "--offline"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--format-version",
+            "1",
+            "--offline",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     let metadata: Value = serde_json::from_slice(&output.stdout).unwrap();
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     metadata["packages"]
@@ -46,8 +59,15 @@ fn dependencies() -> BTreeMap<String, Vec<String>> {
         .unwrap()
         .iter()
         .map(|package| {
-            let normal = package["dependencies"].as_array().unwrap().iter().filter(|one| one["kind"] != "dev");
-            (text(&package["name"]), normal.map(|one| text(&one["name"])).collect())
+            let normal = package["dependencies"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .filter(|one| one["kind"] != "dev");
+            (
+                text(&package["name"]),
+                normal.map(|one| text(&one["name"])).collect(),
+            )
         })
         .collect()
 }
@@ -68,7 +88,9 @@ fn rooms_use_only_the_rooms_they_may() {
     let dependencies = dependencies();
     for (package, rooms) in allowed {
         for dependency in &dependencies[*package] {
-            let Some(room) = dependency.strip_prefix("distsoc-") else { continue };
+            let Some(room) = dependency.strip_prefix("distsoc-") else {
+                continue;
+            };
             assert!(rooms.contains(&room), "{package} must not use {dependency}");
         }
     }
@@ -78,16 +100,40 @@ fn rooms_use_only_the_rooms_they_may() {
 fn the_pure_rooms_have_no_runtime_and_no_json() {
     let dependencies = dependencies();
     for package in ["distsoc-engine", "distsoc-systems"] {
-        for impure in ["tokio", "async-std", "async-channel", "serde_json", "heed", "s2n-quic", "getrandom", "libc"] {
-            assert!(!dependencies[package].iter().any(|one| one == impure), "{package} must not use {impure}");
+        for impure in [
+            "tokio",
+            "async-std",
+            "async-channel",
+            "serde_json",
+            "heed",
+            "s2n-quic",
+            "getrandom",
+            "libc",
+        ] {
+            assert!(
+                !dependencies[package].iter().any(|one| one == impure),
+                "{package} must not use {impure}"
+            );
         }
     }
     for (package, uses) in &dependencies {
         let may = ["distsoc-net"].contains(&package.as_str());
-        assert!(may || !uses.iter().any(|one| one == "tokio"), "{package} must not use tokio");
-        let crypto = ["ed25519-dalek", "x25519-dalek", "chacha20poly1305", "blake3", "curve25519-dalek"];
+        assert!(
+            may || !uses.iter().any(|one| one == "tokio"),
+            "{package} must not use tokio"
+        );
+        let crypto = [
+            "ed25519-dalek",
+            "x25519-dalek",
+            "chacha20poly1305",
+            "blake3",
+            "curve25519-dalek",
+        ];
         let is_engine = package == "distsoc-engine";
-        assert!(is_engine || !uses.iter().any(|one| crypto.contains(&one.as_str())), "{package} must not use crypto crates");
+        assert!(
+            is_engine || !uses.iter().any(|one| crypto.contains(&one.as_str())),
+            "{package} must not use crypto crates"
+        );
     }
 }
 
@@ -97,8 +143,18 @@ fn crypto_crates_have_one_user() {
         let in_crypto = path.starts_with(root().join("engine/src/crypto"));
         let is_this = path.ends_with("tests/tidy.rs");
         let text = std::fs::read_to_string(&path).unwrap();
-        for name in ["ed25519_dalek::", "x25519_dalek::", "chacha20poly1305::", "blake3::", "curve25519_dalek::"] {
-            assert!(in_crypto || is_this || !text.contains(name), "{} uses {name}", path.display());
+        for name in [
+            "ed25519_dalek::",
+            "x25519_dalek::",
+            "chacha20poly1305::",
+            "blake3::",
+            "curve25519_dalek::",
+        ] {
+            assert!(
+                in_crypto || is_this || !text.contains(name),
+                "{} uses {name}",
+                path.display()
+            );
         }
     }
 }
@@ -115,11 +171,26 @@ fn no_file_is_too_long() {
 fn systems_meet_in_the_world_and_not_each_other() {
     let layers = ["discovery", "files", "social", "posts"];
     for path in files(".rs") {
-        let Ok(inside) = path.strip_prefix(root().join("systems/src")) else { continue };
-        let own = inside.components().next().unwrap().as_os_str().to_string_lossy().into_owned();
+        let Ok(inside) = path.strip_prefix(root().join("systems/src")) else {
+            continue;
+        };
+        let own = inside
+            .components()
+            .next()
+            .unwrap()
+            .as_os_str()
+            .to_string_lossy()
+            .into_owned();
         let text = std::fs::read_to_string(&path).unwrap();
-        for layer in layers.iter().filter(|layer| **layer != own && own != "lib.rs") {
-            assert!(!text.contains(&format!("crate::{layer}::")), "{} imports {layer}", inside.display());
+        for layer in layers
+            .iter()
+            .filter(|layer| **layer != own && own != "lib.rs")
+        {
+            assert!(
+                !text.contains(&format!("crate::{layer}::")),
+                "{} imports {layer}",
+                inside.display()
+            );
         }
     }
 }
@@ -127,9 +198,15 @@ fn systems_meet_in_the_world_and_not_each_other() {
 /// A reader finds the rules of a section of the protocol by its number.
 #[test]
 fn every_section_built_here_is_named_in_the_code() {
-    let code: String = files(".rs").iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+    let code: String = files(".rs")
+        .iter()
+        .map(|path| std::fs::read_to_string(path).unwrap())
+        .collect();
     for section in [3, 4, 5, 6, 7, 8, 9, 11, 12, 13] {
-        assert!(code.contains(&format!("PROTOCOL section {section}")), "section {section} is named nowhere");
+        assert!(
+            code.contains(&format!("PROTOCOL section {section}")),
+            "section {section} is named nowhere"
+        );
     }
 }
 
@@ -150,6 +227,10 @@ fn nothing_is_left_unfinished() {
 fn every_packet_has_golden_bytes() {
     let golden = root().join("engine/golden");
     for spec in distsoc_engine::wire::PACKETS {
-        assert!(golden.join(format!("{}.hex", spec.name)).exists(), "{} has no golden file", spec.name);
+        assert!(
+            golden.join(format!("{}.hex", spec.name)).exists(),
+            "{} has no golden file",
+            spec.name
+        );
     }
 }

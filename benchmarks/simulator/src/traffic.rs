@@ -1,5 +1,5 @@
-//! Bytes on the wire by layer and cause (PROTOCOL section 3), with what QUIC, UDP and IP add. The constants are what
-//! captures of s2n-quic connections show on IPv4; a stream's own bytes are exact, the rest is this model.
+//! Bytes on the wire by layer and cause (PROTOCOL section 3), with what QUIC, UDP and IP add. The constants are
+//! estimates from the formats over IPv4; a stream's own bytes are exact, the rest is this model.
 
 use distsoc_engine::wire::{self, Code, Layer};
 

@@ -115,18 +115,31 @@ pub struct PostOffers(pub Vec<PostOffer>);
 #[derive(Resource, Debug, Default)]
 pub struct PulledPosts(pub Vec<(LinkId, PostBytes)>);
 
-/// Authors whose whole list is wanted, and whom not to ask for it.
+/// What is wanted of an author beside the regular cycle.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PullWish {
+    /// What is newer than the list here: something was missed.
+    Newer,
+    /// The whole list, from somebody else than the one named: what came did not lead to its root.
+    Whole {
+        /// Whom not to ask first.
+        not_from: Option<LinkId>,
+    },
+}
+
+/// Wishes of this frame.
 #[derive(Resource, Debug, Default)]
-pub struct PullRequests(BTreeMap<NodeId, Option<LinkId>>);
+pub struct PullRequests(BTreeMap<NodeId, PullWish>);
 
 impl PullRequests {
-    /// Wants the whole list of an author, from somebody else than the one named.
-    pub fn whole_list(&mut self, author: NodeId, not_from: Option<LinkId>) {
-        self.0.insert(author, not_from);
+    /// Wants something of an author; the whole list outranks what is newer.
+    pub fn wish(&mut self, author: NodeId, wish: PullWish) {
+        let known = self.0.entry(author).or_insert(wish);
+        *known = (*known).max(wish);
     }
 
     /// Takes them all.
-    pub fn take(&mut self) -> BTreeMap<NodeId, Option<LinkId>> {
+    pub fn take(&mut self) -> BTreeMap<NodeId, PullWish> {
         std::mem::take(&mut self.0)
     }
 }

@@ -148,8 +148,7 @@ impl Candidates {
         }
     }
 
-    /// The connection went, or a dial failed: dialled again after a jittered pause; strangers are given up after
-    /// a few failures.
+    /// The connection went, or a dial failed: dialled again after a jittered pause.
     pub fn failed(&mut self, node: &NodeId, now_ms: u64, entropy: &mut Entropy) {
         let Some(candidate) = self.0.get_mut(node) else {
             return;
@@ -157,13 +156,10 @@ impl Candidates {
         let pause_ms = redial_pause_ms(candidate.failures);
         candidate.failures += 1;
         candidate.not_before_ms = now_ms + entropy.jittered(pause_ms);
-        let given_up = match (candidate.wanted || candidate.is_anchor, candidate.proved_ms) {
-            (true, _) => false,
-            (false, Some(_)) => candidate.failures > STRANGER_FAILURES_MAX * 3,
-            (false, None) => candidate.failures > STRANGER_FAILURES_MAX,
-        };
-        if given_up {
-            self.0.remove(node);
+        // A stranger who fails again and again stays remembered, so that the next hint does not begin anew.
+        let is_stranger = !candidate.wanted && !candidate.is_anchor;
+        if is_stranger && candidate.failures > STRANGER_FAILURES_MAX {
+            candidate.not_before_ms = now_ms + entropy.jittered(STRANGER_PAUSE_MS);
         }
     }
 
@@ -199,8 +195,10 @@ impl Candidates {
     }
 }
 
-/// Dials of an unproved hint before it is given up.
+/// Dials of a stranger that may fail before a long pause.
 const STRANGER_FAILURES_MAX: u32 = 3;
+/// That pause.
+const STRANGER_PAUSE_MS: u64 = 30 * 60 * 1000;
 
 /// PROTOCOL section 4, whatever the NodeId: one dial per 10 min to an ip:port that failed, 4 a minute per /24 (/48).
 #[derive(Resource, Debug, Default)]
@@ -396,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn strangers_are_given_up_and_the_wanted_never() {
+    fn strangers_get_a_long_pause_that_no_hint_ends() {
         let (mut candidates, mut entropy) = (Candidates::default(), Entropy::from_seed([1; 32]));
         candidates.hint(node(1), address("8.8.8.8:4000"));
         candidates.want(node(2), None, false);
@@ -404,8 +402,10 @@ mod tests {
             candidates.failed(&node(1), 0, &mut entropy);
             candidates.failed(&node(2), 0, &mut entropy);
         }
-        assert!(candidates.get(&node(1)).is_none());
-        assert!(candidates.get(&node(2)).is_some());
+        candidates.hint(node(1), address("8.8.8.8:4000"));
+        assert!(candidates.get(&node(1)).unwrap().not_before_ms > STRANGER_PAUSE_MS / 2);
+        let wanted = candidates.get(&node(2)).unwrap().not_before_ms;
+        assert!(wanted <= limits::REDIAL_MS_MAX + limits::REDIAL_MS_MAX / 4);
     }
 
     #[test]

@@ -18,7 +18,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 type Answer = Sender<Result<Reply, CallError>>;
 
 /// What others ask of the loop.
-#[allow(clippy::large_enum_variant, reason = "most are inputs: a box for each would cost more than it saves")]
+#[allow(
+    clippy::large_enum_variant,
+    reason = "most are inputs: a box for each would cost more than it saves"
+)]
 pub(crate) enum Asked {
     /// A result of the disk.
     Input(Input),

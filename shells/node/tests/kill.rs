@@ -15,15 +15,26 @@ use std::collections::BTreeSet;
 const KILLS: usize = 50;
 
 /// Posts side by side until the node is gone; gives the ids that were acknowledged.
-async fn post_until_gone(client: Client, round: usize, kill_after: u64, mut kill: impl FnMut()) -> Vec<String> {
+async fn post_until_gone(
+    client: Client,
+    round: usize,
+    kill_after: u64,
+    mut kill: impl FnMut(),
+) -> Vec<String> {
     let (send, acknowledged) = async_channel::unbounded();
     for writer in 0..3 {
         let (client, send) = (client.clone(), send.clone());
         spawn(async move {
             for number in 0.. {
                 let text = format!("round {round}, writer {writer}, post {number}");
-                let Ok(result) = client.call("post", value!({"text": text})).await else { break };
-                if send.send(result["post_id"].as_str().unwrap().to_owned()).await.is_err() {
+                let Ok(result) = client.call("post", value!({"text": text})).await else {
+                    break;
+                };
+                if send
+                    .send(result["post_id"].as_str().unwrap().to_owned())
+                    .await
+                    .is_err()
+                {
                     break;
                 }
             }
@@ -42,7 +53,10 @@ async fn post_until_gone(client: Client, round: usize, kill_after: u64, mut kill
 
 #[test]
 fn every_acknowledged_post_is_found_after_each_of_fifty_kills() {
-    let seed = std::env::var("DISTSOC_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1u8);
+    let seed = std::env::var("DISTSOC_SEED")
+        .ok()
+        .and_then(|seed| seed.parse().ok())
+        .unwrap_or(1u8);
     let mut entropy = Entropy::from_seed([seed; 32]);
     let dir = tempfile::tempdir().unwrap();
     let mut expected: BTreeSet<String> = BTreeSet::new();
@@ -50,7 +64,11 @@ fn every_acknowledged_post_is_found_after_each_of_fifty_kills() {
         let mut node = Running::node(dir.path());
         let status = json(dir.path(), &["status"]);
         let stored = status["posts"].as_u64().unwrap() as usize;
-        assert!(stored >= expected.len(), "round {round}, DISTSOC_SEED={seed}: {stored} of {} posts", expected.len());
+        assert!(
+            stored >= expected.len(),
+            "round {round}, DISTSOC_SEED={seed}: {stored} of {} posts",
+            expected.len()
+        );
         // The kill falls at a random number of acknowledgements, while other posts are on their way.
         let kill_after = 1 + entropy.below(12);
         let client = block_on(Client::open(dir.path())).unwrap();
@@ -70,8 +88,15 @@ fn every_acknowledged_post_is_found_after_each_of_fifty_kills() {
         let page = page.as_array().unwrap();
         let Some(last) = page.last() else { break };
         before = Some(last["cursor"].as_str().unwrap().to_owned());
-        found.extend(page.iter().map(|post| post["post_id"].as_str().unwrap().to_owned()));
+        found.extend(
+            page.iter()
+                .map(|post| post["post_id"].as_str().unwrap().to_owned()),
+        );
     }
     let lost: Vec<&String> = expected.difference(&found).collect();
-    assert!(lost.is_empty(), "DISTSOC_SEED={seed}: {} acknowledged posts are lost: {lost:?}", lost.len());
+    assert!(
+        lost.is_empty(),
+        "DISTSOC_SEED={seed}: {} acknowledged posts are lost: {lost:?}",
+        lost.len()
+    );
 }

@@ -17,15 +17,36 @@ fn a_node_keeps_key_port_and_posts_over_restarts() {
     let dir = tempfile::tempdir().unwrap();
     let node = Running::node(dir.path());
     let id = json(dir.path(), &["id"]);
-    json(dir.path(), &["profile", "set", "--name", "Ada", "--bio", "Counts."]);
+    json(
+        dir.path(),
+        &["profile", "set", "--name", "Ada", "--bio", "Counts."],
+    );
     let post = json(dir.path(), &["post", "first"]);
     let shown = json(dir.path(), &["show", post["post_id"].as_str().unwrap()]);
     assert_eq!(shown["author_name"], "Ada");
-    for field in ["post_id", "author", "author_name", "text", "created_at_ms", "visibility", "reply_to", "hearts", "pictures"] {
+    for field in [
+        "post_id",
+        "author",
+        "author_name",
+        "text",
+        "created_at_ms",
+        "visibility",
+        "reply_to",
+        "hearts",
+        "pictures",
+    ] {
         assert!(shown.get(field).is_some(), "the contract names {field}");
     }
     let status = json(dir.path(), &["status"]);
-    for field in ["node_id", "profile", "state", "peers_social", "peers_wide", "map", "version"] {
+    for field in [
+        "node_id",
+        "profile",
+        "state",
+        "peers_social",
+        "peers_wide",
+        "map",
+        "version",
+    ] {
         assert!(status.get(field).is_some(), "the contract names {field}");
     }
     let second = distsoc(dir.path(), &["run"]);
@@ -33,7 +54,11 @@ fn a_node_keeps_key_port_and_posts_over_restarts() {
     assert!(String::from_utf8_lossy(&second.stderr).contains("in use by another distsoc process"));
     assert_eq!(node.interrupt("-TERM"), Some(0));
     assert!(!dir.path().join("api.json").exists());
-    assert_eq!(json(dir.path(), &["id"])["node_id"], id["node_id"], "also without a node");
+    assert_eq!(
+        json(dir.path(), &["id"])["node_id"],
+        id["node_id"],
+        "also without a node"
+    );
 
     let node = Running::node(dir.path());
     assert_eq!(json(dir.path(), &["id"]), id, "the same port too");
@@ -45,25 +70,62 @@ fn a_node_keeps_key_port_and_posts_over_restarts() {
 fn two_nodes_connect_follow_and_read() {
     let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let (_node_a, _node_b) = (Running::node(a.path()), Running::node(b.path()));
-    let place = json(a.path(), &["id"])["connect"].as_str().unwrap().to_owned();
+    let place = json(a.path(), &["id"])["connect"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     json(b.path(), &["connect", &place]);
     json(b.path(), &["follow", &place]);
     let peers = json(b.path(), &["peers"]);
-    for field in ["node_id", "name", "slot", "direction", "address", "is_anchor", "rtt_ms"] {
+    for field in [
+        "node_id",
+        "name",
+        "slot",
+        "direction",
+        "address",
+        "is_anchor",
+        "rtt_ms",
+    ] {
         assert!(peers[0].get(field).is_some(), "the contract names {field}");
     }
     let post = json(a.path(), &["post", "hello"]);
-    eventually("the post is in the follower's feed", || texts(&json(b.path(), &["feed"])) == ["hello"]);
-    let reply = json(b.path(), &["post", "hello back", "--reply", post["post_id"].as_str().unwrap()]);
+    eventually("the post is in the follower's feed", || {
+        texts(&json(b.path(), &["feed"])) == ["hello"]
+    });
+    let reply = json(
+        b.path(),
+        &[
+            "post",
+            "hello back",
+            "--reply",
+            post["post_id"].as_str().unwrap(),
+        ],
+    );
     let shown = json(b.path(), &["show", reply["post_id"].as_str().unwrap()]);
     assert_eq!(shown["reply_to"], post["post_id"]);
     let checks = json(b.path(), &["doctor"]);
-    assert!(checks.as_array().unwrap().iter().all(|check| check["ok"] == true), "{checks}");
+    assert!(
+        checks
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|check| check["ok"] == true),
+        "{checks}"
+    );
     let traffic = json(b.path(), &["traffic"]);
-    let has = |cause: &str| traffic.as_array().unwrap().iter().any(|row| row["cause"] == cause);
+    let has = |cause: &str| {
+        traffic
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|row| row["cause"] == cause)
+    };
     assert!(has("PostNotification") && has("Hello") && has("transport"));
 
-    let id = json(a.path(), &["id"])["node_id"].as_str().unwrap().to_owned();
+    let id = json(a.path(), &["id"])["node_id"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     json(b.path(), &["unfollow", &id]);
     assert_eq!(texts(&json(b.path(), &["feed"])), ["hello back"]);
 }
@@ -82,12 +144,17 @@ fn a_devnet_comes_up_and_lives() {
         }
     }
     eventually("example people follow each other", || {
-        !json(&net.join("2"), &["follows"]).as_array().unwrap().is_empty()
+        !json(&net.join("2"), &["follows"])
+            .as_array()
+            .unwrap()
+            .is_empty()
     });
     let author = lines[0]["node_id"].as_str().unwrap();
     json(&net.join("2"), &["follow", author]);
     json(&net.join("1"), &["post", "from the first"]);
-    eventually("the post arrives", || texts(&json(&net.join("2"), &["feed"])).contains(&"from the first".to_owned()));
+    eventually("the post arrives", || {
+        texts(&json(&net.join("2"), &["feed"])).contains(&"from the first".to_owned())
+    });
     assert_eq!(devnet.interrupt("-INT"), Some(0));
 
     let foreign = dir.path().join("foreign");

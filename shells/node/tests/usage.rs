@@ -12,9 +12,19 @@ const ID: &str = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da
 fn one_sentence(args: &[&str], output: &Output, code: i32) {
     let said = String::from_utf8_lossy(&output.stderr);
     assert_eq!(output.status.code(), Some(code), "{args:?}: {said}");
-    assert_eq!(said.lines().filter(|line| !line.trim().is_empty()).count(), 1, "{args:?}: {said}");
-    assert!(said.starts_with("distsoc: ") && said.len() > 20, "{args:?}: {said}");
-    assert!(output.stdout.is_empty(), "{args:?} said something on stdout");
+    assert_eq!(
+        said.lines().filter(|line| !line.trim().is_empty()).count(),
+        1,
+        "{args:?}: {said}"
+    );
+    assert!(
+        said.starts_with("distsoc: ") && said.len() > 20,
+        "{args:?}: {said}"
+    );
+    assert!(
+        output.stdout.is_empty(),
+        "{args:?} said something on stdout"
+    );
 }
 
 #[test]
@@ -27,7 +37,16 @@ fn bad_command_lines_exit_2_with_one_sentence() {
     std::fs::write(&wrong_anchor, r#"{"version":1,"anchors":["x@y"]}"#).unwrap();
     let no_key = format!("02{}@127.0.0.1:4000", "0".repeat(62));
     let at = |place: &str| format!("{ID}@{place}");
-    let places = ["127.0.0.1", "127.0.0.1:", "127.0.0.1:0", "127.0.0.1:70000", "127.0.0.1:x", "::1:4000", "[::1", "a b:4000"];
+    let places = [
+        "127.0.0.1",
+        "127.0.0.1:",
+        "127.0.0.1:0",
+        "127.0.0.1:70000",
+        "127.0.0.1:x",
+        "::1:4000",
+        "[::1",
+        "a b:4000",
+    ];
     let places: Vec<String> = places.iter().map(|place| at(place)).collect();
     let mut lines: Vec<Vec<&str>> = vec![
         vec![],
@@ -81,7 +100,15 @@ fn bad_command_lines_exit_2_with_one_sentence() {
 #[test]
 fn without_a_node_commands_exit_3() {
     let dir = tempfile::tempdir().unwrap();
-    for args in [&["status"][..], &["feed"], &["post", "x"], &["peers"], &["id"], &["follow", ID], &["feed", "--live"]] {
+    for args in [
+        &["status"][..],
+        &["feed"],
+        &["post", "x"],
+        &["peers"],
+        &["id"],
+        &["follow", ID],
+        &["feed", "--live"],
+    ] {
         one_sentence(args, &distsoc(dir.path(), args), 3);
     }
 }
@@ -91,7 +118,10 @@ fn help_and_version_are_no_errors() {
     let dir = tempfile::tempdir().unwrap();
     for args in [&["--help"][..], &["--version"], &["post", "--help"]] {
         let output = distsoc(dir.path(), args);
-        assert!(output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(), "{args:?}");
+        assert!(
+            output.status.success() && !output.stdout.is_empty() && output.stderr.is_empty(),
+            "{args:?}"
+        );
     }
 }
 
@@ -100,13 +130,26 @@ fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
     let dir = tempfile::tempdir().unwrap();
     let _node = Running::node(dir.path());
     let post = "ab".repeat(32);
-    for args in [&["show", post.as_str()][..], &["unfollow", ID], &["map", ID], &["profile", ID], &["profile"]] {
+    for args in [
+        &["show", post.as_str()][..],
+        &["unfollow", ID],
+        &["map", ID],
+        &["profile", ID],
+        &["profile"],
+    ] {
         one_sentence(args, &distsoc(dir.path(), args), 4);
     }
     let own = json(dir.path(), &["id"]);
-    let (id, connect) = (own["node_id"].as_str().unwrap(), own["connect"].as_str().unwrap());
+    let (id, connect) = (
+        own["node_id"].as_str().unwrap(),
+        own["connect"].as_str().unwrap(),
+    );
     one_sentence(&["follow", "own"], &distsoc(dir.path(), &["follow", id]), 5);
-    one_sentence(&["connect", "own"], &distsoc(dir.path(), &["connect", connect]), 2);
+    one_sentence(
+        &["connect", "own"],
+        &distsoc(dir.path(), &["connect", connect]),
+        2,
+    );
     for args in [
         &["post", "  "][..],
         &["post", "a\u{7}b"],

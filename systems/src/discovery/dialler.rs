@@ -212,7 +212,10 @@ fn dial(
             continue;
         };
         let wide_first = candidate.is_anchor && !candidate.wanted;
+        // A newcomer whom a full anchor sent away comes back as a visitor, for a sample of others.
+        let lonely = social + wide == 0 && candidate.failures > 0;
         let purpose = match (social < profile.social_slots, wide < profile.wide_slots) {
+            _ if wide_first && lonely => Purpose::Visit,
             (true, true) if wide_first => Purpose::Wide,
             (true, _) => Purpose::Social,
             (false, _) => Purpose::Wide,

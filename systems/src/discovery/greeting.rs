@@ -437,7 +437,13 @@ fn part(world: &mut World) {
         } else if world.entity_mut(entity).take::<Greeting>().is_some() {
             failed_to_greet(world, entity, node);
         }
+        let is_anchor = world
+            .resource::<Candidates>()
+            .get(&node)
+            .is_some_and(|candidate| candidate.is_anchor);
+        let lonely = world.resource::<Peers>().up_count() == 0;
         let pause_ms = match reason {
+            GoodbyeReason::Full if is_anchor && lonely => limits::REDIAL_MS_MIN,
             GoodbyeReason::Full | GoodbyeReason::Swapped | GoodbyeReason::Misconduct => {
                 limits::COOL_OFF_MS_MIN
             }

@@ -13,7 +13,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
-    Author, AuthorIndex, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests,
+    Author, AuthorIndex, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
 };
 use distsoc_engine::world::files::{FileIndex, Wanted};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
@@ -33,6 +33,8 @@ enum Verdict {
     Whole,
     /// They go before the stored list.
     NeedsStored,
+    /// True as far as they go, but some before them were missed.
+    Gap,
     /// Not newer, or not believable.
     Refused(Refusal),
 }
@@ -51,10 +53,13 @@ fn first_look(
     {
         return Verdict::Refused(refusal);
     }
-    match newest.len() == head.count as usize {
-        true => Verdict::Whole,
-        false if known.is_some() => Verdict::NeedsStored,
-        false => Verdict::Refused(Refusal::ListMismatch),
+    let lacking = head
+        .seq
+        .events_since(known.map(|known| known.seq), head.count as usize);
+    match known {
+        _ if newest.len() == head.count as usize => Verdict::Whole,
+        Some(_) if newest.len() >= lacking => Verdict::NeedsStored,
+        _ => Verdict::Gap,
     }
 }
 
@@ -109,16 +114,17 @@ fn judge_updates(
                 files.confirm(&index, node, &update.head, *now, &mut outbox);
                 offences.note(update.from, Refusal::Stale, "RecentPosts");
             }
-            Verdict::Refused(refusal) => {
-                if refusal == Refusal::ListMismatch {
-                    pulls.whole_list(node, None);
-                }
-                offences.note(update.from, refusal, "RecentPosts");
-            }
+            Verdict::Refused(refusal) => offences.note(update.from, refusal, "RecentPosts"),
+            Verdict::Gap => pulls.wish(node, PullWish::Newer),
             Verdict::Whole => match RecentPosts::verify(update.head, update.newest) {
                 Ok(list) => files.adopt(&index, list, *now, &mut outbox),
                 Err(refusal) => {
-                    pulls.whole_list(node, Some(update.from));
+                    pulls.wish(
+                        node,
+                        PullWish::Whole {
+                            not_from: Some(update.from),
+                        },
+                    );
                     offences.note(update.from, refusal, "RecentPosts");
                 }
             },
@@ -153,7 +159,12 @@ fn advance_stored(
             Err(Refusal::Stale) => offences.note(update.from, Refusal::Stale, "RecentPosts"),
             Err(refusal) => {
                 // Somebody else is asked for the whole list first (section 7).
-                pulls.whole_list(node, Some(update.from));
+                pulls.wish(
+                    node,
+                    PullWish::Whole {
+                        not_from: Some(update.from),
+                    },
+                );
                 offences.note(update.from, refusal, "RecentPosts");
             }
         }
@@ -307,7 +318,8 @@ mod tests {
             )
         };
         assert_eq!(look(None, 5), Verdict::Whole);
-        assert_eq!(look(None, 2), Verdict::Refused(Refusal::ListMismatch));
+        assert_eq!(look(None, 2), Verdict::Gap);
+        assert_eq!(look(Some(&old), 1), Verdict::Gap);
         assert_eq!(look(Some(&old), 2), Verdict::NeedsStored);
         assert_eq!(look(Some(&new), 5), Verdict::Refused(Refusal::Stale));
     }

@@ -12,7 +12,7 @@ use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::{
-    Author, AuthorIndex, ListUpdate, ListUpdates, PullRequests, PulledPosts, PullsDue,
+    Author, AuthorIndex, ListUpdate, ListUpdates, PullRequests, PullWish, PulledPosts, PullsDue,
 };
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::inbox::Inbox;
@@ -90,14 +90,32 @@ fn note_reasons(
     links: Query<&Link>,
     changed: Query<&Author, Changed<Author>>,
     authors: Query<&Author>,
+    storage: Res<Storage>,
+    mut was_troubled: Local<bool>,
 ) {
-    for (author, not_from) in requests.take() {
-        pulls.whole.insert(author);
-        let liar = not_from
-            .and_then(|link| links.iter().find(|other| other.id == link))
-            .map(|link| link.node);
-        pulls.tried.entry(author).or_default().extend(liar);
+    for (author, wish) in requests.take() {
+        match wish {
+            PullWish::Newer => {
+                pulls.suspect.insert(author);
+                pulls.tried.remove(&author);
+            }
+            PullWish::Whole { not_from } => {
+                pulls.whole.insert(author);
+                let liar = not_from
+                    .and_then(|link| links.iter().find(|other| other.id == link))
+                    .map(|link| link.node);
+                pulls.tried.entry(author).or_default().extend(liar);
+            }
+        }
         due.at(author, now.mono_ms);
+    }
+    // What was refused while the disk took nothing is asked for again.
+    let troubled = !storage.takes_more();
+    if std::mem::replace(&mut *was_troubled, troubled) && !troubled {
+        for author in authors.iter().filter(|author| author.is_kept()) {
+            pulls.suspect.insert(author.node);
+            due.at(author.node, now.mono_ms);
+        }
     }
     for author in &changed {
         if author.is_kept() && author.checked_at_ms == 0 && !pulls.is_asking(&author.node) {

@@ -1,6 +1,12 @@
 //! Runs the real binary and never leaves a process behind.
 
-#![allow(dead_code, unreachable_pub, missing_docs, clippy::unwrap_used, reason = "shared by several test binaries")]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_docs,
+    clippy::unwrap_used,
+    reason = "shared by several test binaries"
+)]
 
 use serde_json::Value;
 use std::io::{BufRead, BufReader};
@@ -17,7 +23,13 @@ pub fn binary() -> Command {
 
 /// A command to its end.
 pub fn distsoc(dir: &Path, args: &[&str]) -> Output {
-    binary().arg("--data").arg(dir).args(args).stdin(Stdio::null()).output().unwrap()
+    binary()
+        .arg("--data")
+        .arg(dir)
+        .args(args)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
 }
 
 /// A command that must work, as JSON.
@@ -78,7 +90,10 @@ impl Running {
     pub fn wait_ready(&mut self) -> Vec<Value> {
         let mut lines = Vec::new();
         loop {
-            let line = self.lines.recv_timeout(PATIENCE).expect("ready within 30 s");
+            let line = self
+                .lines
+                .recv_timeout(PATIENCE)
+                .expect("ready within 30 s");
             let value: Value = serde_json::from_str(&line).unwrap();
             let is_ready = value["ready"] == true;
             lines.push(value);
@@ -96,7 +111,11 @@ impl Running {
 
     /// As Ctrl-C or a service manager does; the exit code.
     pub fn interrupt(mut self, signal: &str) -> Option<i32> {
-        let sent = Command::new("kill").arg(signal).arg(self.child.id().to_string()).status().unwrap();
+        let sent = Command::new("kill")
+            .arg(signal)
+            .arg(self.child.id().to_string())
+            .status()
+            .unwrap();
         assert!(sent.success());
         self.child.wait().unwrap().code()
     }

@@ -62,6 +62,8 @@ impl Validator for Tagged {
 
 #[cfg(target_os = "linux")]
 pub(crate) fn open(listen: SocketAddr, tag: [u8; 4]) -> io::Result<Sockets> {
+    // Sharing a port is between the two sockets of one endpoint: nobody else's may be joined by accident.
+    drop(UdpSocket::bind(listen)?);
     let accept = linux::reusable(listen)?;
     let dial = linux::reusable(accept.local_addr()?)?;
     linux::steer(&accept, tag)?;

@@ -3,7 +3,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::NodeId;
+use distsoc_engine::domain::{ConnectString, NodeId};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Call, CallError, CallId, DialFailure, DialTarget, Reply, Slot};
 use distsoc_engine::limits;
@@ -23,17 +23,38 @@ const CONNECTING_MAX: usize = 64;
 
 /// People's calls to connect that wait.
 #[derive(Resource, Debug, Default)]
-struct Connecting(Vec<(CallId, NodeId)>);
+struct Connecting(Vec<Waiting>);
+
+#[derive(Debug)]
+struct Waiting {
+    call: CallId,
+    place: ConnectString,
+}
 
 impl Connecting {
-    fn settle(&mut self, node: NodeId, result: &Result<Reply, CallError>, outbox: &mut Outbox) {
-        self.0.retain(|(call, waiting)| {
-            if *waiting == node {
-                outbox.reply(*call, result.clone());
+    /// Answers the calls that the closure says this is the end of.
+    fn settle(
+        &mut self,
+        node: NodeId,
+        result: &Result<Reply, CallError>,
+        outbox: &mut Outbox,
+        is_its_end: impl Fn(&ConnectString) -> bool,
+    ) {
+        self.0.retain(|waiting| {
+            let ends = waiting.place.node_id() == node && is_its_end(&waiting.place);
+            if ends {
+                outbox.reply(waiting.call, result.clone());
             }
-            *waiting != node
+            !ends
         });
     }
+}
+
+/// Whether an attempt went to the place of a call: one that began before, to somewhere else, says nothing about it.
+fn went_to(attempt: &Attempt, place: &ConnectString) -> bool {
+    place
+        .address()
+        .is_none_or(|address| attempt.addresses.contains(&address))
 }
 
 /// In which order candidates are dialled: wanted ones, anchors while they are needed, proved ones, the rest; lower is
@@ -69,6 +90,7 @@ fn learn_failures(
             node,
             &Err(CallError::Dial(DialFailure::Refused)),
             &mut outbox,
+            |_| true,
         );
     }
     inbox.links.retain(|event| {
@@ -77,10 +99,13 @@ fn learn_failures(
         };
         if let Some(attempt) = dialling.finish(*dial) {
             candidates.failed(&attempt.node, now.mono_ms, &mut entropy);
-            for address in attempt.addresses {
-                dial_limits.failed(address, now.mono_ms);
+            for address in &attempt.addresses {
+                dial_limits.failed(*address, now.mono_ms);
             }
-            connecting.settle(attempt.node, &Err(CallError::Dial(*failure)), &mut outbox);
+            let failed = Err(CallError::Dial(*failure));
+            connecting.settle(attempt.node, &failed, &mut outbox, |place| {
+                went_to(&attempt, place)
+            });
         }
         false
     });
@@ -114,9 +139,9 @@ fn take_connect_calls(
             );
         } else {
             candidates.want(node, Some(&place), false);
-            connecting.0.push((call, node));
+            connecting.0.push(Waiting { call, place });
             if peers.by_node(&node).is_some() {
-                connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox);
+                connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox, |_| true);
             }
         }
     }
@@ -131,7 +156,7 @@ fn settle_connected(
         return;
     }
     for (node, _, _) in changes.came_up() {
-        connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox);
+        connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox, |_| true);
     }
 }
 

@@ -157,8 +157,19 @@ impl Candidates {
         candidate.failures += 1;
         candidate.not_before_ms = now_ms + entropy.jittered(pause_ms);
         // A stranger who fails again and again stays remembered, so that the next hint does not begin anew.
-        let is_stranger = !candidate.wanted && !candidate.is_anchor;
-        if is_stranger && candidate.failures > STRANGER_FAILURES_MAX {
+        // A good peer of before gets more chances: while it holds a connection that died with our last run, it may take
+        // the first few new ones for duplicates.
+        let failures_max = match candidate {
+            Candidate { wanted: true, .. }
+            | Candidate {
+                is_anchor: true, ..
+            } => u32::MAX,
+            Candidate {
+                proved_ms: Some(_), ..
+            } => GOOD_PEER_FAILURES_MAX,
+            _ => STRANGER_FAILURES_MAX,
+        };
+        if candidate.failures > failures_max {
             candidate.not_before_ms = now_ms + entropy.jittered(STRANGER_PAUSE_MS);
         }
     }
@@ -197,7 +208,9 @@ impl Candidates {
 
 /// Dials of a stranger that may fail before a long pause.
 const STRANGER_FAILURES_MAX: u32 = 3;
-/// That pause.
+/// Dials of a peer of before that may fail, some minutes altogether.
+const GOOD_PEER_FAILURES_MAX: u32 = 8;
+/// The long pause.
 const STRANGER_PAUSE_MS: u64 = 30 * 60 * 1000;
 
 /// PROTOCOL section 4, whatever the NodeId: one dial per 10 min to an ip:port that failed, 4 a minute per /24 (/48).
@@ -398,6 +411,13 @@ mod tests {
         let (mut candidates, mut entropy) = (Candidates::default(), Entropy::from_seed([1; 32]));
         candidates.hint(node(1), address("8.8.8.8:4000"));
         candidates.want(node(2), None, false);
+        candidates.proved(node(3), Some(address("9.9.9.9:4000")), false, 0);
+        // Longer than a peer may hold a connection that died with our last run.
+        for _ in 0..8 {
+            candidates.failed(&node(3), 0, &mut entropy);
+        }
+        let of_before = candidates.get(&node(3)).unwrap().not_before_ms;
+        assert!(of_before < STRANGER_PAUSE_MS / 2);
         for _ in 0..50 {
             candidates.failed(&node(1), 0, &mut entropy);
             candidates.failed(&node(2), 0, &mut entropy);

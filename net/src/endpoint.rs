@@ -326,7 +326,7 @@ impl Endpoint {
         for link in links {
             link.put(Outgoing::Close(GoodbyeReason::Stopping), &self.0.shared);
         }
-        for _ in 0..limits::CLOSE_FLUSH_MS_MAX / 10 {
+        for _ in 0..(limits::CLOSE_FLUSH_MS_MAX + limits::CLOSE_LINGER_MS_MAX) / 10 {
             if self.link_count() == 0 {
                 break;
             }

@@ -35,6 +35,10 @@ pub const CONNECTION_WINDOW_BYTES: u64 = 512 * 1024;
 pub const STREAM_STALL_MS_MAX: u64 = 10_000;
 /// How long a connection that closes may take to deliver what was sent before.
 pub const CLOSE_FLUSH_MS_MAX: u64 = 1_000;
+/// How long a connection that closes then waits for the peer to close it, having read what was sent.
+pub const CLOSE_LINGER_MS_MAX: u64 = 250;
+/// Packets on one connection whose acknowledgement a close waits for; the newest ones.
+pub const UNACKNOWLEDGED_MAX: usize = 64;
 /// Own addresses are looked at again after this.
 pub const ADDRESS_POLL_MS: u64 = 2_000;
 /// Dropped handshakes are reported at most this often.

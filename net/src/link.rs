@@ -15,8 +15,10 @@ use distsoc_engine::wire::{Code, Direction, Expected, GoodbyeReason, PacketBytes
 use s2n_quic::connection::{Error, Handle, StreamAcceptor};
 use s2n_quic::stream::{BidirectionalStream, PeerStream, ReceiveStream, SendStream};
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 /// A connection as the endpoint knows it.
@@ -34,6 +36,12 @@ pub(crate) struct Link {
 struct Incoming {
     notifications: VecDeque<ReceiveStream>,
     reading: bool,
+    /// Tasks that read streams.
+    readers: usize,
+    /// Why the connection ended; told once the last reader is done.
+    ended: Option<DownCause>,
+    /// Whoever waits for that end.
+    end_waker: Option<Waker>,
     /// The first notification was delivered.
     greeted: bool,
     /// Requests that came before it.
@@ -74,14 +82,46 @@ impl Link {
             }
         };
         shared.forget(self.id);
-        lock(&self.incoming).early.clear();
-        let _ = shared
-            .inputs
-            .send(Input::LinkDown {
-                link: self.id,
-                cause,
-            })
-            .await;
+        {
+            let mut incoming = lock(&self.incoming);
+            incoming.early.clear();
+            incoming.readers += 1;
+            incoming.ended = Some(cause);
+            if let Some(waker) = incoming.end_waker.take() {
+                waker.wake();
+            }
+        }
+        self.reader_done(&shared).await;
+    }
+
+    /// A task that reads for this connection is done. After the last one the node hears that the connection ended, never
+    /// before something that came on it.
+    async fn reader_done(&self, shared: &Shared) {
+        let cause = {
+            let mut incoming = lock(&self.incoming);
+            incoming.readers -= 1;
+            match incoming.readers {
+                0 => incoming.ended,
+                _ => None,
+            }
+        };
+        if let Some(cause) = cause {
+            let link = self.id;
+            let _ = shared.inputs.send(Input::LinkDown { link, cause }).await;
+        }
+    }
+
+    /// Over once the connection is.
+    async fn end(&self) {
+        std::future::poll_fn(|context| {
+            let mut incoming = lock(&self.incoming);
+            if incoming.ended.is_some() {
+                return Poll::Ready(());
+            }
+            incoming.end_waker = Some(context.waker().clone());
+            Poll::Pending
+        })
+        .await;
     }
 
     fn cause_of(&self, error: Error) -> DownCause {
@@ -103,6 +143,7 @@ impl Link {
         let mut incoming = lock(&self.incoming);
         incoming.notifications.push_back(stream);
         if !std::mem::replace(&mut incoming.reading, true) {
+            incoming.readers += 1;
             let (link, shared) = (self.clone(), shared.clone());
             runtime::spawn(async move { link.read_notifications(shared).await });
         }
@@ -119,7 +160,9 @@ impl Link {
                 }
                 next
             };
-            let Some(mut stream) = next else { return };
+            let Some(mut stream) = next else {
+                return self.reader_done(&shared).await;
+            };
             match read_packet(
                 &mut stream,
                 Expected::Notification,
@@ -171,11 +214,15 @@ impl Link {
     }
 
     fn start_request(self: &Arc<Self>, stream: BidirectionalStream, shared: &Arc<Shared>) {
+        lock(&self.incoming).readers += 1;
         let (link, shared) = (self.clone(), shared.clone());
-        runtime::spawn(async move { link.read_request(stream, shared).await });
+        runtime::spawn(async move {
+            link.read_request(stream, &shared).await;
+            link.reader_done(&shared).await;
+        });
     }
 
-    async fn read_request(self: Arc<Self>, stream: BidirectionalStream, shared: Arc<Shared>) {
+    async fn read_request(self: &Arc<Self>, stream: BidirectionalStream, shared: &Shared) {
         let (mut receive, send) = stream.split();
         match read_packet(
             &mut receive,
@@ -201,7 +248,7 @@ impl Link {
                 };
                 let _ = shared.inputs.send(input).await;
             }
-            Err(problem) => self.report(problem, &shared).await,
+            Err(problem) => self.report(problem, shared).await,
         }
     }
 
@@ -237,10 +284,15 @@ impl Link {
 
     async fn drain(self: Arc<Self>, shared: Arc<Shared>) {
         let mut handle = self.handle.clone();
-        let mut last: Option<SendStream> = None;
-        while let Some(outgoing) = self.outgoing.next() {
-            match outgoing {
-                Outgoing::Notify(bytes) => {
+        let mut unacknowledged: VecDeque<SendStream> = VecDeque::new();
+        loop {
+            let next = {
+                let flush = pin!(acknowledged(&mut unacknowledged));
+                self.outgoing.next(flush).await
+            };
+            match next {
+                None => return,
+                Some(Outgoing::Notify(bytes)) => {
                     let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX);
                     let Some(Ok(mut stream)) =
                         runtime::timeout(stall, handle.open_send_stream()).await
@@ -252,13 +304,18 @@ impl Link {
                         .await
                         .is_ok()
                     {
-                        last = Some(stream);
+                        unacknowledged.push_back(stream);
+                    }
+                    if unacknowledged.len() > limits::UNACKNOWLEDGED_MAX {
+                        unacknowledged.pop_front();
                     }
                 }
-                Outgoing::Close(reason) => {
-                    if let Some(mut stream) = last.take() {
-                        let flush = Duration::from_millis(limits::CLOSE_FLUSH_MS_MAX);
-                        let _ = runtime::timeout(flush, stream.close()).await;
+                Some(Outgoing::Close(reason)) => {
+                    if !unacknowledged.is_empty() {
+                        acknowledged(&mut unacknowledged).await;
+                        // Acknowledged is not yet read: a peer that reads our Goodbye closes by itself.
+                        let linger = Duration::from_millis(limits::CLOSE_LINGER_MS_MAX);
+                        let _ = runtime::timeout(linger, self.end()).await;
                     }
                     self.close(reason);
                 }
@@ -327,4 +384,20 @@ impl Link {
     pub(crate) fn answered(&self, code: Code) {
         lock(&self.gate).finish(code);
     }
+}
+
+/// Over once the peer has acknowledged all of these streams, or takes too long; may be dropped at any time.
+async fn acknowledged(streams: &mut VecDeque<SendStream>) {
+    if streams.is_empty() {
+        return;
+    }
+    let flush = Duration::from_millis(limits::CLOSE_FLUSH_MS_MAX);
+    let all = async {
+        while let Some(stream) = streams.front_mut() {
+            let _ = stream.close().await;
+            streams.pop_front();
+        }
+    };
+    let _ = runtime::timeout(flush, all).await;
+    streams.clear();
 }

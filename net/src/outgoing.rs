@@ -5,7 +5,9 @@ use crate::limits;
 use crate::streams::lock;
 use distsoc_engine::wire::{GoodbyeReason, PacketBytes};
 use std::collections::VecDeque;
+use std::pin::Pin;
 use std::sync::Mutex;
+use std::task::{Poll, Waker};
 
 /// Something to do on a connection, in order.
 #[derive(Debug)]
@@ -22,6 +24,18 @@ struct State {
     bytes: usize,
     draining: bool,
     closing: bool,
+    /// Whoever drains and waits for acknowledgements meanwhile.
+    waker: Option<Waker>,
+}
+
+impl State {
+    fn take(&mut self) -> Option<Outgoing> {
+        let next = self.waiting.pop_front();
+        if let Some(Outgoing::Notify(bytes)) = &next {
+            self.bytes -= bytes.len();
+        }
+        next
+    }
 }
 
 /// The queue of one connection.
@@ -56,24 +70,49 @@ impl Queue {
             Outgoing::Close(_) => state.closing = true,
         }
         state.waiting.push_back(outgoing);
-        match std::mem::replace(&mut state.draining, true) {
-            true => Put::Waits,
-            false => Put::Start,
+        if !std::mem::replace(&mut state.draining, true) {
+            return Put::Start;
         }
+        if let Some(waker) = state.waker.take() {
+            waker.wake();
+        }
+        Put::Waits
     }
 
-    /// The next thing to do; `None` ends the draining.
-    pub(crate) fn next(&self) -> Option<Outgoing> {
-        let mut state = lock(&self.0);
-        let next = state.waiting.pop_front();
-        match &next {
-            Some(Outgoing::Notify(bytes)) => state.bytes -= bytes.len(),
-            Some(Outgoing::Close(_)) => {}
-            None => {
-                state.draining = false;
-                // An idle connection keeps no buffer.
-                state.waiting = VecDeque::new();
+    /// The next thing to do, or `None`, which ends the draining, once nothing waits and `flushed` is over.
+    pub(crate) async fn next<F: Future<Output = ()>>(
+        &self,
+        mut flushed: Pin<&mut F>,
+    ) -> Option<Outgoing> {
+        std::future::poll_fn(|context| {
+            if let Some(outgoing) = self.take_or_wait(context.waker()) {
+                return Poll::Ready(Some(outgoing));
             }
+            match flushed.as_mut().poll(context) {
+                Poll::Ready(()) => Poll::Ready(self.take_or_end()),
+                Poll::Pending => Poll::Pending,
+            }
+        })
+        .await
+    }
+
+    fn take_or_wait(&self, waker: &Waker) -> Option<Outgoing> {
+        let mut state = lock(&self.0);
+        let next = state.take();
+        if next.is_none() {
+            state.waker = Some(waker.clone());
+        }
+        next
+    }
+
+    fn take_or_end(&self) -> Option<Outgoing> {
+        let mut state = lock(&self.0);
+        let next = state.take();
+        if next.is_none() {
+            state.draining = false;
+            state.waker = None;
+            // An idle connection keeps no buffer.
+            state.waiting = VecDeque::new();
         }
         next
     }

@@ -62,9 +62,10 @@ impl Validator for Tagged {
 
 #[cfg(target_os = "linux")]
 pub(crate) fn open(listen: SocketAddr, tag: [u8; 4]) -> io::Result<Sockets> {
-    // Sharing a port is between the two sockets of one endpoint: nobody else's may be joined by accident.
-    drop(UdpSocket::bind(listen)?);
-    let accept = linux::reusable(listen)?;
+    // The first socket gets the port for itself and shares it only then: nobody else's port is ever joined, nor drawn by
+    // the system where the port is 0.
+    let accept = UdpSocket::bind(listen)?;
+    linux::share(&accept)?;
     let dial = linux::reusable(accept.local_addr()?)?;
     linux::steer(&accept, tag)?;
     for socket in [&accept, &dial] {
@@ -112,6 +113,11 @@ mod linux {
         } else {
             Err(io::Error::last_os_error())
         }
+    }
+
+    /// From now on a second socket may be bound to the same port.
+    pub(super) fn share(socket: &UdpSocket) -> io::Result<()> {
+        set_option(socket.as_raw_fd(), libc::SO_REUSEPORT, &1i32)
     }
 
     /// A UDP socket bound to an address that a second one may share.
@@ -206,5 +212,53 @@ mod linux {
         let bytes = limits::SOCKET_BUFFER_BYTES as i32;
         let _ = set_option(socket.as_raw_fd(), libc::SO_RCVBUF, &bytes);
         let _ = set_option(socket.as_raw_fd(), libc::SO_SNDBUF, &bytes);
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_two_endpoints_share_a_port() {
+        let any: SocketAddr = "127.0.0.1:0".parse().unwrap();
+        let open: Vec<Sockets> = (0..400)
+            .map(|number: u32| open(any, number.to_be_bytes()).unwrap())
+            .collect();
+        let mut ports: Vec<u16> = Vec::new();
+        for sockets in &open {
+            let port = sockets.accept.local_addr().unwrap().port();
+            assert_eq!(sockets.dial.local_addr().unwrap().port(), port);
+            ports.push(port);
+        }
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), open.len());
+        let taken = open[0].accept.local_addr().unwrap();
+        let refused = super::open(taken, [9; 4]).err().unwrap();
+        assert_eq!(refused.kind(), io::ErrorKind::AddrInUse);
+    }
+
+    #[test]
+    fn datagrams_go_to_the_socket_their_id_names() {
+        let tag = [7, 8, 9, 10];
+        let sockets = open("127.0.0.1:0".parse().unwrap(), tag).unwrap();
+        let place = sockets.accept.local_addr().unwrap();
+        let peer = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let long = |id: [u8; 4]| [&[0xc0, 0, 0, 0, 1, 16][..], &id, &[0; 12]].concat();
+        let short = |id: [u8; 4]| [&[0x40][..], &id, &[0; 12]].concat();
+        for (datagram, to) in [
+            (long(tag), &sockets.dial),
+            (short(tag), &sockets.dial),
+            (long([7, 8, 9, 11]), &sockets.accept),
+            (short([0; 4]), &sockets.accept),
+            (vec![0xc0], &sockets.accept),
+        ] {
+            to.set_nonblocking(false).unwrap();
+            to.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+            peer.send_to(&datagram, place).unwrap();
+            let mut buffer = [0; 64];
+            assert_eq!(to.recv(&mut buffer).unwrap(), datagram.len());
+        }
     }
 }

@@ -36,7 +36,7 @@ pub const STREAM_STALL_MS_MAX: u64 = 10_000;
 /// How long a connection that closes may take to deliver what was sent before.
 pub const CLOSE_FLUSH_MS_MAX: u64 = 1_000;
 /// How long a connection that closes then waits for the peer to close it, having read what was sent.
-pub const CLOSE_LINGER_MS_MAX: u64 = 250;
+pub const CLOSE_LINGER_MS_MAX: u64 = 3_000;
 /// Packets on one connection whose acknowledgement a close waits for; the newest ones.
 pub const UNACKNOWLEDGED_MAX: usize = 64;
 /// Own addresses are looked at again after this.

@@ -11,7 +11,7 @@ use crate::{limits, runtime};
 use distsoc_engine::io::{DownCause, Input, LinkId, RequestFailure, RequestId, StreamToken};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::gate::Gate;
-use distsoc_engine::wire::{Code, Direction, Expected, GoodbyeReason, PacketBytes, spec};
+use distsoc_engine::wire::{Code, Direction, Expected, GoodbyeReason, Packet, PacketBytes, spec};
 use s2n_quic::connection::{Error, Handle, StreamAcceptor};
 use s2n_quic::stream::{BidirectionalStream, PeerStream, ReceiveStream, SendStream};
 use std::collections::VecDeque;
@@ -173,6 +173,7 @@ impl Link {
             {
                 Ok(packet) => {
                     let code = packet.spec().code;
+                    let parts = matches!(*packet, Packet::Goodbye(_));
                     let input = Input::Packet {
                         link: self.id,
                         stream: None,
@@ -181,6 +182,10 @@ impl Link {
                     let _ = shared.inputs.send(input).await;
                     lock(&self.gate).finish(code);
                     self.release_early(&shared);
+                    // Both say Goodbye: nobody has to wait for the other to read it.
+                    if let Some(reason) = self.outgoing.closing().filter(|_| parts) {
+                        self.close(reason);
+                    }
                 }
                 Err(problem) => self.report(problem, &shared).await,
             }
@@ -311,8 +316,7 @@ impl Link {
                     }
                 }
                 Some(Outgoing::Close(reason)) => {
-                    if !unacknowledged.is_empty() {
-                        acknowledged(&mut unacknowledged).await;
+                    if !unacknowledged.is_empty() && acknowledged(&mut unacknowledged).await {
                         // Acknowledged is not yet read: a peer that reads our Goodbye closes by itself.
                         let linger = Duration::from_millis(limits::CLOSE_LINGER_MS_MAX);
                         let _ = runtime::timeout(linger, self.end()).await;
@@ -386,10 +390,10 @@ impl Link {
     }
 }
 
-/// Over once the peer has acknowledged all of these streams, or takes too long; may be dropped at any time.
-async fn acknowledged(streams: &mut VecDeque<SendStream>) {
+/// Waits until the peer has acknowledged all of these streams, or takes too long; says which. May be dropped at any time.
+async fn acknowledged(streams: &mut VecDeque<SendStream>) -> bool {
     if streams.is_empty() {
-        return;
+        return true;
     }
     let flush = Duration::from_millis(limits::CLOSE_FLUSH_MS_MAX);
     let all = async {
@@ -398,6 +402,7 @@ async fn acknowledged(streams: &mut VecDeque<SendStream>) {
             streams.pop_front();
         }
     };
-    let _ = runtime::timeout(flush, all).await;
+    let in_time = runtime::timeout(flush, all).await.is_some();
     streams.clear();
+    in_time
 }

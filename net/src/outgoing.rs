@@ -23,7 +23,7 @@ struct State {
     waiting: VecDeque<Outgoing>,
     bytes: usize,
     draining: bool,
-    closing: bool,
+    closing: Option<GoodbyeReason>,
     /// Whoever drains and waits for acknowledgements meanwhile.
     waker: Option<Waker>,
 }
@@ -58,7 +58,7 @@ impl Queue {
     pub(crate) fn put(&self, outgoing: Outgoing) -> Put {
         let mut state = lock(&self.0);
         match &outgoing {
-            _ if state.closing => return Put::Refused,
+            _ if state.closing.is_some() => return Put::Refused,
             Outgoing::Notify(bytes) => {
                 if state.waiting.len() >= limits::PACKETS_WAITING_MAX
                     || state.bytes + bytes.len() > limits::BYTES_WAITING_MAX
@@ -67,7 +67,7 @@ impl Queue {
                 }
                 state.bytes += bytes.len();
             }
-            Outgoing::Close(_) => state.closing = true,
+            Outgoing::Close(reason) => state.closing = Some(*reason),
         }
         state.waiting.push_back(outgoing);
         if !std::mem::replace(&mut state.draining, true) {
@@ -79,17 +79,19 @@ impl Queue {
         Put::Waits
     }
 
+    /// Why the connection is about to be closed, if it is.
+    pub(crate) fn closing(&self) -> Option<GoodbyeReason> {
+        lock(&self.0).closing
+    }
+
     /// The next thing to do, or `None`, which ends the draining, once nothing waits and `flushed` is over.
-    pub(crate) async fn next<F: Future<Output = ()>>(
-        &self,
-        mut flushed: Pin<&mut F>,
-    ) -> Option<Outgoing> {
+    pub(crate) async fn next<F: Future>(&self, mut flushed: Pin<&mut F>) -> Option<Outgoing> {
         std::future::poll_fn(|context| {
             if let Some(outgoing) = self.take_or_wait(context.waker()) {
                 return Poll::Ready(Some(outgoing));
             }
             match flushed.as_mut().poll(context) {
-                Poll::Ready(()) => Poll::Ready(self.take_or_end()),
+                Poll::Ready(_) => Poll::Ready(self.take_or_end()),
                 Poll::Pending => Poll::Pending,
             }
         })

@@ -158,7 +158,7 @@ fn closing_delivers_what_was_sent_before_and_says_why() {
 fn everything_sent_before_a_close_comes_before_the_end() {
     block_on(async {
         for round in 0..20 {
-            let (a, link, b, _) = pair(13, 14).await;
+            let (a, link, b, link_b) = pair(13, 14).await;
             a.send(link, example("Hello").encode());
             for _ in 0..10 {
                 a.send(link, example("PostNotification").encode());
@@ -174,6 +174,11 @@ fn everything_sent_before_a_close_comes_before_the_end() {
             b.next(|input| match input {
                 Input::Packet { packet, .. } => {
                     came.push(packet.spec().name);
+                    if packet.spec().name == "Goodbye" {
+                        // As a node does.
+                        let (link, reason) = (link_b, GoodbyeReason::Stopping);
+                        b.endpoint.perform(Effect::Close { link, reason });
+                    }
                     None
                 }
                 Input::LinkDown { .. } => Some(()),

@@ -4,15 +4,16 @@ use crate::clock::Now;
 use crate::crypto::Secret;
 use crate::domain::ConnectString;
 use crate::entropy::Entropy;
-use crate::io::{Input, Outputs, Restored};
+use crate::io::{Input, LinkId, Outputs, Restored};
 use crate::profile::NodeProfile;
 use crate::refusal::{Refusal, RefusalCounts};
 use crate::schedule;
 use crate::wire;
 use crate::world::{
-    addresses, authors, candidates, files, identity, inbox, map, outbox, peers, storage,
+    addresses, authors, candidates, files, identity, inbox, map, outbox, peers, slots, storage,
 };
 use bevy_ecs::prelude::{Schedule, World};
+use std::collections::BTreeSet;
 
 /// What a node is made from.
 #[derive(Debug)]
@@ -58,6 +59,8 @@ impl Node {
         world.insert_resource(peers::Peers::default());
         world.insert_resource(peers::PeerChanges::default());
         world.insert_resource(peers::Offences::default());
+        world.insert_resource(peers::Partings::default());
+        world.insert_resource(slots::SeatRequests::default());
         world.insert_resource(candidates::Candidates::default());
         world.insert_resource(candidates::DialLimits::default());
         world.insert_resource(candidates::Dialling::default());
@@ -78,16 +81,31 @@ impl Node {
         Self { world, schedule }
     }
 
-    /// One frame: takes what came in, returns what goes out. The same inputs at the same times give the same
+    /// One frame, or several where a connection ends after packets: takes what came in, returns what goes out. The same inputs at the same times give the same
     /// outputs, bit for bit.
     ///
     /// # Panics
     /// On a bug in the rules: a queue that no system emptied.
     pub fn tick(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Outputs {
         self.world.insert_resource(now);
+        let mut heard: BTreeSet<LinkId> = BTreeSet::new();
         for input in inputs {
+            match &input {
+                Input::Packet { link, .. } => _ = heard.insert(*link),
+                // A connection ends before a frame's packets are judged; those that came on it are judged first.
+                Input::LinkDown { link, .. } if heard.contains(link) => {
+                    self.frame();
+                    heard.clear();
+                }
+                _ => {}
+            }
             self.ingest(input);
         }
+        self.frame();
+        self.world.resource_mut::<outbox::Outbox>().finish()
+    }
+
+    fn frame(&mut self) {
         self.schedule.run(&mut self.world);
         self.world.clear_trackers();
         self.world.resource_mut::<peers::PeerChanges>().0.clear();
@@ -97,7 +115,6 @@ impl Node {
             forgotten == 0,
             "{forgotten} inputs were handled by no system"
         );
-        self.world.resource_mut::<outbox::Outbox>().finish()
     }
 
     /// The world, for checkers and tests: nothing else looks inside.

@@ -24,10 +24,13 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     storage::install(&mut frame);
     // Section 4: own addresses and reachability.
     discovery::addresses::install(&mut frame);
-    // Section 5: connections, Hello, who is up.
+    // Section 5: connections, and the peer's Hello.
+    discovery::links::install(&mut frame);
     discovery::greeting::install(&mut frame);
-    // Section 6: who keeps a slot, and what misconduct costs.
+    // Section 6: who gets a slot and is up; the own Hello; Goodbye; what misconduct costs.
     discovery::slots::install(&mut frame);
+    discovery::hello::install(&mut frame);
+    discovery::parting::install(&mut frame);
     discovery::conduct::install(&mut frame);
     // Section 6: the map, hop 1.
     discovery::map::install(&mut frame);
@@ -51,5 +54,6 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     status::install(&mut frame);
     // Section 12: what was learned leaves for the disk; section 13: what was refused is judged.
     discovery::conduct::install_last(&mut frame);
+    discovery::parting::install_last(&mut frame);
     storage::install_last(&mut frame);
 }

@@ -78,6 +78,15 @@ fn what_was_missed_while_apart_comes_after_the_reunion() {
     );
 }
 
+/// What arrived before the end of a connection counts, even where the driver tells both at once.
+#[test]
+fn the_last_words_of_a_connection_are_heard() {
+    let mut table = three();
+    table.follow(1, 2);
+    let id = table.post_and_cut(2, "last words", 1);
+    assert!(table.seats[1].posts.contains_key(&id));
+}
+
 #[test]
 fn a_holder_answers_when_the_author_is_gone() {
     let mut table = three();

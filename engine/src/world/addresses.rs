@@ -18,3 +18,13 @@ pub struct OwnAddresses {
     /// The seq of the newest record of any scope.
     pub last_seq: Option<u64>,
 }
+
+impl OwnAddresses {
+    /// A peer told where it sees this node, or that it cannot tell.
+    pub fn observe(&mut self, by: NodeId, observed: Option<Address>) {
+        match observed {
+            Some(address) => self.observed.insert(by, address),
+            None => self.observed.remove(&by),
+        };
+    }
+}

@@ -9,4 +9,5 @@ pub mod inbox;
 pub mod map;
 pub mod outbox;
 pub mod peers;
+pub mod slots;
 pub mod storage;

@@ -1,12 +1,18 @@
 //! Connections and who is at the other end.
 
+use crate::clock::Now;
 use crate::domain::{Address, AddressRecord, NodeId, Profile};
+use crate::entropy::Entropy;
+use crate::io::Notice;
 use crate::io::{LinkId, Origin, Slot};
 use crate::limits;
 use crate::profile::ProfileKind;
 use crate::refusal::Refusal;
-use crate::wire::Purpose;
-use bevy_ecs::prelude::{Component, Entity, Resource};
+use crate::wire::{GoodbyeReason, Purpose};
+use crate::world::addresses::OwnAddresses;
+use crate::world::candidates::{Candidates, Dialling};
+use crate::world::outbox::Outbox;
+use bevy_ecs::prelude::{Component, Entity, Mut, Resource, World};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -260,4 +266,62 @@ impl Offences {
     pub fn take(&mut self) -> Vec<Offence> {
         std::mem::take(&mut self.0)
     }
+}
+
+/// Connections to take leave of: with a Goodbye, then a close (PROTOCOL section 6).
+#[derive(Resource, Debug, Default)]
+pub struct Partings(Vec<(LinkId, GoodbyeReason)>);
+
+impl Partings {
+    /// Takes leave of a connection at the end of this frame.
+    pub fn from(&mut self, link: LinkId, reason: GoodbyeReason) {
+        self.0.push((link, reason));
+    }
+
+    /// Takes them all.
+    pub fn take(&mut self) -> Vec<(LinkId, GoodbyeReason)> {
+        std::mem::take(&mut self.0)
+    }
+}
+
+/// The peer is not up any more; its connection may still be closing.
+pub fn take_down(world: &mut World, node: NodeId) {
+    let Some(entity) = world.resource_mut::<Peers>().remove_up(node) else {
+        return;
+    };
+    let Some(peer) = world.entity_mut(entity).take::<Peer>() else {
+        return;
+    };
+    let now_ms = world.resource::<Now>().mono_ms;
+    world.resource_mut::<OwnAddresses>().observed.remove(&node);
+    world.resource_scope(|world, mut candidates: Mut<Candidates>| {
+        candidates.failed(&node, now_ms, &mut world.resource_mut::<Entropy>());
+    });
+    world
+        .resource_mut::<PeerChanges>()
+        .0
+        .push(PeerChange::Down {
+            node,
+            slot: peer.slot,
+        });
+    world
+        .resource_mut::<Outbox>()
+        .notify(Notice::PeerDown { node });
+}
+
+/// A connection went, or was refused, before its peer was up: unless another to the same node stands, the dial has failed.
+pub fn failed_to_greet(world: &mut World, entity: Entity, node: NodeId) {
+    // Of two that cross, one goes before the other is up: that is no failure.
+    let mut links = world.query::<(Entity, &Link)>();
+    if links
+        .iter(world)
+        .any(|(other, link)| other != entity && link.node == node)
+    {
+        return;
+    }
+    let now_ms = world.resource::<Now>().mono_ms;
+    world.resource_mut::<Dialling>().lost.push(node);
+    world.resource_scope(|world, mut candidates: Mut<Candidates>| {
+        candidates.failed(&node, now_ms, &mut world.resource_mut::<Entropy>());
+    });
 }

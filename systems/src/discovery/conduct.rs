@@ -4,13 +4,48 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::refusal::RefusalCounts;
+use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::wire::{Goodbye, GoodbyeReason, name_of};
+use distsoc_engine::wire::{
+    BootstrapSampleRequest, GoodbyeReason, PostNotification, ProfileUpdate, PullSyncRequest,
+    name_of,
+};
 use distsoc_engine::world::candidates::CoolOffs;
-use distsoc_engine::world::inbox::{Inbox, LinkEvent};
+use distsoc_engine::world::inbox::{Arrivals, Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peers};
+use distsoc_engine::world::peers::{Link, Offences, Partings, Peer, Peers};
+
+/// Nothing but Hello and Goodbye is taken before a connection is up.
+fn only_from_the_up<P: Send + Sync + 'static>(
+    what: &'static str,
+) -> impl FnMut(
+    Res<Now>,
+    Res<Peers>,
+    ResMut<Arrivals<P>>,
+    ResMut<Offences>,
+    ResMut<Outbox>,
+    Query<&mut Peer>,
+) {
+    move |now, peers, mut arrivals, mut offences, mut outbox, mut up| {
+        if arrivals.is_empty() {
+            return;
+        }
+        arrivals.retain(|arrival| {
+            let peer = peers
+                .up_behind(arrival.link)
+                .and_then(|entity| up.get_mut(entity).ok());
+            if let Some(mut peer) = peer {
+                peer.heard_ms = now.mono_ms;
+                return true;
+            }
+            offences.note(arrival.link, Refusal::BeforeHello, what);
+            if let Some(stream) = arrival.stream {
+                outbox.respond(stream, None);
+            }
+            false
+        });
+    }
+}
 
 /// What the transport dropped before it was a packet.
 fn note_refused(mut inbox: ResMut<Inbox>, mut offences: ResMut<Offences>) {
@@ -34,7 +69,7 @@ fn judge(
     mut offences: ResMut<Offences>,
     mut counts: ResMut<RefusalCounts>,
     mut cool_offs: ResMut<CoolOffs>,
-    mut outbox: ResMut<Outbox>,
+    mut partings: ResMut<Partings>,
     mut links: Query<&mut Link>,
 ) {
     for offence in offences.take() {
@@ -48,11 +83,7 @@ fn judge(
         let already = link.too_far();
         if link.charge(offence.refusal, offence.count, now.mono_ms) && !already {
             cool_offs.drop_peer(link.node, now.mono_ms);
-            outbox.send(
-                link.id,
-                &Goodbye::new(GoodbyeReason::Misconduct, Vec::new()).into(),
-            );
-            outbox.close(link.id, GoodbyeReason::Misconduct);
+            partings.from(link.id, GoodbyeReason::Misconduct);
         }
     }
 }
@@ -60,6 +91,22 @@ fn judge(
 /// Takes in what the transport refused.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Ingest, note_refused);
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<PostNotification>("PostNotification"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<ProfileUpdate>("ProfileUpdate"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<PullSyncRequest>("PullSyncRequest"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<BootstrapSampleRequest>("BootstrapSampleRequest"),
+    );
 }
 
 /// Judges what every feature refused in this frame.

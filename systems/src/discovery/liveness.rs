@@ -1,7 +1,6 @@
 //! PROTOCOL section 3: where either side is behind NAT, QUIC keep-alive holds the connection; where neither is, a ping
 //! every two minutes does, until routing diffs take its place. Visits end after 30 s idle.
 
-use super::slots::say_goodbye;
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
@@ -12,7 +11,7 @@ use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::GoodbyeReason;
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Peer, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Link, Partings, Peer, PeerChanges, Peers, take_down};
 
 /// When somebody is due for a ping or a good-bye.
 #[derive(Resource, Debug, Default)]
@@ -95,8 +94,10 @@ fn tend(
     }
     for link in over {
         if let Some(node) = node_of(world, link) {
-            say_goodbye(world, link, GoodbyeReason::VisitOver);
-            super::greeting::take_down(world, node);
+            world
+                .resource_mut::<Partings>()
+                .from(link, GoodbyeReason::VisitOver);
+            take_down(world, node);
         }
     }
     let mut outbox = world.resource_mut::<Outbox>();

@@ -1,67 +1,49 @@
-//! PROTOCOL section 6, connection slots: who gets one, and whose place a better peer takes (open question 1).
+//! PROTOCOL section 6, connection slots: who gets one, and whose place a better peer takes (open question 1). Of two
+//! connections between the same nodes one stays (section 5).
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
-use distsoc_engine::io::{LinkId, Slot};
+use distsoc_engine::io::{LinkId, Notice, Slot};
 use distsoc_engine::limits;
-use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::wire::{Goodbye, GoodbyeReason, Hint, Purpose};
-use distsoc_engine::world::authors::{Author, AuthorIndex};
-use distsoc_engine::world::candidates::CoolOffs;
+use distsoc_engine::profile::{NodeProfile, ProfileKind};
+use distsoc_engine::refusal::{Refusal, RefusalCounts};
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{GoodbyeReason, Purpose};
+use distsoc_engine::world::addresses::OwnAddresses;
+use distsoc_engine::world::candidates::{Candidates, CoolOffs};
+use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Peer, Peers, proved_address};
-
-/// A sync partner counts as recent for this long.
-const SYNC_PARTNER_MS: u64 = 60 * 60 * 1000;
-
-/// How much a social peer is worth, in the order of PROTOCOL section 6. Mutual and granted audience come with layer 3
-/// and rank above these.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Worth {
-    /// Anybody.
-    Anybody,
-    /// Synchronised with us lately.
-    SyncPartner,
-    /// Somebody one follows, or asked to be connected to.
-    Followed,
-}
-
-impl Worth {
-    fn points(self) -> u64 {
-        match self {
-            Self::Anybody => 10,
-            Self::SyncPartner => 100,
-            Self::Followed => 250,
-        }
-    }
-}
+use distsoc_engine::world::peers::{
+    Link, Partings, Peer, PeerChange, PeerChanges, Peers, proved_address, take_down,
+};
+use distsoc_engine::world::slots::{SeatRequest, SeatRequests, Worth, worth_of};
 
 /// Somebody who has a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Incumbent {
-    pub(crate) node: NodeId,
-    pub(crate) link: LinkId,
-    pub(crate) slot: Slot,
-    pub(crate) worth: Worth,
-    pub(crate) is_anchor: bool,
+struct Incumbent {
+    node: NodeId,
+    link: LinkId,
+    slot: Slot,
+    worth: Worth,
+    is_anchor: bool,
     /// Dialled in, and one has nothing to do with them.
-    pub(crate) is_stranger: bool,
-    pub(crate) up_since_ms: u64,
+    is_stranger: bool,
+    up_since_ms: u64,
 }
 
 /// Somebody who wants a slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Challenger {
-    pub(crate) purpose: Purpose,
-    pub(crate) worth: Worth,
-    pub(crate) is_anchor: bool,
+struct Challenger {
+    purpose: Purpose,
+    worth: Worth,
+    is_anchor: bool,
 }
 
 /// What a challenger gets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Seat {
+enum Seat {
     /// A free slot.
     Free(Slot),
     /// The slot of this incumbent, who has to go.
@@ -71,7 +53,7 @@ pub(crate) enum Seat {
 }
 
 /// Finds a seat. `swap_allowed` says that the last swap was long enough ago.
-pub(crate) fn seat(
+fn seat(
     challenger: Challenger,
     incumbents: &[Incumbent],
     profile: &NodeProfile,
@@ -136,7 +118,7 @@ fn weakest_beaten(
 
 /// When the last swap was.
 #[derive(Resource, Debug, Default)]
-pub(crate) struct Swaps {
+struct Swaps {
     last_ms: Option<u64>,
 }
 
@@ -147,27 +129,8 @@ impl Swaps {
     }
 }
 
-/// What this node has to do with another, as far as slots go.
-pub(crate) fn worth_of(world: &World, node: &NodeId, synced_ms: Option<u64>, now_ms: u64) -> Worth {
-    let author = world
-        .resource::<AuthorIndex>()
-        .get(node)
-        .and_then(|entity| world.get::<Author>(entity));
-    let wanted = world
-        .resource::<distsoc_engine::world::candidates::Candidates>()
-        .get(node)
-        .is_some_and(|candidate| candidate.wanted);
-    if wanted || author.is_some_and(Author::is_followed) {
-        Worth::Followed
-    } else if synced_ms.is_some_and(|at| now_ms < at + SYNC_PARTNER_MS) {
-        Worth::SyncPartner
-    } else {
-        Worth::Anybody
-    }
-}
-
 /// Everybody who has a slot, in the order of their ids.
-pub(crate) fn incumbents(world: &World, now_ms: u64) -> Vec<Incumbent> {
+fn incumbents(world: &World, now_ms: u64) -> Vec<Incumbent> {
     let up: Vec<(NodeId, Entity)> = world.resource::<Peers>().up().collect();
     up.into_iter()
         .filter_map(|(node, entity)| {
@@ -187,7 +150,7 @@ pub(crate) fn incumbents(world: &World, now_ms: u64) -> Vec<Incumbent> {
 }
 
 /// Seats a challenger, sending away whoever has to go; `None` where there is no place.
-pub(crate) fn take_seat(world: &mut World, challenger: Challenger) -> Option<Slot> {
+fn take_seat(world: &mut World, challenger: Challenger) -> Option<Slot> {
     let now = *world.resource::<Now>();
     let incumbents = incumbents(world, now.mono_ms);
     let swap_allowed = world.resource::<Swaps>().allowed(now.mono_ms);
@@ -205,61 +168,183 @@ pub(crate) fn take_seat(world: &mut World, challenger: Challenger) -> Option<Slo
             world
                 .resource_mut::<CoolOffs>()
                 .drop_peer(incumbent.node, now.mono_ms);
-            say_goodbye(world, incumbent.link, GoodbyeReason::Swapped);
-            super::greeting::take_down(world, incumbent.node);
+            world
+                .resource_mut::<Partings>()
+                .from(incumbent.link, GoodbyeReason::Swapped);
+            take_down(world, incumbent.node);
             Some(incumbent.slot)
         }
     }
 }
 
-/// Goodbye with peers to try, then closes.
-pub(crate) fn say_goodbye(world: &mut World, link: LinkId, reason: GoodbyeReason) {
-    let hints = match reason {
-        GoodbyeReason::Full | GoodbyeReason::Swapped => hints_for(world, link),
-        _ => Vec::new(),
-    };
-    let mut outbox = world.resource_mut::<Outbox>();
-    outbox.send(link, &Goodbye::new(reason, hints).into());
-    outbox.close(link, reason);
+/// Two connections between the same nodes cross if they began within this time; further apart, the newer one stays,
+/// since the older may be dead on the other side.
+const CROSSING_MS: u64 = 10_000;
+
+/// A connection between two nodes, for deciding which of two stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Rival {
+    dialled: bool,
+    since_ms: u64,
 }
 
-/// Connected peers whose address a handshake proved, for a peer in the same scope.
-fn hints_for(world: &mut World, link: LinkId) -> Vec<Hint> {
-    let Some(remote) = world
-        .resource::<Peers>()
-        .by_link(link)
-        .and_then(|entity| world.get::<Link>(entity))
-        .map(|link| (link.node, link.remote.ip()))
-    else {
-        return Vec::new();
+/// PROTOCOL section 5: of two that cross, the one dialled by the smaller NodeId stays; a newer one by the same dialler
+/// replaces the older.
+fn newer_stays(own: &NodeId, peer: &NodeId, older: Rival, newer: Rival) -> bool {
+    let crossing = older.dialled != newer.dialled && newer.since_ms < older.since_ms + CROSSING_MS;
+    if !crossing {
+        return true;
+    }
+    newer.dialled == (own < peer)
+}
+
+fn give_seats(world: &mut World) {
+    if world.resource::<SeatRequests>().0.is_empty() {
+        return;
+    }
+    for request in std::mem::take(&mut world.resource_mut::<SeatRequests>().0) {
+        give_seat(world, request);
+    }
+}
+
+fn give_seat(world: &mut World, request: SeatRequest) {
+    let now = *world.resource::<Now>();
+    let entity = request.entity;
+    let link = world
+        .get::<Link>(entity)
+        .expect("an entity in Peers has its Link");
+    let (node, dialled) = (link.node, link.dialled());
+    let newer = Rival {
+        dialled,
+        since_ms: link.since_ms,
     };
-    let mut hints: Vec<Hint> = Vec::new();
-    for (node_id, entity) in world.resource::<Peers>().up() {
-        if let (Some(link), Some(peer)) = (world.get::<Link>(entity), world.get::<Peer>(entity))
-            && let Some(address) = proved_address(link, peer)
-            && address.fits_scope_of(remote.1)
-            && node_id != remote.0
-            && !peer.unlisted
-        {
-            hints.push(Hint { node_id, address });
+    let Some((slot, up_since_ms)) = find_seat(world, node, newer, &request) else {
+        refuse_seat(world, entity, request.link, node, dialled);
+        return;
+    };
+    let SeatRequest {
+        link,
+        hello,
+        record,
+        ..
+    } = request;
+    world.entity_mut(entity).insert(Peer {
+        slot,
+        profile: hello.profile(),
+        behind_nat: hello.behind_nat(),
+        unlisted: hello.unlisted(),
+        record,
+        person: None,
+        up_since_ms: up_since_ms.unwrap_or(now.mono_ms),
+        heard_ms: now.mono_ms,
+        spoke_ms: now.mono_ms,
+        synced_ms: None,
+    });
+    world
+        .resource_mut::<OwnAddresses>()
+        .observe(node, hello.observed);
+    world.resource_mut::<Peers>().insert_up(node, entity);
+    remember(world, node, entity, now);
+    world
+        .resource_mut::<PeerChanges>()
+        .0
+        .push(PeerChange::Up { node, link, slot });
+    if up_since_ms.is_none() {
+        world
+            .resource_mut::<Outbox>()
+            .notify(Notice::PeerUp { node, slot });
+    }
+}
+
+/// The slot for a connection whose Hello came, and since when the peer is up if this one replaces another.
+fn find_seat(
+    world: &mut World,
+    node: NodeId,
+    newer: Rival,
+    request: &SeatRequest,
+) -> Option<(Slot, Option<u64>)> {
+    let now = *world.resource::<Now>();
+    let own = world.resource::<Identity>().node_id();
+    if let Some(older_entity) = world.resource::<Peers>().by_node(&node) {
+        let older_link = world
+            .get::<Link>(older_entity)
+            .expect("an entity in Peers has its Link");
+        let older = Rival {
+            dialled: older_link.dialled(),
+            since_ms: older_link.since_ms,
+        };
+        let older_id = older_link.id;
+        if !newer_stays(&own, &node, older, newer) {
+            return None;
         }
+        world
+            .resource_mut::<Outbox>()
+            .close(older_id, GoodbyeReason::Duplicate);
+        world.resource_mut::<Peers>().remove_up(node);
+        let replaced = world
+            .entity_mut(older_entity)
+            .take::<Peer>()
+            .expect("a peer that is up");
+        return Some((replaced.slot, Some(replaced.up_since_ms)));
+    }
+    let wants = match (newer.dialled, request.hello.purpose()) {
+        (_, Purpose::Visit) => Purpose::Visit,
+        (true, _) => request.purpose,
+        (false, purpose) => purpose,
+    };
+    let challenger = Challenger {
+        purpose: wants,
+        worth: worth_of(world, &node, None, now.mono_ms),
+        is_anchor: request.hello.profile() == ProfileKind::Anchor,
+    };
+    take_seat(world, challenger).map(|slot| (slot, None))
+}
+
+fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, dialled: bool) {
+    let duplicate = world
+        .resource::<Peers>()
+        .by_node(&node)
+        .is_some_and(|up| up != entity);
+    if duplicate {
+        world
+            .resource_mut::<Outbox>()
+            .close(link, GoodbyeReason::Duplicate);
+        return;
+    }
+    if dialled {
+        let until_ms = world.resource::<Now>().after(limits::COOL_OFF_MS_MIN);
+        world.resource_mut::<Candidates>().postpone(&node, until_ms);
+    } else {
+        world
+            .resource_mut::<RefusalCounts>()
+            .count(Refusal::Full, "connection");
     }
     world
-        .resource_mut::<distsoc_engine::entropy::Entropy>()
-        .shuffle(&mut hints);
-    hints.truncate(limits::GOODBYE_HINTS_MAX);
-    hints
+        .resource_mut::<Partings>()
+        .from(link, GoodbyeReason::Full);
+}
+
+/// What a handshake proved is worth remembering: for dialling again, and for telling others.
+fn remember(world: &mut World, node: NodeId, entity: Entity, now: Now) {
+    let link = world
+        .get::<Link>(entity)
+        .expect("an entity in Peers has its Link");
+    let peer = world.get::<Peer>(entity).expect("a peer that is up");
+    let (address, is_anchor) = (proved_address(link, peer), peer.is_anchor());
+    world
+        .resource_mut::<Candidates>()
+        .proved(node, address, is_anchor, now.mono_ms);
 }
 
 /// Slots.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Swaps::default());
+    frame.add(Phase::Ingest, give_seats);
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use distsoc_engine::profile::ProfileKind;
 
     fn incumbent(number: u8, slot: Slot, worth: Worth) -> Incumbent {
         Incumbent {
@@ -393,5 +478,51 @@ mod tests {
             !swaps.allowed(1000 + limits::SWAP_PAUSE_MS - 1)
                 && swaps.allowed(1000 + limits::SWAP_PAUSE_MS)
         );
+    }
+    #[test]
+    fn of_two_that_cross_both_sides_keep_the_same() {
+        let (small, large) = (NodeId::from_bytes([1; 32]), NodeId::from_bytes([2; 32]));
+        let by_small = |own: &NodeId, since_ms| Rival {
+            dialled: own == &small,
+            since_ms,
+        };
+        let by_large = |own: &NodeId, since_ms| Rival {
+            dialled: own == &large,
+            since_ms,
+        };
+        for (own, peer) in [(small, large), (large, small)] {
+            // Whichever a side sees first, the one dialled by the smaller id stays.
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_large(&own, 0),
+                by_small(&own, 5)
+            ));
+            assert!(!newer_stays(
+                &own,
+                &peer,
+                by_small(&own, 0),
+                by_large(&own, 5)
+            ));
+            // A newer one by the same dialler replaces the older, and so does one that does not cross.
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_small(&own, 0),
+                by_small(&own, 5)
+            ));
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_large(&own, 0),
+                by_large(&own, 5)
+            ));
+            assert!(newer_stays(
+                &own,
+                &peer,
+                by_small(&own, 0),
+                by_large(&own, CROSSING_MS)
+            ));
+        }
     }
 }

@@ -37,6 +37,8 @@ pub struct Table {
     last: u64,
     pub unreachable: Vec<usize>,
     dials: BTreeMap<usize, usize>,
+    /// Somebody whose inputs pile up.
+    deaf: Option<usize>,
 }
 
 pub const START_MS: u64 = 1_700_000_000_000;
@@ -65,6 +67,7 @@ impl Table {
             owners: BTreeMap::new(),
             streams: BTreeMap::new(),
             last: 0,
+            deaf: None,
             unreachable: Vec::new(),
             dials: BTreeMap::new(),
         };
@@ -110,7 +113,9 @@ impl Table {
                 let due = self.seats[seat]
                     .next_wake_ms
                     .is_some_and(|at| at <= self.now.mono_ms);
-                if self.seats[seat].inputs.is_empty() && !due && round > 0 {
+                if self.deaf == Some(seat)
+                    || self.seats[seat].inputs.is_empty() && !due && round > 0
+                {
                     continue;
                 }
                 quiet = false;
@@ -169,6 +174,21 @@ impl Table {
             Ok(Reply::Posted(id)) => id,
             other => panic!("not posted: {other:?}"),
         }
+    }
+
+    /// Posts, and cuts the connection to a peer while what it sent lies unread there.
+    pub fn post_and_cut(
+        &mut self,
+        seat: usize,
+        text: &str,
+        peer: usize,
+    ) -> distsoc_engine::domain::PostId {
+        self.deaf = Some(peer);
+        let id = self.post(seat, text);
+        self.cut(seat, peer);
+        self.deaf = None;
+        self.settle();
+        id
     }
 
     pub fn follow(&mut self, seat: usize, whom: usize) {

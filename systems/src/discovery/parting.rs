@@ -1,0 +1,131 @@
+//! PROTOCOL sections 5 and 6: Goodbye, said and heard.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::io::LinkId;
+use distsoc_engine::limits;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{Goodbye, GoodbyeReason, Hint};
+use distsoc_engine::world::candidates::Candidates;
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{
+    Greeting, Link, Partings, Peer, Peers, failed_to_greet, proved_address, take_down,
+};
+
+/// PROTOCOL section 6: a full node answers Goodbye with peers to try, of whom at most 2 are dialled.
+fn part(world: &mut World) {
+    let arrivals = world.resource_mut::<Arrivals<Goodbye>>().take();
+    for Arrival { link, packet, .. } in arrivals {
+        let Some(entity) = world.resource::<Peers>().by_link(link) else {
+            continue;
+        };
+        let (node, remote) = {
+            let link = world
+                .get::<Link>(entity)
+                .expect("an entity in Peers has its Link");
+            (link.node, link.remote)
+        };
+        let own = world.resource::<Identity>().node_id();
+        let reason = packet.reason();
+        let was_up = world.resource::<Peers>().by_node(&node) == Some(entity);
+        if was_up {
+            take_down(world, node);
+        } else if world.entity_mut(entity).take::<Greeting>().is_some() {
+            failed_to_greet(world, entity, node);
+        }
+        let is_anchor = world
+            .resource::<Candidates>()
+            .get(&node)
+            .is_some_and(|candidate| candidate.is_anchor);
+        let lonely = world.resource::<Peers>().up_count() == 0;
+        let pause_ms = match reason {
+            GoodbyeReason::Full if is_anchor && lonely => limits::REDIAL_MS_MIN,
+            GoodbyeReason::Full | GoodbyeReason::Swapped | GoodbyeReason::Misconduct => {
+                limits::COOL_OFF_MS_MIN
+            }
+            GoodbyeReason::VisitOver => limits::REDIAL_MS_MAX,
+            GoodbyeReason::Stopping | GoodbyeReason::Duplicate => 0,
+        };
+        let pause_ms = world.resource_mut::<Entropy>().jittered(pause_ms);
+        let until_ms = world.resource::<Now>().after(pause_ms);
+        let mut hints = packet.try_instead.to_vec();
+        world.resource_mut::<Entropy>().shuffle(&mut hints);
+        let mut candidates = world.resource_mut::<Candidates>();
+        candidates.postpone(&node, until_ms);
+        let usable = hints
+            .into_iter()
+            .filter(|hint| hint.node_id != own && hint.address.fits_scope_of(remote.ip()));
+        for hint in usable.take(limits::GOODBYE_HINTS_DIALLED_MAX) {
+            candidates.hint(hint.node_id, hint.address);
+        }
+        world.resource_mut::<Outbox>().close(link, reason);
+    }
+}
+
+/// Goodbye with peers to try where that helps, then the close.
+fn take_leave(world: &mut World) {
+    for (link, reason) in world.resource_mut::<Partings>().take() {
+        let hints = match reason {
+            GoodbyeReason::Full | GoodbyeReason::Swapped => hints_for(world, link),
+            _ => Vec::new(),
+        };
+        let mut outbox = world.resource_mut::<Outbox>();
+        outbox.send(link, &Goodbye::new(reason, hints).into());
+        outbox.close(link, reason);
+    }
+}
+
+/// Connected peers whose address a handshake proved, for a peer in the same scope.
+fn hints_for(world: &mut World, link: LinkId) -> Vec<Hint> {
+    let Some(remote) = world
+        .resource::<Peers>()
+        .by_link(link)
+        .and_then(|entity| world.get::<Link>(entity))
+        .map(|link| (link.node, link.remote.ip()))
+    else {
+        return Vec::new();
+    };
+    let mut hints: Vec<Hint> = Vec::new();
+    for (node_id, entity) in world.resource::<Peers>().up() {
+        if let (Some(link), Some(peer)) = (world.get::<Link>(entity), world.get::<Peer>(entity))
+            && let Some(address) = proved_address(link, peer)
+            && address.fits_scope_of(remote.1)
+            && node_id != remote.0
+            && !peer.unlisted
+        {
+            hints.push(Hint { node_id, address });
+        }
+    }
+    world.resource_mut::<Entropy>().shuffle(&mut hints);
+    hints.truncate(limits::GOODBYE_HINTS_MAX);
+    hints
+}
+
+/// PROTOCOL section 10: whoever stops says so.
+fn stop(inbox: Res<Inbox>, mut outbox: ResMut<Outbox>, links: Query<&Link>) {
+    if !inbox.stopping {
+        return;
+    }
+    for link in &links {
+        outbox.send(
+            link.id,
+            &Goodbye::new(GoodbyeReason::Stopping, Vec::new()).into(),
+        );
+        outbox.close(link.id, GoodbyeReason::Stopping);
+    }
+}
+
+/// Goodbyes heard.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.add(Phase::Ingest, part);
+}
+
+/// Goodbyes said, after every feature decided whom to leave.
+pub(crate) fn install_last(frame: &mut Installer<'_>) {
+    frame.add(Phase::Emit, take_leave);
+    frame.add(Phase::Emit, stop);
+}

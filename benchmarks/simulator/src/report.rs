@@ -137,6 +137,14 @@ impl Simulation {
                 ),
             );
         }
+        let pairs = (self.hosts.len() * self.hosts.len().saturating_sub(1) / 2) as u64;
+        let (made, most) = (self.counts.connections, expect.handshakes_per_100_pairs_max);
+        if most > 0 && made * 100 > pairs * most {
+            self.violate(
+                None,
+                format!("{made} handshakes for {pairs} pairs, more than {most} for a hundred"),
+            );
+        }
         let (arrived, all) = self.delivered();
         if arrived * 1000 < all * u64::from(expect.delivered_per_mille) {
             let least = expect.delivered_per_mille;

@@ -236,6 +236,8 @@ pub struct Expect {
     pub delivered_per_mille: u32,
     /// Whether a fault may make a call of a person fail.
     pub calls_may_fail: bool,
+    /// At most so many handshakes for a hundred pairs of nodes; 0 for any number.
+    pub handshakes_per_100_pairs_max: u64,
 }
 
 /// Why a scenario cannot be run; [`std::fmt::Display`] is a sentence for a person.

@@ -130,6 +130,7 @@ pub fn proved_address(link: &Link, peer: &Peer) -> Option<Address> {
 #[derive(Resource, Debug, Default)]
 pub struct Peers {
     links: BTreeMap<LinkId, (NodeId, Entity)>,
+    linked: BTreeMap<NodeId, u32>,
     up: BTreeMap<NodeId, Entity>,
 }
 
@@ -137,11 +138,18 @@ impl Peers {
     /// A connection came.
     pub fn insert_link(&mut self, link: LinkId, node: NodeId, entity: Entity) {
         self.links.insert(link, (node, entity));
+        *self.linked.entry(node).or_default() += 1;
     }
 
     /// A connection went; forgets the peer too if it was this entity's.
     pub fn remove_link(&mut self, link: LinkId) -> Option<Entity> {
-        let (_, entity) = self.links.remove(&link)?;
+        let (node, entity) = self.links.remove(&link)?;
+        if let Some(count) = self.linked.get_mut(&node) {
+            *count -= 1;
+            if *count == 0 {
+                self.linked.remove(&node);
+            }
+        }
         self.up.retain(|_, up| *up != entity);
         Some(entity)
     }
@@ -174,6 +182,12 @@ impl Peers {
     #[must_use]
     pub fn by_node(&self, node: &NodeId) -> Option<Entity> {
         self.up.get(node).copied()
+    }
+
+    /// Whether any connection to this node stands, up or greeting or closing.
+    #[must_use]
+    pub fn is_linked(&self, node: &NodeId) -> bool {
+        self.linked.contains_key(node)
     }
 
     /// Peers that are up, in the order of their ids.

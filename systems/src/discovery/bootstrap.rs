@@ -52,7 +52,9 @@ fn standing(up: usize, slots: usize, still_dialling: bool, running_ms: u64) -> S
 }
 
 fn take_samples(
+    now: Res<Now>,
     identity: Res<Identity>,
+    mut entropy: ResMut<Entropy>,
     mut inbox: ResMut<Inbox>,
     mut bootstrap: ResMut<Bootstrap>,
     mut candidates: ResMut<Candidates>,
@@ -84,6 +86,12 @@ fn take_samples(
                 && candidates.hint(hint.node_id, hint.address)
             {
                 news += 1;
+                if identity.node_id() > hint.node_id {
+                    // They may have heard of us in the same second: the smaller id dials first, whose connection would
+                    // be the one to stay.
+                    let until_ms = now.after(entropy.jittered(limits::CROSSING_PAUSE_MS));
+                    candidates.postpone(&hint.node_id, until_ms);
+                }
             }
         }
         if news == 0 {

@@ -194,7 +194,7 @@ fn dial(
         let rank = rank(candidate, anchors < profile.wide_anchor_slots);
         let useful = rank == 0 || free > 0;
         if !useful
-            || peers.by_node(node).is_some()
+            || peers.is_linked(node)
             || candidate.target().is_none()
             || dialling.is_dialling(node)
         {

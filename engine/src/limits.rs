@@ -79,6 +79,9 @@ pub const MISCONDUCT_FORGIVEN_MILLI_PER_S: u64 = 500;
 /// PROTOCOL section 5: inbound strangers within one /24 (IPv6 /48), development scope exempt.
 pub const STRANGERS_PER_PREFIX_MAX: usize = 2;
 
+/// With three quarters of its slots taken, a node dials strangers for the rest no faster than this: many of them are full
+/// too.
+pub const FILL_PAUSE_MS: u64 = 2_000;
 /// The larger of two ids waits so long before it dials somebody it has just heard of.
 pub const CROSSING_PAUSE_MS: u64 = 2_000;
 /// First pause before a lost or failed peer is dialled again; doubles with each failure, always jittered.

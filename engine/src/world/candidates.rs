@@ -316,7 +316,8 @@ struct CoolOff {
 }
 
 /// How long a peer that was dropped so many times before stays away.
-fn cool_off_ms(drops_before: u32) -> u64 {
+#[must_use]
+pub fn cool_off_ms(drops_before: u32) -> u64 {
     limits::COOL_OFF_MS_MIN
         .saturating_mul(1 << drops_before.min(20))
         .min(limits::COOL_OFF_MS_MAX)

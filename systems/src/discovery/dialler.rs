@@ -173,6 +173,7 @@ fn dial(
     inbox: Res<Inbox>,
     up: Query<&Peer>,
     mut next_due_ms: Local<Option<u64>>,
+    mut next_fill_ms: Local<u64>,
 ) {
     let is_due = next_due_ms.is_some_and(|due_ms| due_ms <= now.mono_ms);
     let something_changed = candidates.is_changed() || dialling.is_changed() || peers.is_changed();
@@ -188,6 +189,7 @@ fn dial(
     let mut free = profile
         .slots()
         .saturating_sub(social + wide + dialling.count());
+    let well_connected = (social + wide) * 4 >= profile.slots() * 3;
     let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
     let mut next_ms: Option<u64> = None;
     for (node, candidate) in candidates.iter() {
@@ -214,6 +216,10 @@ fn dial(
             break;
         }
         if rank > 0 && free == 0 {
+            break;
+        }
+        if rank > 0 && well_connected && now.mono_ms < *next_fill_ms {
+            next_ms = Some(next_ms.map_or(*next_fill_ms, |ms| ms.min(*next_fill_ms)));
             break;
         }
         let candidate = candidates.get(&node).expect("listed from the candidates");
@@ -259,6 +265,9 @@ fn dial(
             },
         );
         free = free.saturating_sub(1);
+        if rank > 0 && well_connected {
+            *next_fill_ms = now.after(entropy.jittered(limits::FILL_PAUSE_MS));
+        }
     }
     *next_due_ms = next_ms;
     if let Some(next_ms) = next_ms {

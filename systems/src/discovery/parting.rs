@@ -8,7 +8,7 @@ use distsoc_engine::io::LinkId;
 use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{Goodbye, GoodbyeReason, Hint};
-use distsoc_engine::world::candidates::Candidates;
+use distsoc_engine::world::candidates::{Candidates, cool_off_ms};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
@@ -37,15 +37,15 @@ fn part(world: &mut World) {
         } else if world.entity_mut(entity).take::<Greeting>().is_some() {
             failed_to_greet(world, entity, node);
         }
-        let is_anchor = world
-            .resource::<Candidates>()
-            .get(&node)
-            .is_some_and(|candidate| candidate.is_anchor);
+        let candidate = world.resource::<Candidates>().get(&node);
+        let is_anchor = candidate.is_some_and(|candidate| candidate.is_anchor);
+        let failures = candidate.map_or(0, |candidate| candidate.failures);
         let lonely = world.resource::<Peers>().up_count() == 0;
         let pause_ms = match reason {
             GoodbyeReason::Full if is_anchor && lonely => limits::REDIAL_MS_MIN,
+            // Who is full once is mostly full again.
             GoodbyeReason::Full | GoodbyeReason::Swapped | GoodbyeReason::Misconduct => {
-                limits::COOL_OFF_MS_MIN
+                cool_off_ms(failures.saturating_sub(1))
             }
             GoodbyeReason::VisitOver => limits::REDIAL_MS_MAX,
             GoodbyeReason::Stopping | GoodbyeReason::Duplicate => 0,

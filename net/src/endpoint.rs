@@ -495,7 +495,10 @@ fn quic_fault(error: impl std::fmt::Display) -> Fault {
 
 fn io_on(socket: UdpSocket) -> Result<io::tokio::Provider, Fault> {
     let builder = io::tokio::Provider::builder().with_handle(runtime::quic_io());
-    let builder = builder.with_rx_socket(socket).map_err(quic_fault)?;
+    let builder = builder
+        .with_rx_socket(socket)
+        .and_then(|builder| builder.with_internal_recv_buffer_size(limits::RECEIVE_RING_BYTES))
+        .map_err(quic_fault)?;
     builder.build().map_err(quic_fault)
 }
 

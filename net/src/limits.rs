@@ -18,7 +18,7 @@ pub const LOCAL_HANDSHAKES_PER_ADDRESS_MAX: u32 = 512;
 pub const ADDRESSES_COUNTED_MAX: usize = 8_192;
 
 /// Inputs that wait for the node: past it, QUIC's flow control makes peers wait.
-pub const INPUTS_MAX: usize = 1_024;
+pub const INPUTS_MAX: usize = 256;
 /// Packets that wait to be sent on one connection: past it, the connection is closed.
 pub const PACKETS_WAITING_MAX: usize = 2_048;
 /// Bytes that wait to be sent on one connection.
@@ -45,3 +45,6 @@ pub const ADDRESS_POLL_MS: u64 = 2_000;
 pub const DROPPED_REPORT_MS: u64 = 250;
 /// The receive buffer asked of the system: bursts of handshakes do not fit the default.
 pub const SOCKET_BUFFER_BYTES: usize = 4 * 1024 * 1024;
+/// The ring of received datagrams of each of the two sockets, inside the process; s2n-quic's own default is 8 MiB, all of
+/// which comes into memory as datagrams go round.
+pub const RECEIVE_RING_BYTES: usize = 1024 * 1024;

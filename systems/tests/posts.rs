@@ -200,3 +200,26 @@ fn connecting_by_hand_works_and_says_why_not() {
         "no distsoc/2 node answers there"
     );
 }
+
+#[test]
+fn a_full_node_says_so_to_whoever_asks_for_one_more() {
+    let mut profiles = [Desktop; 103];
+    // Two of the wide slots are for anchors.
+    (profiles[99], profiles[100]) = (Anchor, Anchor);
+    let mut table = Table::new(&profiles, &[]);
+    table.pass(1_000);
+    let own = 102;
+    for other in 0..101 {
+        let connected = table.call(own, Call::Connect(connect_string(other)));
+        assert_eq!(
+            connected,
+            Ok(Reply::Connected(secret(other).node_id())),
+            "{other}"
+        );
+    }
+    let full = table.call(own, Call::Connect(connect_string(101)));
+    assert!(
+        matches!(full, Err(CallError::Refused(why)) if why.contains("slots")),
+        "{full:?}"
+    );
+}

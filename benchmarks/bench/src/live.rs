@@ -11,10 +11,10 @@ use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn start(dir: &Path, number: usize) -> Host {
+fn start(dir: &Path, number: usize, kind: ProfileKind) -> Host {
     Host::start(HostConfig {
         dir: dir.join(number.to_string()),
-        kind: ProfileKind::Desktop,
+        kind,
         listen: ([127, 0, 0, 1], 0).into(),
         anchors: Vec::new(),
         name: None,
@@ -32,12 +32,26 @@ async fn connect(from: &Host, to: &Host) {
     );
 }
 
-/// One node with 101 connections, to as many real nodes in this process: memory per connection and side, QUIC, tasks and
-/// world included. The memory of 102 nodes without connections is taken away first.
+/// How many peers a node has.
+async fn peers_of(host: &Host) -> usize {
+    match host.call(Call::Status).await {
+        Ok(Reply::Status(status)) => status.peers_social + status.peers_wide,
+        other => panic!("a node tells its status: {other:?}"),
+    }
+}
+
+/// 102 nodes in this process, each of which comes to 101 connections, by one that knows all of them: memory per connection and
+/// side, QUIC, tasks and world included. The memory of the same nodes before they are connected is taken away.
 pub(crate) fn connection_memory(_: bool) -> Vec<Figure> {
     block_on(async {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let hosts: Vec<Host> = (0..102).map(|number| start(dir.path(), number)).collect();
+        let hosts: Vec<Host> = (0..102)
+            .map(|number| match number {
+                // Two of the wide slots are for anchors.
+                100.. => start(dir.path(), number, ProfileKind::Anchor),
+                _ => start(dir.path(), number, ProfileKind::Desktop),
+            })
+            .collect();
         // The first connection pays for what all share.
         connect(&hosts[0], &hosts[1]).await;
         sleep(Duration::from_secs(2)).await;
@@ -45,14 +59,27 @@ pub(crate) fn connection_memory(_: bool) -> Vec<Figure> {
         for other in &hosts[2..] {
             connect(&hosts[0], other).await;
         }
-        sleep(Duration::from_secs(3)).await;
-        let per_side = (anonymous_bytes() - before) / 100.0 / 2.0 / 1000.0;
+        let mut sides = 0;
+        for _ in 0..60 {
+            sleep(Duration::from_secs(1)).await;
+            let mut now = 0;
+            for host in &hosts {
+                now += peers_of(host).await;
+            }
+            if now == sides {
+                break;
+            }
+            sides = now;
+        }
+        sleep(Duration::from_secs(5)).await;
+        let per_side = (anonymous_bytes() - before) / (sides - 2) as f64 / 1000.0;
+        let most = peers_of(&hosts[0]).await;
         for host in &hosts {
             host.stop().await;
         }
         vec![
             Figure::of(
-                "idle connection at 101, memory per side",
+                format!("idle connection, {most} at one node, {sides} sides: memory per side"),
                 "kB",
                 vec![per_side],
             )
@@ -66,10 +93,14 @@ pub(crate) fn push_latency(quick: bool) -> Vec<Figure> {
     let (followers, rounds) = if quick { (20, 20) } else { (100, 50) };
     block_on(async {
         let dir = tempfile::tempdir().expect("a temporary folder");
-        let author = start(dir.path(), 0);
+        let author = start(dir.path(), 0, ProfileKind::Desktop);
         let mut hosts = Vec::new();
         for number in 1..=followers {
-            let host = start(dir.path(), number);
+            let kind = match number {
+                100.. => ProfileKind::Anchor,
+                _ => ProfileKind::Desktop,
+            };
+            let host = start(dir.path(), number, kind);
             connect(&host, &author).await;
             let follow = Call::Follow {
                 node: author.node_id(),

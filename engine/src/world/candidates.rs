@@ -3,7 +3,7 @@
 
 use crate::domain::{Address, ConnectString, Host, NodeId, Prefix};
 use crate::entropy::Entropy;
-use crate::io::{DialId, DialTarget, Standing};
+use crate::io::{CallError, DialId, DialTarget, Standing};
 use crate::limits;
 use crate::wire::Purpose;
 use bevy_ecs::prelude::Resource;
@@ -273,8 +273,8 @@ pub struct Attempt {
 #[derive(Resource, Debug, Default)]
 pub struct Dialling {
     attempts: BTreeMap<DialId, Attempt>,
-    /// Connections that went before they were up, in this frame.
-    pub lost: Vec<NodeId>,
+    /// Connections of this frame that did not come up, with what a person who asked for one is told.
+    pub lost: Vec<(NodeId, CallError)>,
 }
 
 impl Dialling {

@@ -4,7 +4,7 @@ use crate::clock::Now;
 use crate::domain::{Address, AddressRecord, NodeId, Profile};
 use crate::entropy::Entropy;
 use crate::io::Notice;
-use crate::io::{LinkId, Origin, Slot};
+use crate::io::{CallError, DialFailure, LinkId, Origin, Slot};
 use crate::limits;
 use crate::profile::ProfileKind;
 use crate::refusal::Refusal;
@@ -334,7 +334,8 @@ pub fn failed_to_greet(world: &mut World, entity: Entity, node: NodeId) {
         return;
     }
     let now_ms = world.resource::<Now>().mono_ms;
-    world.resource_mut::<Dialling>().lost.push(node);
+    let refused = CallError::Dial(DialFailure::Refused);
+    world.resource_mut::<Dialling>().lost.push((node, refused));
     world.resource_scope(|world, mut candidates: Mut<Candidates>| {
         candidates.failed(&node, now_ms, &mut world.resource_mut::<Entropy>());
     });

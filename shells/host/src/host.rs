@@ -51,7 +51,7 @@ struct Inner {
     dir: PathBuf,
     endpoint: Endpoint,
     store: Store,
-    asked: Sender<Asked>,
+    asked: Sender<Box<Asked>>,
     ended: Receiver<()>,
     crash: Arc<Mutex<Option<String>>>,
     subscribers: Arc<Subscribers>,
@@ -132,7 +132,7 @@ impl Host {
             }
         };
         let (node_id, seed) = (secret.node_id(), secret.seed());
-        let (asked, asked_receiver) = async_channel::bounded::<Asked>(ASKED_MAX);
+        let (asked, asked_receiver) = async_channel::bounded::<Box<Asked>>(ASKED_MAX);
         let from_disk = asked.clone();
         let store_config = StoreConfig {
             dir: config.dir.clone(),
@@ -141,7 +141,7 @@ impl Host {
         };
         let deliver = move |input| {
             // The loop is gone only after the store was closed; then nobody waits for this.
-            let _ = from_disk.send_blocking(Asked::Input(input));
+            let _ = from_disk.send_blocking(Box::new(Asked::Input(input)));
         };
         let (store, restored) = Store::open(store_config, deliver)?;
         let has_profile = restored.own_profile.is_some();
@@ -229,7 +229,7 @@ impl Host {
         let gone = || CallError::Refused("the node is stopping");
         self.0
             .asked
-            .send(Asked::Call(what, answer))
+            .send(Box::new(Asked::Call(what, answer)))
             .await
             .map_err(|_| gone())?;
         receiver.recv().await.map_err(|_| gone())?
@@ -273,7 +273,7 @@ impl Host {
 
     /// Says goodbye, stores everything, and ends.
     pub async fn stop(&self) {
-        if self.0.asked.send(Asked::Stop).await.is_ok() {
+        if self.0.asked.send(Box::new(Asked::Stop)).await.is_ok() {
             self.ended().await;
         }
     }

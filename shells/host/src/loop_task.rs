@@ -37,7 +37,7 @@ pub(crate) struct Loop {
     endpoint: Endpoint,
     store: Store,
     network: Receiver<Input>,
-    asked: Receiver<Asked>,
+    asked: Receiver<Box<Asked>>,
     subscribers: Arc<Subscribers>,
     answers: BTreeMap<CallId, Answer>,
     last_call: u64,
@@ -61,7 +61,7 @@ impl Loop {
         endpoint: Endpoint,
         store: Store,
         network: Receiver<Input>,
-        asked: Receiver<Asked>,
+        asked: Receiver<Box<Asked>>,
         subscribers: Arc<Subscribers>,
     ) -> Self {
         Self {
@@ -126,12 +126,18 @@ impl Loop {
         inputs
     }
 
-    async fn wait(&self, next_wake_ms: Option<u64>) -> Option<Asked> {
+    async fn wait(&self, next_wake_ms: Option<u64>) -> Option<Box<Asked>> {
         if let Ok(asked) = self.asked.try_recv() {
             return Some(asked);
         }
         let asked = async { self.asked.recv().await.ok() };
-        let network = async { self.network.recv().await.ok().map(Asked::Input) };
+        let network = async {
+            self.network
+                .recv()
+                .await
+                .ok()
+                .map(|input| Box::new(Asked::Input(input)))
+        };
         let either = asked.or(network);
         match next_wake_ms {
             Some(at_ms) => {
@@ -142,8 +148,8 @@ impl Loop {
         }
     }
 
-    fn take(&mut self, asked: Asked, inputs: &mut Vec<Input>) {
-        match asked {
+    fn take(&mut self, asked: Box<Asked>, inputs: &mut Vec<Input>) {
+        match *asked {
             Asked::Input(input) => inputs.push(input),
             Asked::Call(what, answer) => {
                 self.last_call += 1;

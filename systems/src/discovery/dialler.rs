@@ -21,6 +21,9 @@ use distsoc_engine::world::peers::{Peer, PeerChanges, Peers};
 /// Calls to connect that wait for their dial, at most.
 const CONNECTING_MAX: usize = 64;
 
+/// A call to connect is answered within this, whatever becomes of the dial; a dial tries 8 addresses of 4 s.
+const CONNECT_MS_MAX: u64 = 50_000;
+
 /// People's calls to connect that wait.
 #[derive(Resource, Debug, Default)]
 struct Connecting(Vec<Waiting>);
@@ -29,6 +32,7 @@ struct Connecting(Vec<Waiting>);
 struct Waiting {
     call: CallId,
     place: ConnectString,
+    until_ms: u64,
 }
 
 impl Connecting {
@@ -85,13 +89,8 @@ fn learn_failures(
     if inbox.links.is_empty() && dialling.lost.is_empty() {
         return;
     }
-    for node in std::mem::take(&mut dialling.lost) {
-        connecting.settle(
-            node,
-            &Err(CallError::Dial(DialFailure::Refused)),
-            &mut outbox,
-            |_| true,
-        );
+    for (node, why) in std::mem::take(&mut dialling.lost) {
+        connecting.settle(node, &Err(why), &mut outbox, |_| true);
     }
     inbox.links.retain(|event| {
         let LinkEvent::DialFailed { dial, failure } = event else {
@@ -112,6 +111,7 @@ fn learn_failures(
 }
 
 fn take_connect_calls(
+    now: Res<Now>,
     identity: Res<Identity>,
     peers: Res<Peers>,
     mut inbox: ResMut<Inbox>,
@@ -139,7 +139,11 @@ fn take_connect_calls(
             );
         } else {
             candidates.want(node, Some(&place), false);
-            connecting.0.push(Waiting { call, place });
+            connecting.0.push(Waiting {
+                call,
+                place,
+                until_ms: now.after(CONNECT_MS_MAX),
+            });
             if peers.by_node(&node).is_some() {
                 connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox, |_| true);
             }
@@ -148,6 +152,7 @@ fn take_connect_calls(
 }
 
 fn settle_connected(
+    now: Res<Now>,
     changes: Res<PeerChanges>,
     mut connecting: ResMut<Connecting>,
     mut outbox: ResMut<Outbox>,
@@ -158,6 +163,15 @@ fn settle_connected(
     for (node, _, _) in changes.came_up() {
         connecting.settle(node, &Ok(Reply::Connected(node)), &mut outbox, |_| true);
     }
+    connecting.0.retain(|waiting| {
+        let late = waiting.until_ms <= now.mono_ms;
+        if late {
+            outbox.reply(waiting.call, Err(CallError::Dial(DialFailure::NoAnswer)));
+        } else {
+            outbox.wake_at(waiting.until_ms);
+        }
+        !late
+    });
 }
 
 fn dial(

@@ -5,14 +5,14 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
-use distsoc_engine::io::{LinkId, Notice, Slot};
+use distsoc_engine::io::{CallError, LinkId, Notice, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{GoodbyeReason, Purpose};
 use distsoc_engine::world::addresses::OwnAddresses;
-use distsoc_engine::world::candidates::{Candidates, CoolOffs};
+use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
@@ -314,6 +314,10 @@ fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, di
     if dialled {
         let until_ms = world.resource::<Now>().after(limits::COOL_OFF_MS_MIN);
         world.resource_mut::<Candidates>().postpone(&node, until_ms);
+        let full = CallError::Refused(
+            "all connection slots of this node are taken, and nobody in them is worth less",
+        );
+        world.resource_mut::<Dialling>().lost.push((node, full));
     } else {
         world
             .resource_mut::<RefusalCounts>()

@@ -4,6 +4,7 @@ use crate::domain::NodeId;
 use crate::refusal::Refusal;
 use curve25519_dalek::edwards::CompressedEdwardsY;
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
+use std::cell::RefCell;
 use zeroize::Zeroizing;
 
 /// The node's own signing key. Zeroised when dropped, never printed.
@@ -80,10 +81,14 @@ impl PublicKey {
     /// # Errors
     /// [`Refusal::BadKey`].
     pub fn check(id: NodeId) -> Result<Self, Refusal> {
-        let compressed = CompressedEdwardsY(*id.as_bytes());
-        let point = compressed.decompress().ok_or(Refusal::BadKey)?;
-        if point.compress() != compressed || point.is_small_order() || !point.is_torsion_free() {
-            return Err(Refusal::BadKey);
+        if !checked_before(&id) {
+            let compressed = CompressedEdwardsY(*id.as_bytes());
+            let point = compressed.decompress().ok_or(Refusal::BadKey)?;
+            let canonical = point.compress() == compressed;
+            if !canonical || point.is_small_order() || !point.is_torsion_free() {
+                return Err(Refusal::BadKey);
+            }
+            remember_checked(&id);
         }
         VerifyingKey::from_bytes(id.as_bytes())
             .map(Self)
@@ -105,6 +110,32 @@ impl PublicKey {
             .verify_strict(&[context, message].concat(), &signature)
             .map_err(|_| Refusal::BadSignature)
     }
+}
+
+/// Keys that each thread remembers as checked: 16 kB.
+const CHECKED_KEYS: usize = 512;
+
+thread_local! {
+    // PROTOCOL section 4: a key is checked once. Whether it passes depends on nothing but its bytes, so remembering that it did
+    // changes no result. The place of a key is that of its first bytes: whoever invents ids makes others be checked again, no
+    // more.
+    static CHECKED: RefCell<Box<[[u8; 32]; CHECKED_KEYS]>> =
+        RefCell::new(Box::new([[0; 32]; CHECKED_KEYS]));
+}
+
+fn place_of(id: &NodeId) -> usize {
+    let [first, second, ..] = *id.as_bytes();
+    usize::from(u16::from_le_bytes([first, second])) % CHECKED_KEYS
+}
+
+fn checked_before(id: &NodeId) -> bool {
+    // 32 zeros are a point of small order, never stored, never taken for checked.
+    let is_zero = id.as_bytes().iter().all(|byte| *byte == 0);
+    !is_zero && CHECKED.with_borrow(|checked| checked[place_of(id)] == *id.as_bytes())
+}
+
+fn remember_checked(id: &NodeId) {
+    CHECKED.with_borrow_mut(|checked| checked[place_of(id)] = *id.as_bytes());
 }
 
 #[cfg(test)]
@@ -177,5 +208,24 @@ mod tests {
         let secret = Secret::from_seed(&[0x5a; 32]);
         let shown = format!("{secret:?}");
         assert!(!shown.contains("5a5a"), "{shown}");
+    }
+    #[test]
+    fn remembering_checked_keys_changes_no_answer() {
+        let ids: Vec<NodeId> = (0..2 * CHECKED_KEYS as u32)
+            .map(|number| Secret::from_seed(&crate::crypto::hash(&number.to_be_bytes())).node_id())
+            .collect();
+        for _ in 0..2 {
+            for id in &ids {
+                assert!(PublicKey::check(*id).is_ok());
+                let mut other = *id.as_bytes();
+                other[31] ^= 0x7f;
+                let alone =
+                    std::thread::spawn(move || PublicKey::check(NodeId::from_bytes(other)).is_ok());
+                if id.as_bytes()[0] < 4 {
+                    let remembered = PublicKey::check(NodeId::from_bytes(other)).is_ok();
+                    assert_eq!(remembered, alone.join().unwrap());
+                }
+            }
+        }
     }
 }

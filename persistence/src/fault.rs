@@ -136,7 +136,8 @@ pub(crate) fn trouble_of(error: &heed::Error) -> StorageTrouble {
     }
 }
 
-fn trouble_of_io(error: &std::io::Error) -> StorageTrouble {
+/// What an error of the system means for the node.
+pub(crate) fn trouble_of_io(error: &std::io::Error) -> StorageTrouble {
     use std::io::ErrorKind;
     match error.kind() {
         ErrorKind::StorageFull | ErrorKind::QuotaExceeded | ErrorKind::FileTooLarge => {

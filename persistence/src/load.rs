@@ -6,6 +6,7 @@ use crate::tables::{Lmdb, Raw, Tables};
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::Restored;
 use distsoc_engine::limits;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// Decodes every row of a table.
@@ -32,10 +33,11 @@ pub(crate) fn restore(
 ) -> Result<Restored, Fault> {
     let fault = |error| Fault::lmdb(dir, error);
     let txn = env.read_txn().map_err(fault)?;
-    let checked_at = |author: &NodeId| -> u64 {
-        let row = tables.checked.get(&txn, author.as_bytes()).ok().flatten();
-        row.and_then(rows::number_of).unwrap_or_default()
-    };
+    let checked: BTreeMap<NodeId, u64> = all(&txn, tables.checked, "checked", dir, |key, row| {
+        Some((rows::node_of(key)?, rows::number_of(row)?))
+    })?
+    .into_iter()
+    .collect();
     let authors = all(
         &txn,
         tables.author_recent_posts,
@@ -43,7 +45,7 @@ pub(crate) fn restore(
         dir,
         |_, row| {
             let head = rows::decode_list_head(row)?;
-            let checked_at_ms = checked_at(&head.author);
+            let checked_at_ms = checked.get(&head.author).copied().unwrap_or_default();
             Some((head, checked_at_ms))
         },
     )?;

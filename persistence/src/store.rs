@@ -67,6 +67,7 @@ impl Store {
         let writer = Writer {
             env: env.clone(),
             tables,
+            path: dir.join("data.mdb"),
             deliver: Box::new(deliver.clone()),
         };
         let handle = std::thread::Builder::new()
@@ -198,8 +199,21 @@ pub(crate) fn open_env(dir: &Path, map_bytes: usize) -> Result<Lmdb, Fault> {
     )]
     let opened = unsafe { options.open(dir) };
     let env = opened.map_err(|error| Fault::lmdb(dir.join("data.mdb"), error))?;
+    let path = dir.join("data.mdb");
+    fill_up(&env, &path).map_err(|source| Fault::io(&path, source))?;
     // Slots of processes that were killed.
     env.clear_stale_readers()
         .map_err(|error| Fault::lmdb(dir, error))?;
     Ok(env)
+}
+
+/// A file that ends before its own last page was cut short, or its last pages were never used. Zeros make sure that whoever
+/// looks there sees damage: reading past the end of a mapped file would end the process.
+fn fill_up(env: &Lmdb, path: &Path) -> std::io::Result<()> {
+    let pages = env.info().last_page_number as u64 + 1;
+    let whole = pages * u64::from(env.unnamed_database_stat().page_size);
+    if std::fs::metadata(path)?.len() < whole {
+        OpenOptions::new().write(true).open(path)?.set_len(whole)?;
+    }
+    Ok(())
 }

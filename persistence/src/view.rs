@@ -97,16 +97,17 @@ impl View {
             .rev_range(&txn, &range)
             .map_err(|error| self.fault(error))?;
         let mut shown: BTreeMap<NodeId, (bool, Option<String>)> = BTreeMap::new();
-        let mut page = FeedPage::default();
+        let (mut page, mut looked_at) = (FeedPage::default(), None);
         for (seen, row) in rows.enumerate() {
             let (key, author) = row.map_err(|error| self.fault(error))?;
+            if page.entries.len() == limit || seen == ROWS_PER_PAGE_MAX {
+                page.next = looked_at;
+                break;
+            }
             let key: [u8; 40] = key
                 .try_into()
                 .map_err(|_| Fault::Corrupt { table: "feed" })?;
-            if page.entries.len() == limit || seen == ROWS_PER_PAGE_MAX {
-                page.next = page.entries.last().map(|entry| entry.cursor);
-                break;
-            }
+            looked_at = Some(FeedCursor(key));
             let author = rows::node_of(author).ok_or(Fault::Corrupt { table: "feed" })?;
             let (is_shown, name) = match shown.entry(author) {
                 Entry::Occupied(known) => known.into_mut(),

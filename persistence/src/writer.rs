@@ -4,13 +4,16 @@
 //! [`COMMIT_DELAY_MS`], so that a fan-in of a hundred small batches costs one sync. Each batch is a nested transaction: one
 //! that fails leaves nothing of itself. Reads run in the open transaction and so see what is not committed yet.
 
-use crate::fault::trouble_of;
+use crate::fault::{trouble_of, trouble_of_io};
 use crate::rows::{self, PostRow};
 use crate::tables::{Lmdb, Tables};
 use distsoc_engine::domain::{NodeId, PostBytes};
 use distsoc_engine::io::{
     BatchId, Durability, Input, ReadId, ReadQuery, ReadResult, StorageTrouble, StoredList, Write,
 };
+use std::fs::OpenOptions;
+use std::io::Write as _;
+use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,9 @@ use std::time::{Duration, Instant};
 const COMMIT_DELAY_MS: u64 = 150;
 /// Batches in one commit at most.
 const BATCHES_PER_COMMIT_MAX: usize = 512;
+
+/// By how much a file must be able to grow for a disk not to count as full.
+const GROWTH_BYTES: usize = 128 * 1024;
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -29,6 +35,8 @@ pub(crate) enum Job {
 pub(crate) struct Writer {
     pub(crate) env: Lmdb,
     pub(crate) tables: Tables,
+    /// The database file.
+    pub(crate) path: PathBuf,
     pub(crate) deliver: Box<dyn Fn(Input) + Send>,
 }
 
@@ -61,7 +69,7 @@ impl Writer {
             Ok(txn) => txn,
             Err(error) => {
                 if let Job::Persist(batch, ..) = first {
-                    (self.deliver)(Input::PersistFailed(batch, trouble_of(&error)));
+                    (self.deliver)(Input::PersistFailed(batch, self.trouble(&error)));
                 }
                 return false;
             }
@@ -76,7 +84,7 @@ impl Writer {
                     match self.apply(&mut txn, &writes) {
                         Ok(()) => batches.push(batch),
                         Err(error) => {
-                            (self.deliver)(Input::PersistFailed(batch, trouble_of(&error)))
+                            (self.deliver)(Input::PersistFailed(batch, self.trouble(&error)))
                         }
                     }
                 }
@@ -103,7 +111,7 @@ impl Writer {
                 }
             };
         }
-        let result = txn.commit().map_err(|error| trouble_of(&error));
+        let result = txn.commit().map_err(|error| self.trouble(&error));
         for batch in batches {
             (self.deliver)(match result {
                 Ok(()) => Input::Persisted(batch),
@@ -111,6 +119,28 @@ impl Writer {
             });
         }
         stop
+    }
+
+    /// What a failed write means. LMDB reports one that the system cut short, as it does where space ends within it, as an
+    /// error of the device: whether the file can grow tells the two apart.
+    fn trouble(&self, error: &heed::Error) -> StorageTrouble {
+        match trouble_of(error) {
+            StorageTrouble::Failed => match self.try_to_grow() {
+                Ok(()) => StorageTrouble::Failed,
+                Err(source) => trouble_of_io(&source),
+            },
+            trouble => trouble,
+        }
+    }
+
+    fn try_to_grow(&self) -> std::io::Result<()> {
+        let mut file = OpenOptions::new().append(true).open(&self.path)?;
+        let length = file.metadata()?.len();
+        let grown = file
+            .write_all(&[0; GROWTH_BYTES])
+            .and_then(|()| file.sync_data());
+        file.set_len(length)?;
+        grown
     }
 
     fn apply(&self, parent: &mut heed::RwTxn<'_>, writes: &[Write]) -> heed::Result<()> {

@@ -2,88 +2,19 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod shelf;
+
 use distsoc_engine::crypto::Secret;
 use distsoc_engine::domain::{
-    Bio, Content, Event, EventKind, Name, NodeId, PostBody, PostText, ProfileBody, PublicContent,
-    RecentPosts, Signed, SignedPost,
+    Bio, Event, EventKind, Name, ProfileBody, RecentPosts, Signed, SignedPost,
 };
 use distsoc_engine::io::{
-    BatchId, Durability, GoodPeer, Input, ReadId, ReadQuery, ReadResult, Relationship, Restored,
-    StorageTrouble, Write,
+    BatchId, Durability, GoodPeer, Input, ReadId, ReadQuery, ReadResult, Restored, StorageTrouble,
+    Write,
 };
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_persistence::{Fault, Store, StoreConfig};
-use std::path::Path;
-use std::sync::mpsc::{Receiver, channel};
-use std::time::Duration;
-
-const PATIENCE: Duration = Duration::from_secs(30);
-
-fn own() -> Secret {
-    Secret::from_seed(&[1; 32])
-}
-
-fn open(dir: &Path) -> Result<(Store, Restored, Receiver<Input>), Fault> {
-    open_with(dir, 1 << 28)
-}
-
-fn open_with(dir: &Path, map_bytes: usize) -> Result<(Store, Restored, Receiver<Input>), Fault> {
-    let (send, receive) = channel();
-    let config = StoreConfig {
-        dir: dir.into(),
-        own: own().node_id(),
-        map_bytes,
-    };
-    let (store, restored) = Store::open(config, move |input| drop(send.send(input)))?;
-    Ok((store, restored, receive))
-}
-
-fn post(author: &Secret, text: &str, created_at_ms: u64) -> SignedPost {
-    let body = PostBody {
-        author: author.node_id(),
-        created_at_ms,
-        content: Content::Public(PublicContent {
-            text: PostText::new(text).unwrap(),
-            parent: None,
-            descriptions: Bounded::default(),
-        }),
-        blobs: Bounded::default(),
-    };
-    SignedPost::sign(body, author).unwrap()
-}
-
-fn write_post(post: &SignedPost) -> Write {
-    Write::Post {
-        post: Box::new(post.clone()),
-        arrived_ms: 9,
-    }
-}
-
-fn follow(node: NodeId) -> Write {
-    Write::Relationship {
-        node,
-        relationship: Some(Relationship {
-            followed_since_ms: Some(5),
-            place: None,
-        }),
-    }
-}
-
-fn persist(
-    store: &Store,
-    receive: &Receiver<Input>,
-    batch: u64,
-    writes: Vec<Write>,
-) -> Result<(), StorageTrouble> {
-    store.persist(BatchId(batch), writes, Durability::Durable);
-    loop {
-        match receive.recv_timeout(PATIENCE).unwrap() {
-            Input::Persisted(id) if id == BatchId(batch) => return Ok(()),
-            Input::PersistFailed(id, trouble) if id == BatchId(batch) => return Err(trouble),
-            _ => {}
-        }
-    }
-}
+use distsoc_persistence::Fault;
+use shelf::{PATIENCE, follow, open, open_with, own, persist, post, write_post};
 
 #[test]
 fn everything_comes_back_after_a_restart() {

@@ -1,0 +1,106 @@
+//! A data folder and what is put into it, for the tests of this folder.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(dead_code, reason = "each test program uses some of it")]
+
+use distsoc_engine::crypto::Secret;
+use distsoc_engine::domain::{Content, NodeId, PostBody, PostText, PublicContent, SignedPost};
+use distsoc_engine::io::{
+    BatchId, Durability, Input, Relationship, Restored, StorageTrouble, Write,
+};
+use distsoc_engine::wire::codec::Bounded;
+use distsoc_persistence::{Fault, Store, StoreConfig};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{Receiver, channel};
+use std::time::Duration;
+
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(crate) fn own() -> Secret {
+    Secret::from_seed(&[1; 32])
+}
+
+pub(crate) fn open(dir: &Path) -> Result<(Store, Restored, Receiver<Input>), Fault> {
+    open_with(dir, 1 << 28)
+}
+
+pub(crate) fn open_with(
+    dir: &Path,
+    map_bytes: usize,
+) -> Result<(Store, Restored, Receiver<Input>), Fault> {
+    let (send, receive) = channel();
+    let config = StoreConfig {
+        dir: dir.into(),
+        own: own().node_id(),
+        map_bytes,
+    };
+    let (store, restored) = Store::open(config, move |input| drop(send.send(input)))?;
+    Ok((store, restored, receive))
+}
+
+pub(crate) fn post(author: &Secret, text: &str, created_at_ms: u64) -> SignedPost {
+    let body = PostBody {
+        author: author.node_id(),
+        created_at_ms,
+        content: Content::Public(PublicContent {
+            text: PostText::new(text).unwrap(),
+            parent: None,
+            descriptions: Bounded::default(),
+        }),
+        blobs: Bounded::default(),
+    };
+    SignedPost::sign(body, author).unwrap()
+}
+
+pub(crate) fn write_post(post: &SignedPost) -> Write {
+    Write::Post {
+        post: Box::new(post.clone()),
+        arrived_ms: 9,
+    }
+}
+
+pub(crate) fn follow(node: NodeId) -> Write {
+    Write::Relationship {
+        node,
+        relationship: Some(Relationship {
+            followed_since_ms: Some(5),
+            place: None,
+        }),
+    }
+}
+
+pub(crate) fn persist(
+    store: &Store,
+    receive: &Receiver<Input>,
+    batch: u64,
+    writes: Vec<Write>,
+) -> Result<(), StorageTrouble> {
+    store.persist(BatchId(batch), writes, Durability::Durable);
+    loop {
+        match receive.recv_timeout(PATIENCE).unwrap() {
+            Input::Persisted(id) if id == BatchId(batch) => return Ok(()),
+            Input::PersistFailed(id, trouble) if id == BatchId(batch) => return Err(trouble),
+            _ => {}
+        }
+    }
+}
+
+/// Names the folder of a test program that was started as a child of itself.
+const CHILD_DIR: &str = "DISTSOC_TEST_CHILD_DIR";
+
+/// The folder to work on, where this process is the child of a test.
+pub(crate) fn child_dir() -> Option<std::path::PathBuf> {
+    std::env::var_os(CHILD_DIR).map(Into::into)
+}
+
+/// Starts this test program again, to run one test as the child on a folder.
+pub(crate) fn start_child(test: &str, dir: &Path) -> Child {
+    Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture", "--test-threads=1"])
+        .env(CHILD_DIR, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::inherit())
+        .spawn()
+        .unwrap()
+}

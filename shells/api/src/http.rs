@@ -176,7 +176,7 @@ impl Face {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
-        if let Err(status) = self.admit(request.method(), request.headers()) {
+        if let Err(status) = self.admit(request.headers()) {
             let error = ApiError::new(
                 ErrorCode::Refused,
                 "not for you: wrong host, origin or token",
@@ -198,7 +198,7 @@ impl Face {
     }
 
     /// Host, origin and token, in this order.
-    fn admit(&self, method: &Method, headers: &HeaderMap) -> Result<(), StatusCode> {
+    fn admit(&self, headers: &HeaderMap) -> Result<(), StatusCode> {
         let text = |name: HeaderName| {
             headers
                 .get(name)
@@ -215,7 +215,7 @@ impl Face {
         let foreign = text(ORIGIN).is_some_and(|origin| !own_origin(origin));
         let site = text(HeaderName::from_static("sec-fetch-site"));
         let cross_site = site.is_some_and(|site| site != "same-origin" && site != "none");
-        if cross_site || (foreign && *method != Method::GET) {
+        if cross_site || foreign {
             return Err(StatusCode::FORBIDDEN);
         }
         let token = text(AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));

@@ -1,0 +1,325 @@
+//! What other programs and web pages on this machine can try at the API's HTTP face (ARCHITECTURE, "Front ends").
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use distsoc_api::{Api, ApiFile, Server};
+use distsoc_engine::profile::ProfileKind;
+use distsoc_host::{Host, HostConfig};
+use distsoc_net::runtime::block_on;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A node and its HTTP face.
+struct Besieged {
+    host: Host,
+    server: Option<Server>,
+    file: ApiFile,
+    dir: tempfile::TempDir,
+}
+
+impl Besieged {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let host = Host::start(HostConfig {
+            dir: dir.path().into(),
+            kind: ProfileKind::Desktop,
+            listen: "127.0.0.1:0".parse().unwrap(),
+            anchors: Vec::new(),
+            name: None,
+            identity_seed: None,
+        })
+        .unwrap();
+        let api = Api::new(host.clone());
+        let listen = "127.0.0.1:0".parse().unwrap();
+        let server = block_on(Server::start(api, listen)).unwrap();
+        let file = server.file().clone();
+        Self {
+            host,
+            server: Some(server),
+            file,
+            dir,
+        }
+    }
+
+    fn open(&self) -> TcpStream {
+        let stream = TcpStream::connect(self.file.addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    }
+
+    /// Sends these bytes and reads to the end of the connection.
+    fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = self.open();
+        // The other side may have closed already; what it said is read all the same.
+        let _ = stream.write_all(bytes);
+        let mut said = Vec::new();
+        let _ = stream.read_to_end(&mut said);
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    fn request(&self, line: &str, headers: &[(&str, &str)], body: &str) -> String {
+        let mut text = format!(
+            "{line} HTTP/1.1\r\nConnection: close\r\nContent-Length: {}\r\n",
+            body.len()
+        );
+        for (name, value) in headers {
+            text.push_str(&format!("{name}: {value}\r\n"));
+        }
+        self.raw(format!("{text}\r\n{body}").as_bytes())
+    }
+
+    fn call(&self, body: &str) -> String {
+        let (host, token) = (self.file.addr.to_string(), self.bearer());
+        self.request(
+            "POST /v1/call",
+            &[("Host", &host), ("Authorization", &token)],
+            body,
+        )
+    }
+
+    fn bearer(&self) -> String {
+        format!("Bearer {}", self.file.token)
+    }
+
+    fn still_serves(&self) {
+        let said = self.call("{\"method\": \"status\"}");
+        assert!(said.starts_with("HTTP/1.1 200 "), "{said}");
+        assert!(said.contains("\"result\""), "{said}");
+    }
+}
+
+impl Drop for Besieged {
+    fn drop(&mut self) {
+        self.server.take().unwrap().close();
+        assert!(
+            ApiFile::read(self.dir.path()).is_none(),
+            "api.json is removed"
+        );
+        block_on(self.host.stop());
+    }
+}
+
+fn status(said: &str) -> u16 {
+    let code = said.split(' ').nth(1).and_then(|code| code.parse().ok());
+    code.unwrap_or_else(|| panic!("no status in {said:?}"))
+}
+
+const STATUS: &str = "{\"method\": \"status\"}";
+
+#[test]
+fn only_this_machines_own_with_the_token_get_in() {
+    let node = Besieged::start();
+    let (host, token) = (node.file.addr.to_string(), node.bearer());
+    let localhost = format!("localhost:{}", node.file.addr.port());
+    let own_origin = format!("http://{host}");
+    let (host, token, localhost, own_origin) = (&*host, &*token, &*localhost, &*own_origin);
+    let wrong = format!("{token}0");
+    let other_token = format!("Bearer {}", "0".repeat(node.file.token.len()));
+    let cases: &[(&[(&str, &str)], u16)] = &[
+        (&[("Host", host), ("Authorization", token)], 200),
+        (&[("Host", localhost), ("Authorization", token)], 200),
+        (
+            &[
+                ("Host", host),
+                ("Authorization", token),
+                ("Origin", own_origin),
+            ],
+            200,
+        ),
+        (
+            &[
+                ("Host", host),
+                ("Authorization", token),
+                ("Sec-Fetch-Site", "same-origin"),
+            ],
+            200,
+        ),
+        (&[("Host", host)], 401),
+        (&[("Host", host), ("Authorization", &wrong)], 401),
+        (&[("Host", host), ("Authorization", &other_token)], 401),
+        (&[("Host", host), ("Authorization", "Basic eDp5")], 401),
+        (&[("Host", host), ("Authorization", "Bearer ")], 401),
+        (&[("Host", "evil.example"), ("Authorization", token)], 421),
+        (&[("Host", "127.0.0.1"), ("Authorization", token)], 421),
+        (&[("Authorization", token)], 421),
+        (
+            &[
+                ("Host", host),
+                ("Authorization", token),
+                ("Origin", "https://evil.example"),
+            ],
+            403,
+        ),
+        (
+            &[("Host", host), ("Authorization", token), ("Origin", "null")],
+            403,
+        ),
+        (
+            &[
+                ("Host", host),
+                ("Authorization", token),
+                ("Sec-Fetch-Site", "cross-site"),
+            ],
+            403,
+        ),
+        (
+            &[
+                ("Host", host),
+                ("Authorization", token),
+                ("Sec-Fetch-Site", "same-site"),
+            ],
+            403,
+        ),
+    ];
+    for (headers, wanted) in cases {
+        let said = node.request("POST /v1/call", headers, STATUS);
+        assert_eq!(status(&said), *wanted, "{headers:?}: {said}");
+        assert!(!said.contains(&node.file.token), "the token is never said");
+        for header in [
+            "x-content-type-options: nosniff",
+            "x-frame-options: DENY",
+            "frame-ancestors 'none'",
+            "cache-control: no-store",
+        ] {
+            assert!(said.contains(header), "{header} lacks in {said}");
+        }
+        assert!(
+            !said.to_lowercase().contains("access-control-allow"),
+            "{said}"
+        );
+    }
+    let events = node.request(
+        "GET /v1/events",
+        &[
+            ("Host", host),
+            ("Authorization", token),
+            ("Origin", "https://evil.example"),
+        ],
+        "",
+    );
+    assert_eq!(status(&events), 403);
+}
+
+#[test]
+fn requests_that_make_no_sense_have_an_answer_that_does() {
+    let node = Besieged::start();
+    let deep = format!(
+        "{{\"method\": \"status\", \"params\": {}{}}}",
+        "[".repeat(5_000),
+        "]".repeat(5_000)
+    );
+    let cases: &[(&str, u16)] = &[
+        ("", 400),
+        ("{", 400),
+        ("[]", 400),
+        ("null", 400),
+        ("\u{0}\u{1}\u{2}", 400),
+        ("{\"method\": 5}", 400),
+        ("{\"params\": {}}", 400),
+        ("{\"method\": \"status\", \"more\": 1}", 400),
+        ("{\"method\": \"no_such_method\"}", 400),
+        (
+            "{\"method\": \"status\", \"params\": {\"unknown\": 1}}",
+            400,
+        ),
+        ("{\"method\": \"status\", \"params\": []}", 400),
+        ("{\"method\": \"post\", \"params\": {\"text\": 7}}", 400),
+        ("{\"method\": \"post\", \"params\": {}}", 400),
+        ("{\"method\": \"feed\", \"params\": {\"limit\": -1}}", 400),
+        ("{\"method\": \"feed\", \"params\": {\"limit\": 1e99}}", 400),
+        (&deep, 400),
+    ];
+    for (body, wanted) in cases {
+        let said = node.call(body);
+        assert_eq!(
+            status(&said),
+            *wanted,
+            "{}: {said}",
+            body.chars().take(80).collect::<String>()
+        );
+        let json = said.split_once("\r\n\r\n").unwrap().1;
+        let error: serde_json::Value = serde_json::from_str(json).unwrap();
+        assert!(
+            error["error"]["message"]
+                .as_str()
+                .is_some_and(|text| text.len() > 5),
+            "{said}"
+        );
+    }
+    let large = format!(
+        "{{\"method\": \"post\", \"params\": {{\"text\": \"{}\"}}}}",
+        "x".repeat(300_000)
+    );
+    assert_eq!(status(&node.call(&large)), 413);
+    let (host, token) = (node.file.addr.to_string(), node.bearer());
+    let headers = [("Host", &*host), ("Authorization", &*token)];
+    for (line, wanted) in [
+        ("GET /v1/call", 405),
+        ("DELETE /v1/call", 405),
+        ("POST /v1/events", 405),
+        ("GET /", 404),
+        ("GET /v1/call/../../api.json", 404),
+        ("GET /..%2f..%2fapi.json", 404),
+        ("GET /api.json", 404),
+        ("OPTIONS /v1/call", 405),
+    ] {
+        assert_eq!(status(&node.request(line, &headers, "")), wanted, "{line}");
+    }
+    node.still_serves();
+}
+
+#[test]
+fn garbage_and_slow_clients_lose_their_connection_and_no_more() {
+    let node = Besieged::start();
+    for garbage in [
+        &b"\x16\x03\x01\x02\x00\x01"[..],
+        b"GET\r\n\r\n",
+        b"POST /v1/call HTTP/9.9\r\n\r\n",
+        &[0xff; 4_096],
+    ] {
+        let said = node.raw(garbage);
+        assert!(said.is_empty() || status(&said) == 400, "{said}");
+    }
+    let endless = format!(
+        "POST /v1/call HTTP/1.1\r\nX: {}\r\n\r\n",
+        "y".repeat(1 << 20)
+    );
+    let said = node.raw(endless.as_bytes());
+    assert!(said.is_empty() || status(&said) == 431, "{said}");
+    // Half a head, and then nothing: the server ends it.
+    let mut slow = node.open();
+    slow.write_all(b"POST /v1/call HTTP/1.1\r\nHo").unwrap();
+    let mut said = Vec::new();
+    slow.read_to_end(&mut said).unwrap();
+    // A body that is promised and never comes.
+    let (host, token) = (node.file.addr.to_string(), node.bearer());
+    let mut promising = node.open();
+    write!(promising, "POST /v1/call HTTP/1.1\r\nHost: {host}\r\nAuthorization: {token}\r\nContent-Length: 100\r\n\r\n{{").unwrap();
+    let mut said = [0; 12];
+    promising.read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"HTTP/1.1 408");
+    node.still_serves();
+}
+
+#[test]
+fn three_hundred_connections_at_once_are_bounded() {
+    let node = Besieged::start();
+    let mut open: Vec<TcpStream> = (0..300).map(|_| node.open()).collect();
+    // Past the bound the server closes at once; those within it stay.
+    let mut closed = 0;
+    for stream in &mut open[200..] {
+        let mut byte = [0];
+        closed += usize::from(matches!(stream.read(&mut byte), Ok(0) | Err(_)));
+    }
+    assert_eq!(closed, 100, "no more than 128 are kept");
+    drop(open);
+    // The server sees the ends in its own time.
+    let said = (0..10_000).find_map(|_| {
+        let said = node.call(STATUS);
+        (!said.is_empty()).then_some(said)
+    });
+    assert_eq!(status(&said.unwrap()), 200);
+}

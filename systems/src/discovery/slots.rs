@@ -179,7 +179,7 @@ fn take_seat(world: &mut World, challenger: Challenger) -> Option<Slot> {
 
 /// Two connections between the same nodes cross if they began within this time; further apart, the newer one stays,
 /// since the older may be dead on the other side.
-const CROSSING_MS: u64 = 10_000;
+const CROSSING_MS: u64 = 5_000;
 
 /// A connection between two nodes, for deciding which of two stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -183,6 +183,26 @@ fn unfollowing_stops_keeping() {
     ));
 }
 
+/// PROTOCOL section 6: after a change of the own address everybody is back within 5 s, and so are the posts.
+#[test]
+fn a_node_that_moves_is_back_within_five_seconds() {
+    let mut table = Table::new(&[Anchor, Desktop, Desktop, Desktop, Desktop], &[0]);
+    table.pass(60_000);
+    table.follow(1, 4);
+    table.follow(4, 1);
+    assert_eq!(table.peers(4).len(), 4);
+    table.move_to(4, "127.0.0.1:7777".parse().unwrap());
+    let missed = table.post(1, "while you were away");
+    assert!(!table.seats[4].posts.contains_key(&missed));
+    table.pass(5_000);
+    for (peer, others) in [(4, 4), (0, 4), (1, 4), (2, 4), (3, 4)] {
+        assert_eq!(table.peers(peer).len(), others, "node {peer}");
+    }
+    assert!(table.seats[4].posts.contains_key(&missed));
+    let next = table.post(4, "here I am");
+    assert!(table.seats[1].posts.contains_key(&next));
+}
+
 #[test]
 fn connecting_by_hand_works_and_says_why_not() {
     let mut table = Table::new(&[Desktop, Desktop], &[]);

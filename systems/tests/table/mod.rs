@@ -252,6 +252,24 @@ impl Table {
         self.seats[seat].inputs.push_back(input);
     }
 
+    /// The machine of a node gets another address: whoever it was connected to hears nothing of that.
+    pub fn move_to(&mut self, seat: usize, address: SocketAddr) {
+        self.seats[seat].address = address;
+        let own: Vec<LinkId> = self
+            .owners
+            .iter()
+            .filter(|(_, owner)| **owner == seat)
+            .map(|(link, _)| *link)
+            .collect();
+        for link in own {
+            if let Some((_, theirs)) = self.links.remove(&link) {
+                self.links.remove(&theirs);
+            }
+        }
+        let told = Input::OwnAddresses(vec![address]);
+        self.seats[seat].inputs.push_back(told);
+    }
+
     /// Cuts the connection between two nodes, as a dead network does.
     pub fn cut(&mut self, a: usize, b: usize) {
         let between: Vec<LinkId> = self

@@ -18,7 +18,10 @@ fn main() -> ExitCode {
         Err(error) => return exit::of_usage(&error),
     };
     match distsoc_net::runtime::block_on(commands::carry_out(cli)) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(()) => match output::lost() {
+            None => ExitCode::SUCCESS,
+            Some(error) => exit::Exit::failed(format!("cannot write the output: {error}")).tell(),
+        },
         Err(exit) => exit.tell(),
     }
 }

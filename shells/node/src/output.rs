@@ -1,11 +1,25 @@
 //! The only writer to stdout and stderr. Whoever closes the pipe has read enough.
 
 use serde_json::Value;
-use std::io::{IsTerminal, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::sync::{Mutex, PoisonError};
+
+/// Something could not be written: told at the end, since a node does not stop for it.
+static LOST: Mutex<Option<std::io::Error>> = Mutex::new(None);
 
 fn write(mut to: impl Write, text: &str) {
-    // A closed pipe is the reader's choice; there is nobody to tell.
-    let _ = to.write_all(text.as_bytes()).and_then(|()| to.flush());
+    match to.write_all(text.as_bytes()).and_then(|()| to.flush()) {
+        // A closed pipe is the reader's choice; there is nobody to tell.
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            *LOST.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
+        }
+        Ok(()) | Err(_) => {}
+    }
+}
+
+/// Why some of the output did not arrive, if it did not.
+pub(crate) fn lost() -> Option<std::io::Error> {
+    LOST.lock().unwrap_or_else(PoisonError::into_inner).take()
 }
 
 /// Text as it is.

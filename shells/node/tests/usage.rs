@@ -4,7 +4,7 @@
 
 mod harness;
 
-use harness::{Running, distsoc, json};
+use harness::{Running, binary, distsoc, json};
 use std::process::Output;
 
 const ID: &str = "3b6a27bcceb6a42d62a3a8d02a6f0d73653215771de243a63ac048a18b59da29";
@@ -160,4 +160,29 @@ fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
     ] {
         one_sentence(args, &distsoc(dir.path(), args), 2);
     }
+}
+
+#[test]
+fn output_that_does_not_fit_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let _node = Running::node(dir.path());
+    let full = std::fs::OpenOptions::new()
+        .write(true)
+        .open("/dev/full")
+        .unwrap();
+    let output = binary()
+        .arg("--data")
+        .arg(dir.path())
+        .arg("id")
+        .stdout(full)
+        .output()
+        .unwrap();
+    one_sentence(
+        &["id"],
+        &Output {
+            stdout: Vec::new(),
+            ..output
+        },
+        1,
+    );
 }

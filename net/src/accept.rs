@@ -6,7 +6,7 @@ use s2n_quic::provider::endpoint_limits::{ConnectionAttempt, Limiter, Outcome};
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 
 /// An IPv4 address or an IPv6 /56: the unit in which handshakes are counted.
 fn unit_of(ip: IpAddr) -> [u8; 8] {
@@ -64,14 +64,16 @@ enum Verdict {
 pub(crate) struct AcceptLimits {
     begun: BTreeMap<[u8; 8], Begun>,
     dropped: Arc<AtomicU32>,
+    stopping: Arc<AtomicBool>,
 }
 
 impl AcceptLimits {
-    /// Counts what it drops into `dropped`.
-    pub(crate) fn new(dropped: Arc<AtomicU32>) -> Self {
+    /// Counts what it drops into `dropped`; refuses everybody once `stopping` is set.
+    pub(crate) fn new(dropped: Arc<AtomicU32>, stopping: Arc<AtomicBool>) -> Self {
         Self {
             begun: BTreeMap::new(),
             dropped,
+            stopping,
         }
     }
 
@@ -114,6 +116,9 @@ impl AcceptLimits {
 
 impl Limiter for AcceptLimits {
     fn on_connection_attempt(&mut self, attempt: &ConnectionAttempt<'_>) -> Outcome {
+        if self.stopping.load(Relaxed) {
+            return Outcome::close();
+        }
         let remote: SocketAddr = attempt
             .remote_address
             .to_string()

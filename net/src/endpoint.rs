@@ -1,10 +1,12 @@
 //! The endpoint of a node: sockets, handshakes, dials, and the connections that come of them.
 
 use crate::accept::AcceptLimits;
+use crate::event_loop::{EventLoops, OneLoop};
 use crate::link::{Link, Pending};
 use crate::meter::{Listener, Meter, TrafficRow};
 use crate::one_port::{self, Tagged};
 use crate::outgoing::Outgoing;
+use crate::runtime::JoinHandle;
 use crate::streams::{lock, write_packet};
 use crate::tls::{TlsIdentity, server_name};
 use crate::{addresses, limits, runtime};
@@ -20,7 +22,7 @@ use distsoc_engine::wire::{GoodbyeReason, PacketBytes};
 use s2n_quic::client::Connect;
 use s2n_quic::connection::Connection;
 use s2n_quic::provider::limits::{ConnectionInfo, Limiter, Limits};
-use s2n_quic::provider::{io, tls};
+use s2n_quic::provider::tls;
 use s2n_quic::{Client, Server};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, ToSocketAddrs, UdpSocket};
@@ -80,7 +82,8 @@ pub(crate) struct Shared {
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
     last_id: AtomicU64,
     dials: AtomicUsize,
-    stopping: AtomicBool,
+    stopping: Arc<AtomicBool>,
+    accepting: Mutex<Option<JoinHandle<()>>>,
 }
 
 impl Shared {
@@ -108,6 +111,13 @@ struct Inner {
     identity: TlsIdentity,
     local: SocketAddr,
     offered_idle_ms: Arc<AtomicU64>,
+    event_loops: EventLoops,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.event_loops.end();
+    }
 }
 
 /// Limits of new connections, with the idle timeout offered at the moment.
@@ -171,17 +181,21 @@ impl Endpoint {
             keep_alive_ms: config.profile.keep_alive_ms,
         };
         offered().limits().map_err(Fault::Quic)?;
-        let dropped = Arc::new(AtomicU32::new(0));
+        let (dropped, stopping) = (
+            Arc::new(AtomicU32::new(0)),
+            Arc::new(AtomicBool::new(false)),
+        );
+        let event_loops = EventLoops::default();
         let server = start_server(
             &identity,
-            sockets.accept,
+            event_loops.on(sockets.accept).map_err(bind_fault)?,
             offered(),
             &meter,
-            AcceptLimits::new(dropped.clone()),
+            AcceptLimits::new(dropped.clone(), stopping.clone()),
         )?;
         let client = start_client(
             &identity,
-            sockets.dial,
+            event_loops.on(sockets.dial).map_err(bind_fault)?,
             offered(),
             &meter,
             Tagged::new(tag, seed),
@@ -194,9 +208,10 @@ impl Endpoint {
             links: Mutex::default(),
             last_id: AtomicU64::new(0),
             dials: AtomicUsize::new(0),
-            stopping: AtomicBool::new(false),
+            stopping,
+            accepting: Mutex::default(),
         });
-        runtime::spawn(accept(server, shared.clone(), dropped));
+        *lock(&shared.accepting) = Some(runtime::spawn(accept(server, shared.clone(), dropped)));
         runtime::spawn(addresses::watch(local, inputs));
         let inner = Inner {
             shared,
@@ -204,6 +219,7 @@ impl Endpoint {
             identity,
             local,
             offered_idle_ms,
+            event_loops,
         };
         Ok((Endpoint(Arc::new(inner)), receiver))
     }
@@ -319,9 +335,14 @@ impl Endpoint {
         lock(&self.0.shared.links).len()
     }
 
-    /// Closes every connection and waits, for a bounded time, until they are gone.
+    /// Accepts nobody any more, closes every connection, waits, for a bounded time, until they are gone, and gives the port
+    /// back.
     pub async fn shutdown(&self) {
         self.0.shared.stopping.store(true, Relaxed);
+        let accepting = lock(&self.0.shared.accepting).take();
+        if let Some(accepting) = accepting {
+            accepting.cancel().await;
+        }
         let links: Vec<Arc<Link>> = lock(&self.0.shared.links).values().cloned().collect();
         for link in links {
             link.put(Outgoing::Close(GoodbyeReason::Stopping), &self.0.shared);
@@ -331,6 +352,15 @@ impl Endpoint {
                 break;
             }
             runtime::sleep(Duration::from_millis(10)).await;
+        }
+        // The last packets are with s2n-quic; it does not tell when they are out.
+        runtime::sleep(Duration::from_millis(limits::LAST_PACKETS_MS)).await;
+        self.0.event_loops.end();
+        for _ in 0..limits::PORT_FREE_MS_MAX / 5 {
+            if UdpSocket::bind(self.0.local).is_ok() {
+                break;
+            }
+            runtime::sleep(Duration::from_millis(5)).await;
         }
     }
 }
@@ -444,7 +474,7 @@ async fn accept(mut server: Server, shared: Arc<Shared>, dropped: Arc<AtomicU32>
         })
     };
     while let Some(connection) = server.accept().await {
-        if shared.stopping.load(Relaxed) || shared.inputs.is_closed() {
+        if shared.inputs.is_closed() {
             break;
         }
         let shared = shared.clone();
@@ -470,6 +500,10 @@ async fn begin(connection: Connection, dialled: Option<(DialId, NodeId)>, shared
         }
         return;
     };
+    if shared.stopping.load(Relaxed) {
+        connection.close(u32::from(GoodbyeReason::Stopping.to_wire()).into());
+        return;
+    }
     let (mut handle, acceptor) = connection.split();
     let _ = handle.keep_alive(true);
     let id = LinkId(shared.fresh());
@@ -493,28 +527,19 @@ fn quic_fault(error: impl std::fmt::Display) -> Fault {
     Fault::Quic(error.to_string())
 }
 
-fn io_on(socket: UdpSocket) -> Result<io::tokio::Provider, Fault> {
-    let builder = io::tokio::Provider::builder().with_handle(runtime::quic_io());
-    let builder = builder
-        .with_rx_socket(socket)
-        .and_then(|builder| builder.with_internal_recv_buffer_size(limits::RECEIVE_RING_BYTES))
-        .map_err(quic_fault)?;
-    builder.build().map_err(quic_fault)
-}
-
 #[allow(
     deprecated,
     reason = "the rustls provider takes a configuration only through its deprecated constructor"
 )]
 fn start_server(
     identity: &TlsIdentity,
-    socket: UdpSocket,
+    event_loop: OneLoop,
     offered: Offered,
     meter: &Arc<Meter>,
     accept: AcceptLimits,
 ) -> Result<Server, Fault> {
     Server::builder()
-        .with_io(io_on(socket)?)
+        .with_io(event_loop)
         .map_err(quic_fault)?
         .with_tls(tls::rustls::Server::from(identity.server()?))
         .map_err(quic_fault)?
@@ -534,13 +559,13 @@ fn start_server(
 )]
 fn start_client(
     identity: &TlsIdentity,
-    socket: UdpSocket,
+    event_loop: OneLoop,
     offered: Offered,
     meter: &Arc<Meter>,
     ids: Tagged,
 ) -> Result<Client, Fault> {
     Client::builder()
-        .with_io(io_on(socket)?)
+        .with_io(event_loop)
         .map_err(quic_fault)?
         .with_tls(tls::rustls::Client::from(identity.client()?))
         .map_err(quic_fault)?

@@ -8,6 +8,7 @@
 mod accept;
 mod addresses;
 mod endpoint;
+mod event_loop;
 pub mod limits;
 mod link;
 mod meter;

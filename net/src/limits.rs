@@ -37,6 +37,10 @@ pub const STREAM_STALL_MS_MAX: u64 = 10_000;
 pub const CLOSE_FLUSH_MS_MAX: u64 = 1_000;
 /// How long a connection that closes then waits for the peer to close it, having read what was sent.
 pub const CLOSE_LINGER_MS_MAX: u64 = 3_000;
+/// How long an endpoint that stops waits for the last packets to be sent, and then, at most, for its port to be free.
+pub const LAST_PACKETS_MS: u64 = 50;
+/// See [`LAST_PACKETS_MS`].
+pub const PORT_FREE_MS_MAX: u64 = 1_000;
 /// Packets on one connection whose acknowledgement a close waits for; the newest ones.
 pub const UNACKNOWLEDGED_MAX: usize = 64;
 /// Own addresses are looked at again after this.

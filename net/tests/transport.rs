@@ -204,6 +204,23 @@ fn a_peer_that_goes_is_noticed_and_can_come_back() {
 }
 
 #[test]
+fn whoever_has_stopped_accepts_nobody_and_gives_the_port_back() {
+    block_on(async {
+        let (a, _, b, _) = pair(5, 6).await;
+        let place = b.endpoint.local_addr();
+        b.endpoint.shutdown().await;
+        a.down().await;
+        a.dial(2, b.id, place);
+        let failure = a.failure().await;
+        assert!(
+            matches!(failure, DialFailure::Refused | DialFailure::NoAnswer),
+            "{failure:?}"
+        );
+        UdpSocket::bind(place).expect("the port is free");
+    });
+}
+
+#[test]
 fn every_pair_of_twelve_connects_both_ways_at_once() {
     block_on(async {
         let sides: Vec<Side> = (100..112).map(side).collect();

@@ -109,7 +109,10 @@ pub(crate) fn push_latency(quick: bool) -> Vec<Figure> {
             assert_eq!(host.call(follow).await, Ok(Reply::Done));
             hosts.push(host);
         }
-        let watching: Vec<_> = hosts.iter().map(Host::subscribe).collect();
+        let watching: Vec<_> = hosts
+            .iter()
+            .map(|host| host.subscribe().expect("one subscriber each"))
+            .collect();
         let (mut acknowledged, mut arrived) = (Vec::new(), Vec::new());
         for round in 0..rounds {
             let text = PostText::new(&format!("{round} {}", "x".repeat(1_000))).expect("a post");

@@ -8,6 +8,7 @@ use crate::limits;
 use crate::wire::Purpose;
 use bevy_ecs::prelude::Resource;
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 
 /// Somebody to connect to.
 #[derive(Clone, Debug, Default)]
@@ -273,8 +274,19 @@ pub struct Attempt {
 #[derive(Resource, Debug, Default)]
 pub struct Dialling {
     attempts: BTreeMap<DialId, Attempt>,
-    /// Connections of this frame that did not come up, with what a person who asked for one is told.
-    pub lost: Vec<(NodeId, CallError)>,
+    /// Connections of this frame that did not come up.
+    pub lost: Vec<Lost>,
+}
+
+/// A connection that was dialled and did not come up.
+#[derive(Clone, Debug)]
+pub struct Lost {
+    /// To whom.
+    pub node: NodeId,
+    /// Where: another place may still be worth a try. `None` where the answer is the same everywhere.
+    pub remote: Option<SocketAddr>,
+    /// What a person who asked for it is told.
+    pub why: CallError,
 }
 
 impl Dialling {

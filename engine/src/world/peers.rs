@@ -10,7 +10,7 @@ use crate::profile::ProfileKind;
 use crate::refusal::Refusal;
 use crate::wire::{GoodbyeReason, Purpose};
 use crate::world::addresses::OwnAddresses;
-use crate::world::candidates::{Candidates, Dialling};
+use crate::world::candidates::{Candidates, Dialling, Lost};
 use crate::world::outbox::Outbox;
 use bevy_ecs::prelude::{Component, Entity, Mut, Resource, World};
 use std::collections::BTreeMap;
@@ -334,8 +334,14 @@ pub fn failed_to_greet(world: &mut World, entity: Entity, node: NodeId) {
         return;
     }
     let now_ms = world.resource::<Now>().mono_ms;
-    let refused = CallError::Dial(DialFailure::Refused);
-    world.resource_mut::<Dialling>().lost.push((node, refused));
+    if let Some(link) = world.get::<Link>(entity).filter(|link| link.dialled()) {
+        let lost = Lost {
+            node,
+            remote: Some(link.remote),
+            why: CallError::Dial(DialFailure::Refused),
+        };
+        world.resource_mut::<Dialling>().lost.push(lost);
+    }
     world.resource_scope(|world, mut candidates: Mut<Candidates>| {
         candidates.failed(&node, now_ms, &mut world.resource_mut::<Entropy>());
     });

@@ -6,10 +6,14 @@ use distsoc_net::runtime::{self, TcpStream};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::header::{AUTHORIZATION, HOST};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use smol_hyper::rt::FuturesIo;
 use std::path::Path;
+use std::time::Duration;
+
+/// How long a node may take to say that it is there.
+const PROBE_MS_MAX: u64 = 5_000;
 
 /// A client of one running node.
 #[derive(Clone, Debug)]
@@ -20,10 +24,16 @@ pub struct Client {
 impl Client {
     /// The client for a data folder; `None` where no node runs on it.
     pub async fn open(dir: &Path) -> Option<Self> {
-        let file = ApiFile::read(dir)?;
-        // A node that was killed leaves its file behind.
-        TcpStream::connect(file.addr).await.ok()?;
-        Some(Self { file })
+        let client = Self {
+            file: ApiFile::read(dir)?,
+        };
+        // A node that was killed leaves its file behind, and its port to whoever comes next: only the node that the file is
+        // about knows the token and has nothing at this path.
+        let probe = client.send(Method::GET, "/", String::new());
+        let answer = runtime::timeout(Duration::from_millis(PROBE_MS_MAX), probe).await;
+        let is_it = matches!(answer, Some(Ok(response)) if response.status() == StatusCode::NOT_FOUND
+            && response.headers().get("x-frame-options").is_some());
+        is_it.then_some(client)
     }
 
     async fn send(
@@ -86,6 +96,10 @@ impl Client {
     /// Where the node does not answer.
     pub async fn events(&self) -> Result<Events, ApiError> {
         let response = self.send(Method::GET, "/v1/events", String::new()).await?;
+        if response.status() != StatusCode::OK {
+            let why = "the node does not let itself be watched: too many do already";
+            return Err(ApiError::new(ErrorCode::Refused, why));
+        }
         Ok(Events {
             body: response.into_body(),
             held: Vec::new(),

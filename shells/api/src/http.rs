@@ -8,7 +8,7 @@ use crate::{Api, ApiError, ErrorCode};
 use async_channel::Sender;
 use distsoc_net::runtime::{self, TcpListener, TcpStream};
 use futures_lite::StreamExt;
-use http_body_util::{BodyExt, Either, Full, Limited, StreamBody};
+use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Bytes, Frame, Incoming};
 use hyper::header::{
     AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
@@ -56,8 +56,13 @@ impl ApiFile {
 
     fn write(&self, dir: &Path) -> std::io::Result<()> {
         let temporary = dir.join("api.json.new");
+        // A file that a crash left might be readable by others.
+        match std::fs::remove_file(&temporary) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let mut options = std::fs::OpenOptions::new();
-        options.create(true).truncate(true).write(true);
+        options.create_new(true).write(true);
         #[cfg(unix)]
         std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
         let mut file = options.open(&temporary)?;
@@ -229,6 +234,10 @@ impl Face {
         let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
         let bytes = match runtime::timeout(Duration::from_millis(BODY_MS_MAX), body).await {
             Some(Ok(body)) => body.to_bytes(),
+            Some(Err(error)) if !error.is::<LengthLimitError>() => {
+                let error = ApiError::usage(format!("the request's body did not arrive: {error}"));
+                return reply(StatusCode::BAD_REQUEST, &error.to_json());
+            }
             Some(Err(_)) => {
                 let error =
                     ApiError::usage(format!("a request has at most {BODY_BYTES_MAX} bytes"));
@@ -263,7 +272,10 @@ impl Face {
 
     /// One JSON object a line; an empty line now and then.
     fn events(&self) -> Reply {
-        let events = self.api.subscribe();
+        let Some(events) = self.api.subscribe() else {
+            let error = ApiError::new(ErrorCode::Refused, "too many watch this node already");
+            return reply(StatusCode::SERVICE_UNAVAILABLE, &error.to_json());
+        };
         let lines = futures_lite::stream::unfold(Box::pin(events), |mut events| async move {
             let next = runtime::timeout(Duration::from_millis(HEARTBEAT_MS), events.next()).await;
             let line = match next {

@@ -48,8 +48,8 @@ impl Api {
     }
 
     /// What happens from now on, one JSON object each: `{"event": …}`. Ends when the node does, or when its reader does
-    /// not keep up.
-    pub fn subscribe(&self) -> impl futures_lite::Stream<Item = Value> + Send + 'static {
-        notice::stream(self.host.subscribe())
+    /// not keep up. `None` where too many watch already.
+    pub fn subscribe(&self) -> Option<impl futures_lite::Stream<Item = Value> + Send + 'static> {
+        self.host.subscribe().map(notice::stream)
     }
 }

@@ -68,14 +68,15 @@ impl Subscribers {
         all.retain(|subscriber| subscriber.try_send(notice.clone()).is_ok());
     }
 
-    fn add(&self) -> Receiver<Notice> {
-        let (send, receive) = async_channel::bounded(NOTICES_MAX);
+    fn add(&self) -> Option<Receiver<Notice>> {
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|subscriber| !subscriber.is_closed());
-        if all.len() < SUBSCRIBERS_MAX {
-            all.push(send);
+        if all.len() >= SUBSCRIBERS_MAX {
+            return None;
         }
-        receive
+        let (send, receive) = async_channel::bounded(NOTICES_MAX);
+        all.push(send);
+        Some(receive)
     }
 
     pub(crate) fn close(&self) {
@@ -235,9 +236,9 @@ impl Host {
         receiver.recv().await.map_err(|_| gone())?
     }
 
-    /// What happens from now on. A subscriber that does not read is let go: its channel closes.
+    /// What happens from now on; `None` where 64 watch already. A subscriber that does not read is let go: its channel closes.
     #[must_use]
-    pub fn subscribe(&self) -> Receiver<Notice> {
+    pub fn subscribe(&self) -> Option<Receiver<Notice>> {
         self.0.subscribers.add()
     }
 

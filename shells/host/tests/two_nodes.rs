@@ -46,7 +46,7 @@ fn a_post_arrives_and_survives_restarts_of_both() {
         let a = start(dir_a.path(), Vec::new());
         let place = ConnectString::at(a.node_id(), a.listen());
         let b = start(dir_b.path(), Vec::new());
-        let notices = b.subscribe();
+        let notices = b.subscribe().unwrap();
         assert_eq!(
             b.call(Call::Connect(place.clone())).await,
             Ok(Reply::Connected(a.node_id()))
@@ -70,7 +70,7 @@ fn a_post_arrives_and_survives_restarts_of_both() {
         let a = start(dir_a.path(), Vec::new());
         assert_eq!(a.node_id(), node);
         let b = start(dir_b.path(), Vec::new());
-        let notices = b.subscribe();
+        let notices = b.subscribe().unwrap();
         let place = ConnectString::at(a.node_id(), a.listen());
         assert_eq!(
             b.call(Call::Connect(place)).await,
@@ -154,7 +154,7 @@ fn two_that_dial_each_other_at_once_keep_one_connection() {
             b.call(Call::Follow { node, place: None }).await,
             Ok(Reply::Done)
         );
-        let notices = b.subscribe();
+        let notices = b.subscribe().unwrap();
         let id = post(&a, "over the one that stayed").await;
         wait_for(
             &notices,

@@ -3,7 +3,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{ConnectString, NodeId};
+use distsoc_engine::domain::{Address, ConnectString, NodeId};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Call, CallError, CallId, DialFailure, DialTarget, Reply, Slot};
 use distsoc_engine::limits;
@@ -11,7 +11,7 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::Purpose;
 use distsoc_engine::world::candidates::{
-    Attempt, Candidate, Candidates, CoolOffs, DialLimits, Dialling,
+    Attempt, Candidate, Candidates, CoolOffs, DialLimits, Dialling, Lost,
 };
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
@@ -54,11 +54,9 @@ impl Connecting {
     }
 }
 
-/// Whether an attempt went to the place of a call: one that began before, to somewhere else, says nothing about it.
-fn went_to(attempt: &Attempt, place: &ConnectString) -> bool {
-    place
-        .address()
-        .is_none_or(|address| attempt.addresses.contains(&address))
+/// Whether a dial went to the place of a call: one that began before, to somewhere else, says nothing about it.
+fn went_to(is_among: impl Fn(Address) -> bool, place: &ConnectString) -> bool {
+    place.address().is_none_or(is_among)
 }
 
 /// In which order candidates are dialled: wanted ones, anchors while they are needed, proved ones, the rest; lower is
@@ -89,8 +87,11 @@ fn learn_failures(
     if inbox.links.is_empty() && dialling.lost.is_empty() {
         return;
     }
-    for (node, why) in std::mem::take(&mut dialling.lost) {
-        connecting.settle(node, &Err(why), &mut outbox, |_| true);
+    for Lost { node, remote, why } in std::mem::take(&mut dialling.lost) {
+        let is_there = |address: Address| remote.is_none_or(|remote| address.socket() == remote);
+        connecting.settle(node, &Err(why), &mut outbox, |place| {
+            went_to(is_there, place)
+        });
     }
     inbox.links.retain(|event| {
         let LinkEvent::DialFailed { dial, failure } = event else {
@@ -103,7 +104,7 @@ fn learn_failures(
             }
             let failed = Err(CallError::Dial(*failure));
             connecting.settle(attempt.node, &failed, &mut outbox, |place| {
-                went_to(&attempt, place)
+                went_to(|address| attempt.addresses.contains(&address), place)
             });
         }
         false

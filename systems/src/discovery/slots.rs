@@ -12,7 +12,7 @@ use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{GoodbyeReason, Purpose};
 use distsoc_engine::world::addresses::OwnAddresses;
-use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling};
+use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling, Lost};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
@@ -314,10 +314,15 @@ fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, di
     if dialled {
         let until_ms = world.resource::<Now>().after(limits::COOL_OFF_MS_MIN);
         world.resource_mut::<Candidates>().postpone(&node, until_ms);
-        let full = CallError::Refused(
+        let why = CallError::Refused(
             "all connection slots of this node are taken, and nobody in them is worth less",
         );
-        world.resource_mut::<Dialling>().lost.push((node, full));
+        let lost = Lost {
+            node,
+            remote: None,
+            why,
+        };
+        world.resource_mut::<Dialling>().lost.push(lost);
     } else {
         world
             .resource_mut::<RefusalCounts>()

@@ -16,6 +16,8 @@ use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_host::{Host, HostConfig};
 use distsoc_net::runtime;
 use serde_json::json;
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -37,31 +39,51 @@ fn anchors_of(nodes: usize) -> usize {
     nodes.div_ceil(NODES_PER_ANCHOR).clamp(1, 3)
 }
 
-fn prepare_folder(dir: &Path, fresh: bool) -> Result<(), Exit> {
+/// Makes the folder ready and takes it for this process. The lock goes when the file is dropped.
+fn prepare_folder(dir: &Path, fresh: bool) -> Result<File, Exit> {
     let failed = |error: std::io::Error| Exit::failed(format!("{}: {error}", dir.display()));
     let exists = dir.exists() && std::fs::read_dir(dir).map_err(failed)?.next().is_some();
-    let is_ours = dir.join(MARKER).exists();
-    if exists && !is_ours {
+    if exists && !dir.join(MARKER).exists() {
         return Err(Exit::usage(format!(
             "{} holds something else: name an empty folder with --data",
             dir.display()
         )));
     }
-    if exists && fresh {
-        std::fs::remove_dir_all(dir).map_err(failed)?;
-    }
     std::fs::create_dir_all(dir).map_err(failed)?;
-    std::fs::write(
-        dir.join(MARKER),
-        "made by 'distsoc devnet'; 'devnet --fresh' deletes this folder\n",
-    )
-    .map_err(failed)
+    let mut marker = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join(MARKER))
+        .map_err(failed)?;
+    match marker.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            return Err(Exit::failed(format!(
+                "a devnet runs on {}: stop that one first, or name another folder with --data",
+                dir.display()
+            )));
+        }
+        Err(TryLockError::Error(error)) => return Err(failed(error)),
+    }
+    marker
+        .write_all(b"made by 'distsoc devnet'; 'devnet --fresh' empties this folder\n")
+        .map_err(failed)?;
+    if fresh {
+        for entry in std::fs::read_dir(dir).map_err(failed)? {
+            let path = entry.map_err(failed)?.path();
+            if path.is_dir() {
+                std::fs::remove_dir_all(&path).map_err(failed)?;
+            }
+        }
+    }
+    Ok(marker)
 }
 
 /// The network and what happens in it, until Ctrl-C.
 pub(crate) async fn run(dir: PathBuf, args: DevnetArgs, as_json: bool) -> Result<(), Exit> {
     let interrupt = interrupted()?;
-    prepare_folder(&dir, args.fresh)?;
+    let _folder = prepare_folder(&dir, args.fresh)?;
     let mut display = Display::new(args.nodes, as_json);
     let (events, happened) = async_channel::bounded(4096);
     let mut members = Vec::new();
@@ -102,7 +124,8 @@ async fn start_all(
                 member.host.listen(),
             ));
         }
-        let (notices, events) = (member.host.subscribe(), events.clone());
+        let notices = member.host.subscribe().expect("the first to watch");
+        let events = events.clone();
         runtime::spawn(async move {
             while let Ok(notice) = notices.recv().await {
                 if events.send((number, notice)).await.is_err() {

@@ -209,7 +209,12 @@ mod tests {
         let shown = format!("{secret:?}");
         assert!(!shown.contains("5a5a"), "{shown}");
     }
+
     #[test]
+    #[allow(
+        clippy::disallowed_methods,
+        reason = "the memory is a thread's own: a new thread has none"
+    )]
     fn remembering_checked_keys_changes_no_answer() {
         let ids: Vec<NodeId> = (0..2 * CHECKED_KEYS as u32)
             .map(|number| Secret::from_seed(&crate::crypto::hash(&number.to_be_bytes())).node_id())
@@ -217,14 +222,15 @@ mod tests {
         for _ in 0..2 {
             for id in &ids {
                 assert!(PublicKey::check(*id).is_ok());
+                if id.as_bytes()[0] >= 4 {
+                    continue;
+                }
                 let mut other = *id.as_bytes();
                 other[31] ^= 0x7f;
                 let alone =
                     std::thread::spawn(move || PublicKey::check(NodeId::from_bytes(other)).is_ok());
-                if id.as_bytes()[0] < 4 {
-                    let remembered = PublicKey::check(NodeId::from_bytes(other)).is_ok();
-                    assert_eq!(remembered, alone.join().unwrap());
-                }
+                let remembered = PublicKey::check(NodeId::from_bytes(other)).is_ok();
+                assert_eq!(remembered, alone.join().unwrap());
             }
         }
     }

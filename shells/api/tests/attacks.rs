@@ -305,6 +305,37 @@ fn garbage_and_slow_clients_lose_their_connection_and_no_more() {
 }
 
 #[test]
+fn a_body_that_breaks_off_is_no_large_one() {
+    let node = Besieged::start();
+    let head = format!(
+        "POST /v1/call HTTP/1.1\r\nHost: {}\r\nAuthorization: {}\r\nTransfer-Encoding: chunked\r\n\r\n",
+        node.file.addr,
+        node.bearer()
+    );
+    let broken = node.raw(format!("{head}zz\r\n{{}}\r\n").as_bytes());
+    assert_eq!(status(&broken), 400, "{broken}");
+    let large = format!("{head}100001\r\n{}\r\n0\r\n\r\n", "x".repeat(0x100_001));
+    assert_eq!(status(&node.raw(large.as_bytes())), 413);
+}
+
+#[test]
+fn only_so_many_may_watch() {
+    let node = Besieged::start();
+    let watching: Vec<_> = (0..64).map(|_| node.host.subscribe().unwrap()).collect();
+    assert!(node.host.subscribe().is_none());
+    let (host, token) = (node.file.addr.to_string(), node.bearer());
+    let headers = [("Host", host.as_str()), ("Authorization", token.as_str())];
+    let refused = node.request("GET /v1/events", &headers, "");
+    assert_eq!(status(&refused), 503, "{refused}");
+    assert!(refused.contains("too many watch this node"), "{refused}");
+    drop(watching);
+    assert!(
+        node.host.subscribe().is_some(),
+        "those that left are forgotten"
+    );
+}
+
+#[test]
 fn three_hundred_connections_at_once_are_bounded() {
     let node = Besieged::start();
     let mut open: Vec<TcpStream> = (0..300).map(|_| node.open()).collect();

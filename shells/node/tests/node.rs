@@ -143,6 +143,7 @@ fn a_devnet_comes_up_and_lives() {
             assert!(line[field].is_string(), "the contract names {field}");
         }
     }
+    assert_eq!(lines[4]["ui"], lines[0]["ui"], "node 1's");
     eventually("example people follow each other", || {
         !json(&net.join("2"), &["follows"])
             .as_array()
@@ -163,4 +164,34 @@ fn a_devnet_comes_up_and_lives() {
     let refused = distsoc(&foreign, &["devnet", "--fresh"]);
     assert_eq!(refused.status.code(), Some(2));
     assert!(foreign.join("precious").exists());
+}
+
+#[test]
+fn a_devnet_goes_on_where_it_was_until_it_is_made_afresh() {
+    let dir = tempfile::tempdir().unwrap();
+    let start = |more: &[&str]| {
+        let args = [&["devnet", "--nodes", "2", "--empty"], more].concat();
+        let mut devnet = Running::start(dir.path(), &args);
+        let lines = devnet.wait_ready();
+        (devnet, lines[0]["node_id"].clone())
+    };
+    let (devnet, first) = start(&[]);
+    json(&dir.path().join("1"), &["post", "kept"]);
+    for args in [&["devnet"][..], &["devnet", "--fresh"]] {
+        let refused = distsoc(dir.path(), args);
+        assert_eq!(refused.status.code(), Some(1), "one runs there already");
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(said.contains("a devnet runs on"), "{said}");
+    }
+    assert_eq!(texts(&json(&dir.path().join("1"), &["feed"])), ["kept"]);
+    assert_eq!(devnet.interrupt("-INT"), Some(0));
+
+    let (mut devnet, second) = start(&[]);
+    assert_eq!(second, first);
+    assert_eq!(texts(&json(&dir.path().join("1"), &["feed"])), ["kept"]);
+    devnet.kill();
+
+    let (devnet, _) = start(&["--fresh"]);
+    assert!(texts(&json(&dir.path().join("1"), &["feed"])).is_empty());
+    assert_eq!(devnet.interrupt("-TERM"), Some(0));
 }

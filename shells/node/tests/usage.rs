@@ -114,6 +114,39 @@ fn without_a_node_commands_exit_3() {
 }
 
 #[test]
+fn a_node_that_was_killed_is_no_node_whoever_has_its_port_now() {
+    let dir = tempfile::tempdir().unwrap();
+    Running::node(dir.path()).kill();
+    let file = dir.path().join("api.json");
+    let mut api: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    one_sentence(&["killed"], &distsoc(dir.path(), &["status"]), 3);
+
+    let (other, mute) = (tempfile::tempdir().unwrap(), mute_server());
+    let _node = Running::node(other.path());
+    let its: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(other.path().join("api.json")).unwrap()).unwrap();
+    for addr in [its["addr"].clone(), mute.to_string().into()] {
+        api["addr"] = addr;
+        std::fs::write(&file, api.to_string()).unwrap();
+        one_sentence(&["taken"], &distsoc(dir.path(), &["status"]), 3);
+    }
+}
+
+/// Somebody who answers everything with the same words.
+fn mute_server() -> std::net::SocketAddr {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let answer = b"HTTP/1.1 404 Not Found\r\nContent-Length: 2\r\n\r\n{}";
+            let _ = std::io::Write::write_all(&mut stream.unwrap(), answer);
+        }
+    });
+    address
+}
+
+#[test]
 fn help_and_version_are_no_errors() {
     let dir = tempfile::tempdir().unwrap();
     for args in [&["--help"][..], &["--version"], &["post", "--help"]] {

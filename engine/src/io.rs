@@ -63,7 +63,7 @@ pub enum DownCause {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DialFailure {
     /// Somebody else's key.
-    #[error("another node answers there")]
+    #[error("wrong id: another node answers there")]
     WrongId,
     /// No handshake in time: a dead port, a firewall, another protocol.
     #[error("no distsoc/2 node answers there")]

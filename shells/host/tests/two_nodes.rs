@@ -110,7 +110,10 @@ fn wrong_ids_and_dead_ports_are_told_apart() {
         let wrong = b
             .call(Call::Connect(ConnectString::at(somebody, a.listen())))
             .await;
-        assert_eq!(wrong.unwrap_err().to_string(), "another node answers there");
+        assert_eq!(
+            wrong.unwrap_err().to_string(),
+            "wrong id: another node answers there"
+        );
         let silent = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
         let dead = b
             .call(Call::Connect(ConnectString::at(

@@ -47,6 +47,9 @@ pub const EVENT_BYTES: usize = 37;
 /// PROTOCOL section 7: events kept per author; the next one drops the oldest.
 pub const EVENTS_MAX: usize = 7_000;
 
+/// PROTOCOL section 6: between two RoutingDiffs to a peer.
+pub const ROUTING_DIFF_MS: u64 = 2 * 60 * 1000;
+
 /// PROTOCOL section 11: ids in a bootstrap sample.
 pub const SAMPLE_HINTS_MAX: usize = 200;
 /// PROTOCOL section 6: peers to try in a Goodbye.

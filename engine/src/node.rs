@@ -47,7 +47,10 @@ impl Node {
         let mut world = World::new();
         let mut schedule = schedule::frame();
         world.insert_resource(Now::default());
-        world.insert_resource(Entropy::from_seed(config.seed));
+        let mut entropy = Entropy::from_seed(config.seed);
+        let (own, entries_max) = (config.secret.node_id(), config.profile.map_entries_max);
+        world.insert_resource(map::DiscoveryMap::new(own, entries_max, &mut entropy));
+        world.insert_resource(entropy);
         world.insert_resource(RefusalCounts::default());
         world.insert_resource(config.profile);
         world.insert_resource(identity::Identity::new(config.secret));
@@ -66,7 +69,6 @@ impl Node {
         world.insert_resource(candidates::Dialling::default());
         world.insert_resource(candidates::CoolOffs::default());
         world.insert_resource(candidates::CurrentStanding(crate::io::Standing::Connecting));
-        world.insert_resource(map::MapIndex::default());
         world.insert_resource(files::FileIndex::default());
         world.insert_resource(files::Wanted::default());
         world.insert_resource(authors::AuthorIndex::default());
@@ -106,6 +108,7 @@ impl Node {
     }
 
     fn frame(&mut self) {
+        map::make_room(&mut self.world);
         self.schedule.run(&mut self.world);
         self.world.clear_trackers();
         self.world.resource_mut::<peers::PeerChanges>().0.clear();

@@ -16,7 +16,7 @@ use distsoc_engine::world::candidates::CurrentStanding;
 use distsoc_engine::world::files::{FileIndex, Wanted};
 use distsoc_engine::world::identity::{Anchors, Identity};
 use distsoc_engine::world::inbox::Inbox;
-use distsoc_engine::world::map::{MapEntry, MapIndex};
+use distsoc_engine::world::map::{DiscoveryMap, ReportedHop, entries_of};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -107,25 +107,33 @@ fn peers(world: &World) -> Vec<PeerView> {
 }
 
 fn map_counts(world: &World) -> MapCounts {
-    let entries = world.resource::<MapIndex>().len();
+    let map = world.resource::<DiscoveryMap>();
+    let counts = map.counts();
     MapCounts {
-        hop1: entries,
-        hop2: 0,
-        hop3: 0,
-        bytes: entries * MAP_ENTRY_BYTES,
+        hop1: counts.hop_1,
+        hop2: counts.hop_2,
+        hop3: counts.hop_3,
+        bytes: entries_of(world).len() * MAP_ENTRY_BYTES + map.memory_bytes(),
     }
 }
 
 fn map_entry(world: &World, node: NodeId) -> Result<MapView, CallError> {
-    let entry = world
-        .resource::<MapIndex>()
-        .get(&node)
-        .and_then(|entity| world.get::<MapEntry>(entity));
-    let entry = entry.ok_or(CallError::NotFound("that node is not on the map"))?;
+    let (map, entries) = (world.resource::<DiscoveryMap>(), entries_of(world));
+    let found = map
+        .find(&node, entries)
+        .map(|row| (row, entries[row as usize].hop()));
+    let Some((row, Some(hop))) = found else {
+        return Err(CallError::NotFound("that node is not on the map"));
+    };
+    let reporters = match hop {
+        1 => vec![world.resource::<Identity>().node_id()],
+        2 => map.reporters().who(ReportedHop::One, row).collect(),
+        _ => map.reporters().who(ReportedHop::Two, row).collect(),
+    };
     Ok(MapView::Entry {
         node_id: node,
-        hop: entry.hop,
-        reporters: vec![world.resource::<Identity>().node_id()],
+        hop,
+        reporters,
     })
 }
 

@@ -4,6 +4,7 @@
 mod codec;
 mod frame;
 mod live;
+mod map;
 mod measure;
 
 use clap::Parser;
@@ -29,6 +30,8 @@ type Benchmark = (&'static str, fn(bool) -> Vec<measure::Figure>);
 const BENCHMARKS: &[Benchmark] = &[
     ("frame", frame::idle_frames),
     ("codec", codec::packets),
+    ("map-lookup", map::lookups),
+    ("map-memory", map::memory),
     ("connection-memory", live::connection_memory),
     ("push-latency", live::push_latency),
 ];

@@ -1,6 +1,53 @@
 //! Rounds, medians, and the memory of this process.
 
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Instant;
+
+/// The system's allocator, with a count of the bytes that live.
+struct Counting;
+
+static LIVE: AtomicUsize = AtomicUsize::new(0);
+
+#[allow(
+    unsafe_code,
+    reason = "an allocator is unsafe by its trait; this one only counts"
+)]
+// SAFETY: every call goes to the system's allocator as it came.
+unsafe impl GlobalAlloc for Counting {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Relaxed);
+        // SAFETY: the caller's promises, passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        LIVE.fetch_add(layout.size(), Relaxed);
+        // SAFETY: the caller's promises, passed on.
+        unsafe { System.alloc_zeroed(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promises, passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+
+    unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        LIVE.fetch_add(size, Relaxed);
+        LIVE.fetch_sub(layout.size(), Relaxed);
+        // SAFETY: the caller's promises, passed on.
+        unsafe { System.realloc(pointer, layout, size) }
+    }
+}
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// Bytes that are allocated in this process.
+pub(crate) fn live_bytes() -> usize {
+    LIVE.load(Relaxed)
+}
 
 /// One measured figure.
 #[derive(Clone, Debug)]
@@ -75,6 +122,24 @@ pub(crate) fn interleaved(
             if round > 0 {
                 samples.push(start.elapsed().as_nanos() as f64 / items as f64);
             }
+        }
+    }
+    samples
+}
+
+/// The same where each case counts its own items, and runs once unmeasured in each of its turns: what the case before left in
+/// the caches does not count.
+pub(crate) fn interleaved_warm(
+    rounds: usize,
+    cases: &mut [(usize, &mut dyn FnMut())],
+) -> Vec<Vec<f64>> {
+    let mut samples = vec![Vec::with_capacity(rounds); cases.len()];
+    for _ in 0..rounds {
+        for ((items, case), samples) in cases.iter_mut().zip(&mut samples) {
+            case();
+            let start = Instant::now();
+            case();
+            samples.push(start.elapsed().as_nanos() as f64 / *items as f64);
         }
     }
     samples

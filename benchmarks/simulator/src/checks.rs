@@ -11,7 +11,7 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::world::authors::{Author, AuthorIndex};
 use distsoc_engine::world::files::{FileIndex, Wanted};
-use distsoc_engine::world::map::MapIndex;
+use distsoc_engine::world::map::{DiscoveryMap, entries_of};
 use distsoc_engine::world::peers::{Link, Peer, Peers};
 use distsoc_engine::world::storage::Storage;
 
@@ -59,7 +59,7 @@ impl Simulation {
             ),
             (
                 "map entries",
-                world.resource::<MapIndex>().len(),
+                world.resource::<DiscoveryMap>().counts().total(),
                 profile.map_entries_max,
             ),
             (
@@ -120,15 +120,15 @@ impl Simulation {
                 ));
             }
         }
-        let map = world.resource::<MapIndex>();
-        if map.get(&host.node_id()).is_some() {
+        let (map, entries) = (world.resource::<DiscoveryMap>(), entries_of(world));
+        if map.find(&host.node_id(), entries).is_some() {
             return Err("its own id stands on its map".into());
         }
         for (id, link, peer) in &up {
             if *id == host.node_id() || link.node != *id {
                 return Err(format!("{} is up as {}", link.node.short(), id.short()));
             }
-            if (peer.slot == Slot::Visit) == map.get(id).is_some() {
+            if (peer.slot == Slot::Visit) == map.find(id, entries).is_some() {
                 return Err(format!(
                     "{} is a {} peer and the map does not agree",
                     id.short(),
@@ -136,8 +136,12 @@ impl Simulation {
                 ));
             }
         }
-        if map.len() != up.len() - in_slot(Slot::Visit) {
-            return Err(format!("{} map entries for {} peers", map.len(), up.len()));
+        if map.counts().hop_1 != up.len() - in_slot(Slot::Visit) {
+            return Err(format!(
+                "{} map entries for {} peers",
+                map.counts().hop_1,
+                up.len()
+            ));
         }
         Ok(())
     }

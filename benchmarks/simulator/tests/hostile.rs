@@ -17,7 +17,7 @@ use distsoc_engine::wire::{
 };
 use distsoc_engine::world::authors::AuthorIndex;
 use distsoc_engine::world::files::{FileIndex, Wanted};
-use distsoc_engine::world::map::MapIndex;
+use distsoc_engine::world::map::{DiscoveryMap, entries_of};
 use distsoc_engine::world::peers::Peers;
 use distsoc_simulator::cargo::Cargo;
 use distsoc_simulator::host::{EPOCH_MS, Heard, secret_of};
@@ -110,7 +110,7 @@ impl Siege {
             .world();
         [
             world.resource::<Peers>().link_count(),
-            world.resource::<MapIndex>().len(),
+            world.resource::<DiscoveryMap>().counts().total(),
             world.resource::<FileIndex>().len(),
             world.resource::<Wanted>().len(),
             world.resource::<AuthorIndex>().len(),
@@ -334,7 +334,8 @@ fn a_record_for_somebody_else_is_not_believed() {
             .total(Refusal::WrongAuthor)
             > 0
     );
-    assert!(world.resource::<MapIndex>().get(&other.node_id()).is_none());
+    let map = world.resource::<DiscoveryMap>();
+    assert!(map.find(&other.node_id(), entries_of(world)).is_none());
     let siege = Siege {
         simulation,
         puppet,

@@ -2,32 +2,18 @@
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
 use distsoc_engine::io::Slot;
+use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::world::map::{MapEntry, MapIndex};
+use distsoc_engine::world::map::{MapEdit, PeerFacts};
 use distsoc_engine::world::peers::{Peer, PeerChange, PeerChanges, Peers};
 
-fn flags_of(peer: &Peer) -> u8 {
-    let anchor = if peer.is_anchor() {
-        MapEntry::ANCHOR
-    } else {
-        0
-    };
-    let wide = if peer.slot == Slot::Wide {
-        MapEntry::WIDE
-    } else {
-        0
-    };
-    anchor | wide
-}
-
-fn keep_hop_1(
-    changes: Res<PeerChanges>,
-    peers: Res<Peers>,
-    mut index: ResMut<MapIndex>,
-    mut commands: Commands,
-    up: Query<&Peer>,
-) {
+fn keep_hop_1(changes: Res<PeerChanges>, peers: Res<Peers>, mut map: MapEdit, up: Query<&Peer>) {
+    if changes.0.is_empty() {
+        return;
+    }
+    let (map, entries) = map.parts();
     for change in &changes.0 {
         let (PeerChange::Up { node, .. } | PeerChange::Down { node, .. }) = *change;
         // What counts is who is up at the end of the changes, not the way there.
@@ -35,28 +21,31 @@ fn keep_hop_1(
             .by_node(&node)
             .and_then(|entity| up.get(entity).ok())
             .filter(|peer| peer.slot != Slot::Visit);
-        match (peer, index.get(&node)) {
-            (Some(peer), None) => {
-                let flags = flags_of(peer);
-                let entity = commands
-                    .spawn(MapEntry {
-                        node,
-                        hop: 1,
-                        flags,
-                    })
-                    .id();
-                index.insert(node, entity);
+        match peer {
+            Some(peer) => {
+                let facts = PeerFacts {
+                    is_anchor: peer.is_anchor(),
+                    is_wide: peer.slot == Slot::Wide,
+                };
+                map.connect(node, facts, entries)
+                    .expect("fewer peers than vacant rows, and nobody connects to itself");
             }
-            (None, Some(entity)) => {
-                commands.entity(entity).despawn();
-                index.remove(&node);
-            }
-            (Some(_), Some(_)) | (None, None) => {}
+            None => map.disconnect(&node, entries),
         }
+    }
+}
+
+/// Rows of ids that are known no more are taken by others only after a while: who leaves mostly comes back.
+fn sweep(now: Res<Now>, mut map: MapEdit, mut next_ms: Local<u64>) {
+    if *next_ms <= now.mono_ms {
+        *next_ms = now.after(limits::ROUTING_DIFF_MS);
+        let (map, entries) = map.parts();
+        map.sweep(entries);
     }
 }
 
 /// The map, hop 1.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Judge, keep_hop_1);
+    frame.add(Phase::Emit, sweep);
 }

@@ -1,0 +1,475 @@
+//! The discovery map (PROTOCOL section 6): who is where, within three hops.
+//!
+//! Every id is one entity with one packed component. It never changes archetype and is never despawned: a row whose id is known
+//! no more is vacant until the next new id takes it. So the rows of the one table are a dense numbering of the ids, which the
+//! indexes and the reporters' sets go by.
+//!
+//! An entry counts how many reporters name its id at which hop; the hop follows from that alone ([`MapEntry::hop`]), so it does
+//! not matter in which order reports come. The own id never enters.
+
+pub mod access;
+pub mod index;
+pub mod nearest;
+mod reporters;
+
+pub(crate) use access::make_room;
+pub use access::{MapEdit, MapView, NEW_IDS_PER_FRAME, entries_of};
+pub use index::{KeyedIndex, Row};
+pub use nearest::NearestIndex;
+pub use reporters::{Reporter, ReporterSets};
+
+use crate::domain::NodeId;
+use crate::entropy::Entropy;
+use crate::refusal::Refusal;
+use bevy_ecs::prelude::{Component, Resource};
+use roaring::RoaringBitmap;
+
+/// One id on the map, or a vacant row.
+#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MapEntry {
+    /// Who.
+    pub node: NodeId,
+    /// How many reporters are connected to it.
+    by_hop_1: u8,
+    /// How many reporters have it at their hop 2.
+    by_hop_2: u8,
+    flags: u8,
+}
+
+impl MapEntry {
+    /// A row without an id.
+    pub const VACANT: Self = Self {
+        node: NodeId::from_bytes([0; 32]),
+        by_hop_1: 0,
+        by_hop_2: 0,
+        flags: 0,
+    };
+    const CONNECTED: u8 = 1;
+    const ANCHOR: u8 = 2;
+    const WIDE: u8 = 4;
+    const TAKEN: u8 = 8;
+    /// It is in the list of rows to look at when sweeping.
+    const LAPSED: u8 = 16;
+
+    /// 1, 2 or 3, the smallest at which the id is known; `None` where it is known no more.
+    #[must_use]
+    pub fn hop(&self) -> Option<u8> {
+        match self {
+            _ if self.flags & Self::CONNECTED != 0 => Some(1),
+            Self { by_hop_1: 1.., .. } => Some(2),
+            Self { by_hop_2: 1.., .. } => Some(3),
+            _ => None,
+        }
+    }
+
+    /// Whether it is known at any hop.
+    #[must_use]
+    #[inline(always)]
+    pub fn is_known(&self) -> bool {
+        (self.flags & Self::CONNECTED) | self.by_hop_1 | self.by_hop_2 != 0
+    }
+
+    /// How many reporters name it, at either hop.
+    #[must_use]
+    pub fn reporters(&self) -> u32 {
+        u32::from(self.by_hop_1) + u32::from(self.by_hop_2)
+    }
+
+    /// It serves as an anchor (known at hop 1 and 2).
+    #[must_use]
+    pub fn is_anchor(&self) -> bool {
+        self.flags & Self::ANCHOR != 0
+    }
+
+    /// It has a wide slot here.
+    #[must_use]
+    pub fn is_wide(&self) -> bool {
+        self.flags & Self::WIDE != 0
+    }
+
+    /// Whether the row stands for an id, be it one that is about to go.
+    #[must_use]
+    pub fn is_taken(&self) -> bool {
+        self.flags & Self::TAKEN != 0
+    }
+
+    fn set(&mut self, flag: u8, on: bool) {
+        match on {
+            true => self.flags |= flag,
+            false => self.flags &= !flag,
+        }
+    }
+}
+
+/// What a connected peer is, for its entry.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PeerFacts {
+    /// See [`MapEntry::is_anchor`].
+    pub is_anchor: bool,
+    /// See [`MapEntry::is_wide`].
+    pub is_wide: bool,
+}
+
+/// At which of its own hops a reporter has an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ReportedHop {
+    /// It is connected to it: our hop 2.
+    One,
+    /// It heard of it from those: our hop 3.
+    Two,
+}
+
+/// How many ids at which hop.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HopCounts {
+    /// Connected peers.
+    pub hop_1: usize,
+    /// Their peers.
+    pub hop_2: usize,
+    /// And theirs.
+    pub hop_3: usize,
+}
+
+impl HopCounts {
+    /// All together.
+    #[must_use]
+    pub fn total(&self) -> usize {
+        self.hop_1 + self.hop_2 + self.hop_3
+    }
+}
+
+/// Everything about the map but the entries themselves, which every method is lent: all rows of the table, in their order.
+#[derive(Resource, Debug)]
+pub struct DiscoveryMap {
+    own: NodeId,
+    entries_max: usize,
+    index: KeyedIndex,
+    nearest: NearestIndex,
+    vacant: Vec<Row>,
+    /// Rows whose id was known at no hop at some time since the last sweep.
+    lapsed: Vec<Row>,
+    connected: RoaringBitmap,
+    hop_2: RoaringBitmap,
+    hop_3: usize,
+    reporters: ReporterSets,
+}
+
+impl DiscoveryMap {
+    /// An empty map of this node, of at most so many ids.
+    #[must_use]
+    pub fn new(own: NodeId, entries_max: usize, entropy: &mut Entropy) -> Self {
+        Self {
+            own,
+            entries_max,
+            index: KeyedIndex::new(entropy),
+            nearest: NearestIndex::default(),
+            vacant: Vec::new(),
+            lapsed: Vec::new(),
+            connected: RoaringBitmap::new(),
+            hop_2: RoaringBitmap::new(),
+            hop_3: 0,
+            reporters: ReporterSets::default(),
+        }
+    }
+
+    /// Rows that new ids can take.
+    #[must_use]
+    pub fn vacant(&self) -> usize {
+        self.vacant.len()
+    }
+
+    /// New vacant rows have been added to the table, behind the ones before.
+    pub fn add_rows(&mut self, rows: std::ops::Range<Row>) {
+        self.vacant.extend(rows.rev());
+    }
+
+    /// Makes room in the index for so many ids in all: cheaper than growing there.
+    pub fn reserve(&mut self, ids: usize, entries: &[MapEntry]) {
+        self.index.reserve(ids, entries);
+    }
+
+    /// How many ids at which hop.
+    #[must_use]
+    pub fn counts(&self) -> HopCounts {
+        HopCounts {
+            hop_1: self.connected.len() as usize,
+            hop_2: self.hop_2.len() as usize,
+            hop_3: self.hop_3,
+        }
+    }
+
+    /// Bytes of the indexes and sets; the entries themselves are the world's.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        self.index.memory_bytes() + self.nearest.memory_bytes() + self.reporters.memory_bytes()
+    }
+
+    /// The reporters and their sets.
+    #[must_use]
+    pub fn reporters(&self) -> &ReporterSets {
+        &self.reporters
+    }
+
+    /// The rows of connected peers.
+    #[must_use]
+    pub fn hop_1(&self) -> &RoaringBitmap {
+        &self.connected
+    }
+
+    /// The rows at hop 2.
+    #[must_use]
+    pub fn hop_2(&self) -> &RoaringBitmap {
+        &self.hop_2
+    }
+
+    /// The row of an id that is known at some hop.
+    #[must_use]
+    #[inline(always)]
+    pub fn find(&self, node: &NodeId, entries: &[MapEntry]) -> Option<Row> {
+        let row = self.index.find(node, entries)?;
+        entries[row as usize].is_known().then_some(row)
+    }
+
+    /// The rows of many ids at once, in their order; those known at no hop are `None`.
+    pub fn find_all(
+        &self,
+        nodes: &[NodeId],
+        entries: &[MapEntry],
+        mut found: impl FnMut(usize, Option<Row>),
+    ) {
+        self.index.find_all(nodes, entries, |at, row| {
+            found(at, row.filter(|row| entries[*row as usize].is_known()));
+        });
+    }
+
+    /// Up to `count` ids that the closure accepts, closest (XOR) to the target first.
+    #[must_use]
+    pub fn closest(
+        &self,
+        target: &NodeId,
+        count: usize,
+        entries: &[MapEntry],
+        mut accepts: impl FnMut(&MapEntry) -> bool,
+    ) -> Vec<NodeId> {
+        let rows = self.nearest.closest(target, count, entries, |row| {
+            let entry = &entries[row as usize];
+            entry.hop().is_some() && accepts(entry)
+        });
+        rows.into_iter()
+            .map(|row| entries[row as usize].node)
+            .collect()
+    }
+
+    /// A peer has come up, or has become something else.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] where no row is vacant; the own id is a [`Refusal::WrongAuthor`].
+    pub fn connect(
+        &mut self,
+        node: NodeId,
+        facts: PeerFacts,
+        entries: &mut [MapEntry],
+    ) -> Result<(), Refusal> {
+        let row = self.take_row(node, usize::MAX, entries)?;
+        self.change(row, entries, |entry| {
+            entry.set(MapEntry::CONNECTED, true);
+            entry.set(MapEntry::ANCHOR, facts.is_anchor);
+            entry.set(MapEntry::WIDE, facts.is_wide);
+        });
+        Ok(())
+    }
+
+    /// A peer has gone. What it reported stays until [`Self::forget`].
+    pub fn disconnect(&mut self, node: &NodeId, entries: &mut [MapEntry]) {
+        if let Some(row) = self.index.find(node, entries) {
+            self.change(row, entries, |entry| {
+                entry.set(MapEntry::CONNECTED, false);
+                entry.set(MapEntry::WIDE, false);
+            });
+        }
+    }
+
+    /// A reporter names an id. Whether that is new.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] where the map is, and [`Refusal::WrongAuthor`] for the own id, which is no misconduct: we are on the map of
+    /// our peers' peers.
+    pub fn report(
+        &mut self,
+        reporter: Reporter,
+        hop: ReportedHop,
+        node: NodeId,
+        is_anchor: bool,
+        entries: &mut [MapEntry],
+    ) -> Result<bool, Refusal> {
+        let room = match hop {
+            ReportedHop::One => usize::MAX,
+            ReportedHop::Two => self.entries_max,
+        };
+        let row = self.take_row(node, room, entries)?;
+        let is_new = self.report_row(reporter, hop, row, is_anchor, entries);
+        if !entries[row as usize].is_known() {
+            self.lapse(row, entries);
+        }
+        Ok(is_new)
+    }
+
+    /// The same for an id whose row is known.
+    pub fn report_row(
+        &mut self,
+        reporter: Reporter,
+        hop: ReportedHop,
+        row: Row,
+        is_anchor: bool,
+        entries: &mut [MapEntry],
+    ) -> bool {
+        if !self.reporters.insert(reporter, hop, row) {
+            return false;
+        }
+        self.change(row, entries, |entry| {
+            match hop {
+                ReportedHop::One => entry.by_hop_1 += 1,
+                ReportedHop::Two => entry.by_hop_2 += 1,
+            }
+            if is_anchor && entry.flags & MapEntry::CONNECTED == 0 {
+                entry.set(MapEntry::ANCHOR, true);
+            }
+        });
+        true
+    }
+
+    /// A reporter takes an id back. Whether it had named it.
+    pub fn withdraw_row(
+        &mut self,
+        reporter: Reporter,
+        hop: ReportedHop,
+        row: Row,
+        entries: &mut [MapEntry],
+    ) -> bool {
+        if !self.reporters.remove(reporter, hop, row) {
+            return false;
+        }
+        self.change(row, entries, |entry| match hop {
+            ReportedHop::One => entry.by_hop_1 -= 1,
+            ReportedHop::Two => entry.by_hop_2 -= 1,
+        });
+        true
+    }
+
+    /// See [`Self::withdraw_row`].
+    pub fn withdraw(
+        &mut self,
+        reporter: Reporter,
+        hop: ReportedHop,
+        node: &NodeId,
+        entries: &mut [MapEntry],
+    ) -> bool {
+        let row = self.index.find(node, entries);
+        row.is_some_and(|row| self.withdraw_row(reporter, hop, row, entries))
+    }
+
+    /// Begins to take in the reports of a peer. `None` past [`ReporterSets::REPORTERS_MAX`].
+    pub fn add_reporter(&mut self, node: NodeId) -> Option<Reporter> {
+        self.reporters.add(node)
+    }
+
+    /// Takes back what a reporter named, at most so many ids; whether all of it is gone, and the reporter with it.
+    pub fn forget(&mut self, reporter: Reporter, ids_max: usize, entries: &mut [MapEntry]) -> bool {
+        for (hop, row) in self.reporters.first_rows(reporter, ids_max) {
+            self.withdraw_row(reporter, hop, row, entries);
+        }
+        self.reporters.remove_if_empty(reporter)
+    }
+
+    /// Takes in what changed, so that [`Self::closest`] sees it.
+    pub fn settle(&mut self, entries: &[MapEntry]) {
+        self.nearest.settle(entries);
+    }
+
+    /// Gives up the rows whose ids are known no more. Until then they keep them: an id that comes back soon finds its own.
+    pub fn sweep(&mut self, entries: &mut [MapEntry]) {
+        let lapsed = std::mem::take(&mut self.lapsed);
+        let mut gone = Vec::with_capacity(lapsed.len());
+        for row in lapsed {
+            entries[row as usize].set(MapEntry::LAPSED, false);
+            let entry = entries[row as usize];
+            if !entry.is_known() {
+                self.index.remove(&entry.node, entries);
+                self.nearest.remove(row);
+                entries[row as usize].set(MapEntry::TAKEN, false);
+                gone.push(row);
+            }
+        }
+        self.nearest.settle(entries);
+        for row in &gone {
+            entries[*row as usize] = MapEntry::VACANT;
+        }
+        self.vacant.append(&mut gone);
+        self.vacant.shrink_to(2 * self.vacant.len());
+    }
+
+    /// The row of an id, a vacant one if it had none.
+    fn take_row(
+        &mut self,
+        node: NodeId,
+        entries_max: usize,
+        entries: &mut [MapEntry],
+    ) -> Result<Row, Refusal> {
+        if node == self.own {
+            return Err(Refusal::WrongAuthor);
+        }
+        if let Some(row) = self.index.find(&node, entries) {
+            return Ok(row);
+        }
+        if self.index.len() >= entries_max {
+            return Err(Refusal::Full);
+        }
+        let row = self.vacant.pop().ok_or(Refusal::Full)?;
+        entries[row as usize] = MapEntry {
+            node,
+            flags: MapEntry::TAKEN,
+            ..MapEntry::VACANT
+        };
+        self.index.insert(row, entries);
+        self.nearest.insert(row);
+        Ok(row)
+    }
+
+    /// Has the next sweep look at a row whose id is known no more.
+    fn lapse(&mut self, row: Row, entries: &mut [MapEntry]) {
+        let entry = &mut entries[row as usize];
+        if entry.flags & MapEntry::LAPSED == 0 {
+            entry.set(MapEntry::LAPSED, true);
+            self.lapsed.push(row);
+        }
+    }
+
+    /// Changes an entry and whatever depends on its hop.
+    fn change(&mut self, row: Row, entries: &mut [MapEntry], change: impl FnOnce(&mut MapEntry)) {
+        let entry = &mut entries[row as usize];
+        let before = entry.hop();
+        change(entry);
+        let after = entry.hop();
+        if before == after {
+            return;
+        }
+        match before {
+            Some(1) => drop(self.connected.remove(row)),
+            Some(2) => drop(self.hop_2.remove(row)),
+            Some(_) => self.hop_3 -= 1,
+            None => {}
+        }
+        match after {
+            Some(1) => drop(self.connected.insert(row)),
+            Some(2) => drop(self.hop_2.insert(row)),
+            Some(_) => self.hop_3 += 1,
+            None => {
+                entry.set(MapEntry::ANCHOR, false);
+                self.lapse(row, entries);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -49,6 +49,28 @@ pub const EVENTS_MAX: usize = 7_000;
 
 /// PROTOCOL section 6: between two RoutingDiffs to a peer.
 pub const ROUTING_DIFF_MS: u64 = 2 * 60 * 1000;
+/// PROTOCOL section 6: a peer that has gone is reported still for this long; mostly it is back.
+pub const REMOVAL_DEBOUNCE_MS: u64 = 20_000;
+/// What a peer reported stays for this long after it has gone.
+pub const REPORTER_GRACE_MS: u64 = 30_000;
+/// Ids of a diff, bytes; more than fit are asked for by MapReconcile.
+pub const DIFF_ITEMS_BYTES_MAX: usize = 60 * 1024;
+/// Ids of one InitialMapSync, bytes: a cell that begins below this is the last.
+pub const SYNC_ITEMS_BYTES_MAX: usize = 48 * 1024;
+/// Ids that one frame takes in or forgets: a burst is spread over frames.
+pub const MAP_SLICE_IDS: usize = 2_000;
+/// PROTOCOL section 15: what a peer reports, for whether there is room for it.
+pub const REPORT_IDS_TYPICAL: usize = 7_500;
+/// PROTOCOL section 6: ids at hop 1 that a reporter may name; twice as many where it is an anchor.
+pub const REPORTED_HOP_1_MAX: u64 = 256;
+/// PROTOCOL section 6: ids at hop 2 that a reporter may name, whatever its peers do.
+pub const REPORTED_HOP_2_MAX: u64 = 25_000;
+/// And at least, however few the others name.
+pub const REPORTED_HOP_2_MIN: u64 = 1_000;
+/// A sync that failed is tried again after this, doubled with each failure.
+pub const MAP_SYNC_RETRY_MS: u64 = 2_000;
+/// PROTOCOL section 6: reconciling rounds before everything is asked for in full.
+pub const RECONCILES_BEFORE_DUMP: u32 = 2;
 
 /// PROTOCOL section 11: ids in a bootstrap sample.
 pub const SAMPLE_HINTS_MAX: usize = 200;

@@ -32,8 +32,11 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     discovery::hello::install(&mut frame);
     discovery::parting::install(&mut frame);
     discovery::conduct::install(&mut frame);
-    // Section 6: the map, hop 1.
+    // Section 6: the map, hop 1; what peers report for hops 2 and 3, and what is reported to them.
     discovery::map::install(&mut frame);
+    discovery::map_sync::install(&mut frame);
+    discovery::diff_applier::install(&mut frame);
+    discovery::diff_builder::install(&mut frame);
     // Sections 6 and 11: whom to dial, where candidates come from.
     discovery::dialler::install(&mut frame);
     discovery::bootstrap::install(&mut frame);

@@ -50,7 +50,7 @@ fn filled(keys: &[NodeId], entropy: &mut Entropy) -> (World, DiscoveryMap) {
         )
         .expect("there is room");
     }
-    map.sweep(entries.bypass_change_detection());
+    map.sweep(entries.bypass_change_detection(), |_| false);
     (world, map)
 }
 
@@ -348,7 +348,7 @@ pub(crate) fn memory(_quick: bool) -> Vec<Figure> {
         for key in chunk {
             map.withdraw(reporter, ReportedHop::Two, key, entries);
         }
-        map.sweep(entries);
+        map.sweep(entries, |_| false);
         for key in ids(chunk.len(), &mut entropy) {
             map.report(reporter, ReportedHop::Two, key, false, entries)
                 .expect("as many as went");

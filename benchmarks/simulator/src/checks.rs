@@ -128,7 +128,10 @@ impl Simulation {
             if *id == host.node_id() || link.node != *id {
                 return Err(format!("{} is up as {}", link.node.short(), id.short()));
             }
-            if (peer.slot == Slot::Visit) == map.find(id, entries).is_some() {
+            let hop = map
+                .find(id, entries)
+                .and_then(|row| entries[row as usize].hop());
+            if (peer.slot == Slot::Visit) == (hop == Some(1)) {
                 return Err(format!(
                     "{} is a {} peer and the map does not agree",
                     id.short(),

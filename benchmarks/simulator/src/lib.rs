@@ -12,6 +12,7 @@ pub mod disk;
 pub mod faults;
 pub mod fingerprint;
 pub mod host;
+pub mod map_truth;
 pub mod persons;
 pub mod puppet;
 pub mod queue;

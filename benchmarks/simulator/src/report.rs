@@ -45,6 +45,8 @@ pub struct Report {
     pub peers: [usize; 3],
     /// From a start to the first peer, ms: median, 95 %, longest.
     pub first_peer_ms: [u64; 3],
+    /// What is within three hops of each node, and how much of it is missing on its map or too much.
+    pub maps: [u64; 3],
     /// Posts acknowledged.
     pub posts: u64,
     /// (Follower, post) pairs that arrived, of those where both machines run.
@@ -145,6 +147,13 @@ impl Simulation {
                 format!("{made} handshakes for {pairs} pairs, more than {most} for a hundred"),
             );
         }
+        if let Some(most) = expect.map_wrong_per_million_max {
+            let truth = self.map_truth();
+            let wrong = truth.missing + truth.surplus;
+            if wrong * 1_000_000 > truth.right * most {
+                self.violate(None, format!("the maps are wrong: {truth:?}"));
+            }
+        }
         let (arrived, all) = self.delivered();
         if arrived * 1000 < all * u64::from(expect.delivered_per_mille) {
             let least = expect.delivered_per_mille;
@@ -209,6 +218,7 @@ impl Report {
             }
         }
         let (arrived, all) = simulation.delivered();
+        let truth = simulation.map_truth();
         let rows = simulation.traffic.table();
         let counts = simulation.counts;
         Self {
@@ -227,6 +237,7 @@ impl Report {
             calls_failed: simulation.hosts.iter().map(|host| host.calls_failed).sum(),
             peers: spread_of(simulation.peer_counts(), [0, 50, 100]),
             first_peer_ms: spread_of(simulation.first_peer_ms.clone(), [50, 95, 100]),
+            maps: [truth.right, truth.missing, truth.surplus],
             posts: counts.posts,
             delivered: [arrived, all],
             refusals,
@@ -278,6 +289,11 @@ impl std::fmt::Display for Report {
             f,
             "connections   {}, {} dials failed",
             self.connections, self.dials_failed
+        )?;
+        let [right, missing, surplus] = self.maps;
+        writeln!(
+            f,
+            "maps          {right} ids within three hops, {missing} missing, {surplus} too much"
         )?;
         writeln!(
             f,

@@ -238,6 +238,8 @@ pub struct Expect {
     pub calls_may_fail: bool,
     /// At most so many handshakes for a hundred pairs of nodes; 0 for any number.
     pub handshakes_per_100_pairs_max: u64,
+    /// At most so many in a million of what the maps should hold is missing, wrong or too much; `None` for any number.
+    pub map_wrong_per_million_max: Option<u64>,
 }
 
 /// Why a scenario cannot be run; [`std::fmt::Display`] is a sentence for a person.

@@ -10,16 +10,22 @@ pub mod hostile;
 mod bootstrap_sample;
 mod goodbye;
 mod hello;
+mod map_items;
+mod map_reconcile;
 mod post_notification;
 mod profile_update;
 mod pull_sync;
+mod routing_diff;
 
 pub use bootstrap_sample::{BootstrapSampleRequest, BootstrapSampleResponse, Hint};
 pub use goodbye::{Goodbye, GoodbyeReason};
 pub use hello::{Hello, Purpose};
+pub use map_items::{MapCell, MapCells, MapChanges, MapItem, Named, Number};
+pub use map_reconcile::{CELLS, InitialMapSync, MapReconcile};
 pub use post_notification::PostNotification;
 pub use profile_update::ProfileUpdate;
 pub use pull_sync::{ListPart, PullSyncRequest, PullSyncResponse, Want};
+pub use routing_diff::RoutingDiff;
 
 use crate::io::{LinkId, StreamToken};
 use crate::refusal::Refusal;
@@ -221,17 +227,17 @@ use Direction::{Notification, Request, Response};
 
 packets! {
     0x00 Hello: Notification, Connection, bytes 1024, burst 2, per_minute 2, in_flight 2;
+    0x01 RoutingDiff: Notification, Discovery, bytes 64 * 1024, burst 4, per_minute 1, in_flight 2;
+    0x02 InitialMapSync: Response, Discovery, bytes 64 * 1024, burst 64, per_minute 120, in_flight 2;
     0x03 BootstrapSampleRequest: Request(0x04), Discovery, bytes 16, burst 8, per_minute 8, in_flight 1;
     0x04 BootstrapSampleResponse: Response, Discovery, bytes 15 * 1024, burst 8, per_minute 8, in_flight 1;
+    0x05 MapReconcile: Request(0x02), Discovery, bytes 3 * 1024, burst 64, per_minute 120, in_flight 1;
     0x35 PostNotification: Notification, Files, bytes 16 * 1024, burst 64, per_minute 240, in_flight 16;
     0x40 PullSyncRequest: Request(0x41), Social, bytes 12 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x41 PullSyncResponse: Response, Social, bytes 768 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x50 ProfileUpdate: Notification, Social, bytes 6 * 1024, burst 8, per_minute 12, in_flight 4;
     0x54 Goodbye: Notification, Connection, bytes 1024, burst 1, per_minute 1, in_flight 1;
     reserved {
-        0x01 RoutingDiff;
-        0x02 InitialMapSync;
-        0x05 MapReconcile;
         0x06 WideProbe;
         0x10 WormRequest;
         0x11 WormQuery;

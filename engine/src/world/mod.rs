@@ -4,6 +4,7 @@ pub mod addresses;
 pub mod authors;
 pub mod candidates;
 pub mod files;
+pub mod gossip;
 pub mod identity;
 pub mod inbox;
 pub mod map;

@@ -2,9 +2,7 @@
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
-use distsoc_engine::clock::Now;
 use distsoc_engine::io::Slot;
-use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::world::map::{MapEdit, PeerFacts};
 use distsoc_engine::world::peers::{Peer, PeerChange, PeerChanges, Peers};
@@ -35,17 +33,7 @@ fn keep_hop_1(changes: Res<PeerChanges>, peers: Res<Peers>, mut map: MapEdit, up
     }
 }
 
-/// Rows of ids that are known no more are taken by others only after a while: who leaves mostly comes back.
-fn sweep(now: Res<Now>, mut map: MapEdit, mut next_ms: Local<u64>) {
-    if *next_ms <= now.mono_ms {
-        *next_ms = now.after(limits::ROUTING_DIFF_MS);
-        let (map, entries) = map.parts();
-        map.sweep(entries);
-    }
-}
-
 /// The map, hop 1.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Judge, keep_hop_1);
-    frame.add(Phase::Emit, sweep);
 }

@@ -59,7 +59,7 @@ pub fn entries_of(world: &World) -> &[MapEntry] {
 }
 
 /// New ids that one frame can always take, at least: a slice of a burst is no larger.
-pub const NEW_IDS_PER_FRAME: usize = 1_024;
+pub const NEW_IDS_PER_FRAME: usize = 2_048;
 
 /// Adds vacant rows where few are left, before a frame. Rows are never taken away, so they are dense.
 pub(crate) fn make_room(world: &mut World) {
@@ -68,7 +68,7 @@ pub(crate) fn make_room(world: &mut World) {
         return;
     }
     let first = entries_of(world).len() as Row;
-    let more = 2 * NEW_IDS_PER_FRAME as Row;
+    let more = NEW_IDS_PER_FRAME as Row;
     world.spawn_batch((0..more).map(|_| MapEntry::VACANT));
     world
         .resource_mut::<DiscoveryMap>()

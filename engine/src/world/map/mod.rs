@@ -10,17 +10,22 @@
 pub mod access;
 pub mod index;
 pub mod nearest;
+pub mod numbers;
 mod reporters;
+pub mod set_hash;
 
 pub(crate) use access::make_room;
 pub use access::{MapEdit, MapView, NEW_IDS_PER_FRAME, entries_of};
 pub use index::{KeyedIndex, Row};
 pub use nearest::NearestIndex;
-pub use reporters::{Reporter, ReporterSets};
+pub use numbers::{NumberBook, Told};
+pub use reporters::{Numbered, Reporter, ReporterSets};
+pub use set_hash::SetHash;
 
 use crate::domain::NodeId;
 use crate::entropy::Entropy;
 use crate::refusal::Refusal;
+use crate::wire::Number;
 use bevy_ecs::prelude::{Component, Resource};
 use roaring::RoaringBitmap;
 
@@ -33,6 +38,8 @@ pub struct MapEntry {
     by_hop_1: u8,
     /// How many reporters have it at their hop 2.
     by_hop_2: u8,
+    /// How many reporters have a number for it.
+    numbered: u8,
     flags: u8,
 }
 
@@ -42,6 +49,7 @@ impl MapEntry {
         node: NodeId::from_bytes([0; 32]),
         by_hop_1: 0,
         by_hop_2: 0,
+        numbered: 0,
         flags: 0,
     };
     const CONNECTED: u8 = 1;
@@ -289,11 +297,10 @@ impl DiscoveryMap {
         }
     }
 
-    /// A reporter names an id. Whether that is new.
+    /// A reporter names an id. Whether that is new. The own id counts in its digest and makes no entry.
     ///
     /// # Errors
-    /// [`Refusal::Full`] where the map is, and [`Refusal::WrongAuthor`] for the own id, which is no misconduct: we are on the map of
-    /// our peers' peers.
+    /// [`Refusal::Full`] where the map is.
     pub fn report(
         &mut self,
         reporter: Reporter,
@@ -302,6 +309,9 @@ impl DiscoveryMap {
         is_anchor: bool,
         entries: &mut [MapEntry],
     ) -> Result<bool, Refusal> {
+        if node == self.own {
+            return Ok(self.reporters.set_names_us(reporter, hop, true, &node));
+        }
         let room = match hop {
             ReportedHop::One => usize::MAX,
             ReportedHop::Two => self.entries_max,
@@ -326,6 +336,8 @@ impl DiscoveryMap {
         if !self.reporters.insert(reporter, hop, row) {
             return false;
         }
+        self.reporters
+            .count(reporter, hop, &entries[row as usize].node, true);
         self.change(row, entries, |entry| {
             match hop {
                 ReportedHop::One => entry.by_hop_1 += 1,
@@ -349,6 +361,8 @@ impl DiscoveryMap {
         if !self.reporters.remove(reporter, hop, row) {
             return false;
         }
+        self.reporters
+            .count(reporter, hop, &entries[row as usize].node, false);
         self.change(row, entries, |entry| match hop {
             ReportedHop::One => entry.by_hop_1 -= 1,
             ReportedHop::Two => entry.by_hop_2 -= 1,
@@ -364,6 +378,9 @@ impl DiscoveryMap {
         node: &NodeId,
         entries: &mut [MapEntry],
     ) -> bool {
+        if *node == self.own {
+            return self.reporters.set_names_us(reporter, hop, false, node);
+        }
         let row = self.index.find(node, entries);
         row.is_some_and(|row| self.withdraw_row(reporter, hop, row, entries))
     }
@@ -373,8 +390,69 @@ impl DiscoveryMap {
         self.reporters.add(node)
     }
 
+    /// A reporter has a new connection: other numbers, and another hash for its digest.
+    pub fn begin_connection(
+        &mut self,
+        reporter: Reporter,
+        hash: SetHash,
+        entries: &mut [MapEntry],
+    ) {
+        self.forget_numbers(reporter, entries);
+        let mut digest = 0u64;
+        for hop in [ReportedHop::One, ReportedHop::Two] {
+            for row in self.reporters.rows(reporter, hop).into_iter().flatten() {
+                digest = digest.wrapping_add(hash.of(hop, &entries[row as usize].node));
+            }
+            if self.reporters.names_us(reporter, hop) {
+                digest = digest.wrapping_add(hash.of(hop, &self.own));
+            }
+        }
+        self.reporters.set_hash(reporter, hash, digest);
+    }
+
+    /// A reporter gives an id a number, whether it reports it or not.
+    ///
+    /// # Errors
+    /// [`Refusal::Full`] where the map is.
+    pub fn number(
+        &mut self,
+        reporter: Reporter,
+        number: Number,
+        node: NodeId,
+        entries: &mut [MapEntry],
+    ) -> Result<Numbered, Refusal> {
+        let stands_for = match node == self.own {
+            true => Numbered::Us,
+            false => Numbered::Row(self.take_row(node, self.entries_max, entries)?),
+        };
+        let (is_new, freed) = self.reporters.set_number(reporter, number, stands_for);
+        if let Numbered::Row(row) = stands_for {
+            entries[row as usize].numbered += u8::from(is_new);
+            if !entries[row as usize].is_known() {
+                self.lapse(row, entries);
+            }
+        }
+        if let Some(row) = freed {
+            entries[row as usize].numbered -= 1;
+        }
+        Ok(stands_for)
+    }
+
+    fn forget_numbers(&mut self, reporter: Reporter, entries: &mut [MapEntry]) {
+        for row in self.reporters.take_numbers(reporter) {
+            entries[row as usize].numbered -= 1;
+        }
+    }
+
+    /// The own id.
+    #[must_use]
+    pub fn own(&self) -> &NodeId {
+        &self.own
+    }
+
     /// Takes back what a reporter named, at most so many ids; whether all of it is gone, and the reporter with it.
     pub fn forget(&mut self, reporter: Reporter, ids_max: usize, entries: &mut [MapEntry]) -> bool {
+        self.forget_numbers(reporter, entries);
         for (hop, row) in self.reporters.first_rows(reporter, ids_max) {
             self.withdraw_row(reporter, hop, row, entries);
         }
@@ -386,9 +464,15 @@ impl DiscoveryMap {
         self.nearest.settle(entries);
     }
 
-    /// Gives up the rows whose ids are known no more. Until then they keep them: an id that comes back soon finds its own.
-    pub fn sweep(&mut self, entries: &mut [MapEntry]) {
-        let lapsed = std::mem::take(&mut self.lapsed);
+    /// Gives up the rows whose ids are known no more and that nobody has a number for; the closure says of which rows this node
+    /// has one itself. Until then they keep them: an id that comes back soon finds its own.
+    pub fn sweep(&mut self, entries: &mut [MapEntry], is_held: impl Fn(Row) -> bool) {
+        let mut lapsed = std::mem::take(&mut self.lapsed);
+        let still_held = |row: &Row| entries[*row as usize].numbered > 0 || is_held(*row);
+        let known = |row: &Row| entries[*row as usize].is_known();
+        self.lapsed = lapsed
+            .extract_if(.., |row| !known(row) && still_held(row))
+            .collect();
         let mut gone = Vec::with_capacity(lapsed.len());
         for row in lapsed {
             entries[row as usize].set(MapEntry::LAPSED, false);

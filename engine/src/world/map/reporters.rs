@@ -2,7 +2,9 @@
 
 use super::ReportedHop;
 use super::index::Row;
+use super::set_hash::SetHash;
 use crate::domain::NodeId;
+use crate::wire::Number;
 use roaring::RoaringBitmap;
 
 /// A reporter's number: small, and given again once it has gone.
@@ -14,6 +16,28 @@ struct Sets {
     node: NodeId,
     hop_1: RoaringBitmap,
     hop_2: RoaringBitmap,
+    /// Whether it names this node itself, which has no row.
+    names_us: [bool; 2],
+    hash: SetHash,
+    digest: u64,
+    /// The row of each number it gave on this connection.
+    numbers: Vec<Row>,
+    /// The rows that have one.
+    numbered: RoaringBitmap,
+}
+
+/// Stands for a number that was not given.
+const NO_ROW: Row = Row::MAX;
+/// Stands for this node itself.
+const OWN_ROW: Row = Row::MAX - 1;
+
+/// What a reporter's number stands for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Numbered {
+    /// The id of this row.
+    Row(Row),
+    /// This node itself.
+    Us,
 }
 
 /// The sets of all reporters.
@@ -63,9 +87,41 @@ impl ReporterSets {
     /// Bytes of the sets, nearly: what they take when written down.
     #[must_use]
     pub fn memory_bytes(&self) -> usize {
-        let sets = self.0.iter().flatten();
-        sets.map(|sets| sets.hop_1.serialized_size() + sets.hop_2.serialized_size())
-            .sum()
+        let bytes = |sets: &Sets| {
+            let numbers = sets.numbers.capacity() * size_of::<Row>();
+            sets.hop_1.serialized_size() + sets.hop_2.serialized_size() + numbers
+        };
+        self.0.iter().flatten().map(bytes).sum()
+    }
+
+    /// The sum of the hashes of all it reports, this node itself included.
+    #[must_use]
+    pub fn digest(&self, reporter: Reporter) -> u64 {
+        self.sets(reporter).map_or(0, |sets| sets.digest)
+    }
+
+    /// The hash of its connection.
+    #[must_use]
+    pub fn hash(&self, reporter: Reporter) -> SetHash {
+        self.sets(reporter)
+            .map_or_else(SetHash::default, |sets| sets.hash)
+    }
+
+    /// Whether it names this node itself at this hop.
+    #[must_use]
+    pub fn names_us(&self, reporter: Reporter, hop: ReportedHop) -> bool {
+        self.sets(reporter)
+            .is_some_and(|sets| sets.names_us[hop as usize])
+    }
+
+    /// What a number of its stands for.
+    #[must_use]
+    pub fn numbered(&self, reporter: Reporter, number: Number) -> Option<Numbered> {
+        match *self.sets(reporter)?.numbers.get(number.index())? {
+            NO_ROW => None,
+            OWN_ROW => Some(Numbered::Us),
+            row => Some(Numbered::Row(row)),
+        }
     }
 
     fn sets(&self, reporter: Reporter) -> Option<&Sets> {
@@ -88,6 +144,11 @@ impl ReporterSets {
             node,
             hop_1: RoaringBitmap::new(),
             hop_2: RoaringBitmap::new(),
+            names_us: [false; 2],
+            hash: SetHash::default(),
+            digest: 0,
+            numbers: Vec::new(),
+            numbered: RoaringBitmap::new(),
         });
         Some(Reporter(number as u8))
     }
@@ -108,6 +169,94 @@ impl ReporterSets {
     pub(super) fn remove(&mut self, reporter: Reporter, hop: ReportedHop, row: Row) -> bool {
         self.set_mut(reporter, hop)
             .is_some_and(|set| set.remove(row))
+    }
+
+    /// It names this node itself, or no more. Whether that is new.
+    pub(super) fn set_names_us(
+        &mut self,
+        reporter: Reporter,
+        hop: ReportedHop,
+        names: bool,
+        own: &NodeId,
+    ) -> bool {
+        let Some(sets) = self.sets_mut(reporter) else {
+            return false;
+        };
+        if std::mem::replace(&mut sets.names_us[hop as usize], names) == names {
+            return false;
+        }
+        self.count(reporter, hop, own, names);
+        true
+    }
+
+    /// Takes an id into the digest, or out of it.
+    pub(super) fn count(
+        &mut self,
+        reporter: Reporter,
+        hop: ReportedHop,
+        node: &NodeId,
+        is_in: bool,
+    ) {
+        if let Some(sets) = self.sets_mut(reporter) {
+            let hash = sets.hash.of(hop, node);
+            sets.digest = match is_in {
+                true => sets.digest.wrapping_add(hash),
+                false => sets.digest.wrapping_sub(hash),
+            };
+        }
+    }
+
+    /// Another connection, another hash.
+    pub(super) fn set_hash(&mut self, reporter: Reporter, hash: SetHash, digest: u64) {
+        if let Some(sets) = self.sets_mut(reporter) {
+            sets.hash = hash;
+            sets.digest = digest;
+        }
+    }
+
+    /// A number stands for something else from now on. Whether its row had none before, and the row that has none now.
+    pub(super) fn set_number(
+        &mut self,
+        reporter: Reporter,
+        number: Number,
+        stands_for: Numbered,
+    ) -> (bool, Option<Row>) {
+        let Some(sets) = self.sets_mut(reporter) else {
+            return (false, None);
+        };
+        let row = match stands_for {
+            Numbered::Row(row) => row,
+            Numbered::Us => OWN_ROW,
+        };
+        if sets.numbers.len() <= number.index() {
+            sets.numbers.resize(number.index() + 1, NO_ROW);
+        }
+        if sets.numbers[number.index()] == row {
+            return (false, None);
+        }
+        let is_new = row == OWN_ROW || sets.numbered.insert(row);
+        if !is_new {
+            // One number for an id: the older is free at the sender's.
+            for older in sets.numbers.iter_mut().filter(|older| **older == row) {
+                *older = NO_ROW;
+            }
+        }
+        let before = std::mem::replace(&mut sets.numbers[number.index()], row);
+        let freed = sets.numbered.remove(before).then_some(before);
+        (is_new && row != OWN_ROW, freed)
+    }
+
+    /// Forgets its numbers; the rows they stood for.
+    pub(super) fn take_numbers(&mut self, reporter: Reporter) -> Vec<Row> {
+        let Some(sets) = self.sets_mut(reporter) else {
+            return Vec::new();
+        };
+        sets.numbers = Vec::new();
+        std::mem::take(&mut sets.numbered).iter().collect()
+    }
+
+    fn sets_mut(&mut self, reporter: Reporter) -> Option<&mut Sets> {
+        self.0.get_mut(usize::from(reporter.0))?.as_mut()
     }
 
     pub(super) fn first_rows(

@@ -133,7 +133,7 @@ proptest! {
                     model.named.retain(|(_, reporter), _| *reporter != by);
                 }
                 Step::Sweep => {
-                    map.sweep(&mut entries);
+                    map.sweep(&mut entries, |_| false);
                     let known = (0..IDS).filter(|id| model.hop(*id).is_some()).count();
                     prop_assert_eq!(map.vacant(), usize::from(IDS) - known, "every other row is free again");
                 }
@@ -161,7 +161,13 @@ fn a_full_map_takes_hop_2_still_and_refuses_hop_3() {
     let taken = map.report(reporter, ReportedHop::One, node(10), true, &mut entries);
     assert_eq!(taken, Ok(true));
     let own = map.report(reporter, ReportedHop::One, node(200), false, &mut entries);
-    assert_eq!(own, Err(Refusal::WrongAuthor));
+    assert_eq!(own, Ok(true));
+    assert!(
+        map.find(&node(200), &entries).is_none()
+            && map.reporters().names_us(reporter, ReportedHop::One)
+    );
+    let as_peer = map.connect(node(200), PeerFacts::default(), &mut entries);
+    assert_eq!(as_peer, Err(Refusal::WrongAuthor));
     assert_eq!(
         map.counts(),
         HopCounts {
@@ -189,4 +195,62 @@ fn there_are_only_so_many_reporters() {
         "counted in one byte"
     );
     assert_eq!(map.reporters().who(ReportedHop::One, row).count(), 255);
+}
+
+#[test]
+fn an_id_with_a_number_keeps_its_row_and_each_reporter_counts_once() {
+    let (mut map, mut entries) = map_with(8, 8);
+    let number = |index| Number::new(index).unwrap();
+    let (a, b) = (
+        map.add_reporter(node(100)).unwrap(),
+        map.add_reporter(node(101)).unwrap(),
+    );
+    for index in 0..1_000 {
+        map.number(a, number(index), node(1), &mut entries).unwrap();
+    }
+    let row = match map.number(b, number(9), node(1), &mut entries).unwrap() {
+        Numbered::Row(row) => row,
+        Numbered::Us => panic!("that is somebody else"),
+    };
+    assert_eq!(entries[row as usize].numbered, 2);
+    assert_eq!(
+        map.reporters().numbered(a, number(0)),
+        None,
+        "it has a newer one"
+    );
+    assert_eq!(
+        map.reporters().numbered(a, number(999)),
+        Some(Numbered::Row(row))
+    );
+    map.sweep(&mut entries, |_| false);
+    assert_eq!(map.vacant(), 7);
+    map.number(a, number(999), node(200), &mut entries).unwrap();
+    assert_eq!(map.reporters().numbered(a, number(999)), Some(Numbered::Us));
+    assert!(map.forget(a, 10, &mut entries) && map.forget(b, 10, &mut entries));
+    map.sweep(&mut entries, |held| held == row);
+    assert_eq!(map.vacant(), 7);
+    map.sweep(&mut entries, |_| false);
+    assert_eq!(map.vacant(), 8);
+}
+
+#[test]
+fn digests_agree_however_the_sets_came_about() {
+    let (mut map, mut entries) = map_with(100, 100);
+    let hash = SetHash::new(7);
+    let reporter = map.add_reporter(node(100)).unwrap();
+    map.report(reporter, ReportedHop::Two, node(9), false, &mut entries)
+        .unwrap();
+    map.begin_connection(reporter, hash, &mut entries);
+    for id in (0..40).chain([200]) {
+        map.report(reporter, ReportedHop::One, node(id), false, &mut entries)
+            .unwrap();
+    }
+    for id in 20..40 {
+        map.withdraw(reporter, ReportedHop::One, &node(id), &mut entries);
+    }
+    let named = (0..20)
+        .chain([200])
+        .map(|id| hash.of(ReportedHop::One, &node(id)));
+    let digest = named.fold(hash.of(ReportedHop::Two, &node(9)), u64::wrapping_add);
+    assert_eq!(map.reporters().digest(reporter), digest);
 }

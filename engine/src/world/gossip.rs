@@ -1,0 +1,173 @@
+//! What two nodes tell each other of their maps (PROTOCOL section 6): what this node reports and to whom, and how far it has come
+//! with what its peers report.
+
+use crate::domain::NodeId;
+use crate::io::{LinkId, RequestId};
+use crate::wire::{InitialMapSync, MapItem, Named, RoutingDiff};
+use crate::world::map::{MapEntry, NumberBook, ReportedHop, Reporter, Row, SetHash, Told};
+use bevy_ecs::prelude::{Component, Resource};
+use roaring::RoaringBitmap;
+use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
+
+/// What this node reports: as of its last diff, the same to all peers.
+#[derive(Resource, Debug, Default)]
+pub struct Reported {
+    /// Diffs so far.
+    pub seq: u64,
+    /// When the next diff is due: mono ms; `None` before the first frame.
+    pub next_ms: Option<u64>,
+    /// Rows of hop 1.
+    pub hop_1: RoaringBitmap,
+    /// Rows of hop 2.
+    pub hop_2: RoaringBitmap,
+    /// Where the peers of hop 1 were seen.
+    pub addresses: BTreeMap<Row, SocketAddr>,
+    /// Since when a peer of hop 1 has been away: mono ms.
+    pub gone_ms: BTreeMap<Row, u64>,
+    /// The numbers of their ids.
+    pub book: NumberBook,
+}
+
+impl Reported {
+    /// The rows of a hop.
+    #[must_use]
+    pub fn rows(&self, hop: ReportedHop) -> &RoaringBitmap {
+        match hop {
+            ReportedHop::One => &self.hop_1,
+            ReportedHop::Two => &self.hop_2,
+        }
+    }
+
+    /// Everything, with its hop; hop 1 alone if that is all that is wanted.
+    pub fn all(&self, with_hop_2: bool) -> impl Iterator<Item = (ReportedHop, Row)> {
+        let hop_2 = with_hop_2.then_some(&self.hop_2);
+        let hop_1 = self.hop_1.iter().map(|row| (ReportedHop::One, row));
+        hop_1.chain(
+            hop_2
+                .into_iter()
+                .flatten()
+                .map(|row| (ReportedHop::Two, row)),
+        )
+    }
+}
+
+/// A peer that has asked for this node's reports, on its connection's entity.
+#[derive(Component, Debug)]
+pub struct MapListener {
+    /// Under the salt it drew.
+    pub hash: SetHash,
+    /// It wants hop 2 too.
+    pub with_hop_2: bool,
+    /// Which ids it has been told in full.
+    pub told: Told,
+    /// The sum of the hashes of all that is reported to it.
+    pub digest: u64,
+}
+
+impl MapListener {
+    /// Nothing told yet.
+    #[must_use]
+    pub fn new(salt: u64, with_hop_2: bool) -> Self {
+        Self {
+            hash: SetHash::new(salt),
+            with_hop_2,
+            told: Told::default(),
+            digest: 0,
+        }
+    }
+
+    /// How a row is named to this peer, who knows its number from now on.
+    pub fn name(&mut self, row: Row, entry: &MapEntry, book: &NumberBook) -> MapItem {
+        let named = match book.of(row) {
+            Some(number) if self.told.knows(number) => Named::Known(number),
+            Some(number) => {
+                self.told.tell(number);
+                Named::New(number, entry.node)
+            }
+            None => Named::Bare(entry.node),
+        };
+        MapItem {
+            named,
+            is_anchor: entry.is_anchor(),
+        }
+    }
+}
+
+/// How far a peer's report has come in.
+#[derive(Debug)]
+pub struct MapSync {
+    /// Its sets.
+    pub reporter: Reporter,
+    /// Its connection; `None` while it is away.
+    pub link: Option<LinkId>,
+    /// Away since: mono ms.
+    pub gone_ms: u64,
+    /// The salt of this connection.
+    pub salt: u64,
+    /// The seq of the last diff, once the sets were the same.
+    pub seq: Option<u64>,
+    /// Its sets are larger than we take: digests say nothing.
+    pub is_capped: bool,
+    /// Syncs in a row after which the digests differed still.
+    pub failures: u32,
+    /// What comes next.
+    pub step: SyncStep,
+}
+
+/// Where a sync stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SyncStep {
+    /// To be asked at this mono time, from this cell on.
+    Due {
+        /// Mono ms.
+        at_ms: u64,
+        /// The first cell that is not done.
+        first_cell: u16,
+    },
+    /// Asked.
+    Asked(RequestId),
+    /// The answer came and waits to be applied.
+    Answered,
+    /// The sets are the same, as far as we know.
+    Standing,
+}
+
+/// Every peer that reports.
+#[derive(Resource, Debug, Default)]
+pub struct MapSyncs {
+    /// How far each has come.
+    pub by_node: BTreeMap<NodeId, MapSync>,
+    /// Requests under way, to whom and on which connection, and the first cell asked for. A peer's older ones go on when it has a
+    /// new connection, and then mean nothing.
+    pub asked: BTreeMap<RequestId, (NodeId, LinkId, u16)>,
+}
+
+/// Reports that wait to be applied: a burst is spread over frames.
+#[derive(Resource, Debug, Default)]
+pub struct ReportQueue(pub VecDeque<Report>);
+
+/// One of them.
+#[derive(Debug)]
+pub struct Report {
+    /// From whom.
+    pub node: NodeId,
+    /// On which connection.
+    pub link: LinkId,
+    /// What.
+    pub content: ReportContent,
+}
+
+/// What a peer reports.
+#[derive(Debug)]
+pub enum ReportContent {
+    /// What changed.
+    Diff(RoutingDiff),
+    /// Cells that differ, from this one on.
+    Cells {
+        /// The first cell that was asked for.
+        first_cell: u16,
+        /// The answer.
+        sync: InitialMapSync,
+    },
+}

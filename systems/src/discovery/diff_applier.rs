@@ -1,0 +1,374 @@
+//! PROTOCOL section 6: what peers report, taken into the map. A report changes nothing but its reporter's own sets; what follows for
+//! the map is derived. Who reports more than a node can know loses its slot.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::limits;
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{CELLS, InitialMapSync, MapCell, MapItem, Named, RoutingDiff};
+use distsoc_engine::world::gossip::{
+    MapSync, MapSyncs, Report, ReportContent, ReportQueue, SyncStep,
+};
+use distsoc_engine::world::inbox::Arrivals;
+use distsoc_engine::world::map::{DiscoveryMap, MapEdit, MapEntry, Numbered, ReportedHop, Row};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Link, Offences, Peer, Peers};
+use std::collections::BTreeSet;
+
+/// How many ids a reporter may name at each hop.
+#[derive(Clone, Copy, Debug)]
+struct Caps {
+    hop_1: u64,
+    hop_2: u64,
+}
+
+/// PROTOCOL section 6: 256 at hop 1 (anchors 512), and at hop 2 min(25,000, 2 × the median of the peers).
+fn caps_for(is_anchor: bool, mut peers_hop_2: Vec<u64>) -> Caps {
+    peers_hop_2.sort_unstable();
+    let median = peers_hop_2.get(peers_hop_2.len() / 2).copied().unwrap_or(0);
+    let few = peers_hop_2.len() < 5;
+    let hop_2 = match few {
+        true => limits::REPORTED_HOP_2_MAX,
+        false => (2 * median).clamp(limits::REPORTED_HOP_2_MIN, limits::REPORTED_HOP_2_MAX),
+    };
+    let hop_1 = limits::REPORTED_HOP_1_MAX * if is_anchor { 2 } else { 1 };
+    Caps { hop_1, hop_2 }
+}
+
+/// Takes in what one peer reports.
+struct Taker<'a> {
+    sync: &'a mut MapSync,
+    map: &'a mut DiscoveryMap,
+    entries: &'a mut [MapEntry],
+    caps: Caps,
+    /// Ids past the caps.
+    excess: u32,
+    /// Numbers that were never given: something went missing.
+    unknown: u32,
+}
+
+impl Taker<'_> {
+    /// What an item stands for; `None` where the map is full or the number unknown.
+    fn resolve(&mut self, named: Named) -> Option<Numbered> {
+        let reporter = self.sync.reporter;
+        match named {
+            Named::Known(number) => {
+                let found = self.map.reporters().numbered(reporter, number);
+                self.unknown += u32::from(found.is_none());
+                found
+            }
+            Named::New(number, node) => {
+                let given = self.map.number(reporter, number, node, self.entries).ok();
+                self.sync.is_capped |= given.is_none();
+                given
+            }
+            Named::Bare(node) if node == *self.map.own() => Some(Numbered::Us),
+            Named::Bare(node) => self.map.find(&node, self.entries).map(Numbered::Row),
+        }
+    }
+
+    fn has_room(&mut self, hop: ReportedHop) -> bool {
+        let rows = self.map.reporters().rows(self.sync.reporter, hop);
+        let count = rows.map_or(0, |rows| rows.len());
+        let room = match hop {
+            ReportedHop::One => self.caps.hop_1,
+            ReportedHop::Two => self.caps.hop_2,
+        };
+        let fits = count < room;
+        self.excess += u32::from(!fits);
+        self.sync.is_capped |= !fits;
+        fits
+    }
+
+    /// Takes an id in; its row, if it has one.
+    fn add(&mut self, hop: ReportedHop, item: &MapItem) -> Option<Row> {
+        if !self.has_room(hop) {
+            return None;
+        }
+        let reporter = self.sync.reporter;
+        match (self.resolve(item.named), item.named) {
+            (Some(Numbered::Row(row)), _) => {
+                self.map
+                    .report_row(reporter, hop, row, item.is_anchor, self.entries);
+                Some(row)
+            }
+            (Some(Numbered::Us), _) => {
+                let own = *self.map.own();
+                let _ = self.map.report(reporter, hop, own, false, self.entries);
+                None
+            }
+            (None, Named::New(_, node) | Named::Bare(node)) => {
+                let reported = self
+                    .map
+                    .report(reporter, hop, node, item.is_anchor, self.entries);
+                self.sync.is_capped |= reported.is_err();
+                self.map.find(&node, self.entries)
+            }
+            (None, Named::Known(_)) => None,
+        }
+    }
+
+    fn remove(&mut self, hop: ReportedHop, item: &MapItem) {
+        let reporter = self.sync.reporter;
+        match self.resolve(item.named) {
+            Some(Numbered::Row(row)) => {
+                self.map.withdraw_row(reporter, hop, row, self.entries);
+            }
+            Some(Numbered::Us) => {
+                let own = *self.map.own();
+                self.map.withdraw(reporter, hop, &own, self.entries);
+            }
+            None => {}
+        }
+    }
+
+    fn take_diff(&mut self, diff: &RoutingDiff) {
+        let changes = &diff.changes;
+        let hops = [
+            (
+                ReportedHop::One,
+                &changes.hop_1_removed,
+                &changes.hop_1_added,
+            ),
+            (
+                ReportedHop::Two,
+                &changes.hop_2_removed,
+                &changes.hop_2_added,
+            ),
+        ];
+        for (hop, removed, added) in hops {
+            removed.iter().for_each(|item| self.remove(hop, item));
+            for item in added {
+                self.add(hop, item);
+            }
+        }
+    }
+
+    /// Makes the cells what the answer says; what the reporter had in them beside is gone.
+    fn take_cells(&mut self, cells: &[MapCell], first_cell: usize) {
+        let reporter = self.sync.reporter;
+        let hash = self.map.reporters().hash(reporter);
+        let mut told = [false; CELLS];
+        for cell in cells
+            .iter()
+            .filter(|cell| usize::from(cell.number) >= first_cell)
+        {
+            told[usize::from(cell.number)] = true;
+        }
+        let own_cell = hash.cell(self.map.own());
+        for hop in [ReportedHop::One, ReportedHop::Two] {
+            let rows = self
+                .map
+                .reporters()
+                .rows(reporter, hop)
+                .into_iter()
+                .flatten();
+            let mut before: BTreeSet<Row> = rows
+                .filter(|row| told[hash.cell(&self.entries[*row as usize].node)])
+                .collect();
+            let mut names_us = !told[own_cell] && self.map.reporters().names_us(reporter, hop);
+            for cell in cells.iter().filter(|cell| told[usize::from(cell.number)]) {
+                for (_, item) in cell.items().filter(|(of, _)| *of == hop) {
+                    match self.add(hop, item) {
+                        Some(row) => drop(before.remove(&row)),
+                        None => names_us |= self.map.reporters().names_us(reporter, hop),
+                    }
+                }
+            }
+            for row in before {
+                self.map.withdraw_row(reporter, hop, row, self.entries);
+            }
+            if !names_us {
+                let own = *self.map.own();
+                self.map.withdraw(reporter, hop, &own, self.entries);
+            }
+        }
+    }
+}
+
+/// What is to be done after a diff: nothing, or to ask what is different.
+fn after_diff(sync: &mut MapSync, diff: &RoutingDiff, digest: u64, is_whole: bool, at_ms: u64) {
+    let Some(seq) = sync.seq else {
+        // The first sync is under way; it ends with a digest of its own.
+        return;
+    };
+    let follows = diff.seq == seq + 1 && is_whole;
+    sync.seq = Some(diff.seq);
+    if sync.is_capped || (follows && digest == diff.digest) {
+        sync.failures = 0;
+    } else if sync.step == SyncStep::Standing {
+        sync.failures += 1;
+        sync.step = SyncStep::Due {
+            at_ms,
+            first_cell: 0,
+        };
+    }
+}
+
+/// What is to be done after cells: to go on, to be content, or to begin again.
+fn after_cells(sync: &mut MapSync, answer: &InitialMapSync, digest: u64, now: Now) {
+    let (at_ms, first_cell) = match usize::from(answer.next_cell) < CELLS {
+        true => (now.mono_ms, answer.next_cell),
+        false if sync.is_capped || digest == answer.digest => {
+            sync.seq = Some(answer.seq);
+            sync.step = SyncStep::Standing;
+            return;
+        }
+        // A diff came in between, or the reporter is not one with itself.
+        false => {
+            sync.failures += 1;
+            sync.seq = Some(answer.seq);
+            (
+                now.after(limits::MAP_SYNC_RETRY_MS << sync.failures.min(8)),
+                0,
+            )
+        }
+    };
+    sync.step = SyncStep::Due { at_ms, first_cell };
+}
+
+fn queue_diffs(
+    peers: Res<Peers>,
+    mut arrivals: ResMut<Arrivals<RoutingDiff>>,
+    mut queue: ResMut<ReportQueue>,
+    mut links: Query<(&Link, &mut Peer)>,
+    now: Res<Now>,
+) {
+    for arrival in arrivals.take() {
+        let found = peers
+            .up_behind(arrival.link)
+            .and_then(|entity| links.get_mut(entity).ok());
+        if let Some((link, mut peer)) = found {
+            peer.heard_ms = now.mono_ms;
+            queue.0.push_back(Report {
+                node: link.node,
+                link: arrival.link,
+                content: ReportContent::Diff(arrival.packet),
+            });
+        }
+    }
+}
+
+fn items_of(content: &ReportContent) -> usize {
+    match content {
+        ReportContent::Diff(diff) => diff.changes.len(),
+        ReportContent::Cells { sync, .. } => sync
+            .cells
+            .as_slice()
+            .iter()
+            .map(|cell| cell.hop_1.len() + cell.hop_2.len())
+            .sum(),
+    }
+}
+
+fn apply_reports(
+    now: Res<Now>,
+    peers: Res<Peers>,
+    mut queue: ResMut<ReportQueue>,
+    mut syncs: ResMut<MapSyncs>,
+    mut map: MapEdit,
+    mut entropy: ResMut<Entropy>,
+    mut offences: ResMut<Offences>,
+    mut outbox: ResMut<Outbox>,
+    up: Query<&Peer>,
+) {
+    if queue.0.is_empty() {
+        return;
+    }
+    let (map, entries) = map.parts();
+    let mut slice = limits::MAP_SLICE_IDS;
+    while let Some(report) = queue.0.pop_front() {
+        let items = items_of(&report.content);
+        if items > slice.min(map.vacant()) && slice < limits::MAP_SLICE_IDS {
+            queue.0.push_front(report);
+            outbox.wake_at(now.mono_ms);
+            break;
+        }
+        slice = slice.saturating_sub(items);
+        let hop_2_of = |sync: &MapSync| {
+            map.reporters()
+                .rows(sync.reporter, ReportedHop::Two)
+                .map(|rows| rows.len())
+        };
+        let others = syncs
+            .by_node
+            .iter()
+            .filter(|(node, _)| **node != report.node);
+        let others: Vec<u64> = others.filter_map(|(_, sync)| hop_2_of(sync)).collect();
+        let peer = peers
+            .by_node(&report.node)
+            .and_then(|entity| up.get(entity).ok());
+        let current = syncs
+            .by_node
+            .get_mut(&report.node)
+            .filter(|sync| sync.link == Some(report.link));
+        let (Some(sync), Some(peer)) = (current, peer) else {
+            continue;
+        };
+        let mut taker = Taker {
+            sync,
+            map,
+            entries,
+            caps: caps_for(peer.is_anchor(), others),
+            excess: 0,
+            unknown: 0,
+        };
+        match &report.content {
+            ReportContent::Diff(diff) => taker.take_diff(diff),
+            ReportContent::Cells { first_cell, sync } => {
+                taker.take_cells(sync.cells.as_slice(), usize::from(*first_cell))
+            }
+        }
+        let (excess, is_whole) = (taker.excess, taker.unknown == 0);
+        let digest = map.reporters().digest(sync.reporter);
+        let name = match &report.content {
+            ReportContent::Diff(diff) => {
+                let at_ms =
+                    now.after(entropy.below(limits::MAP_SYNC_RETRY_MS << sync.failures.min(8)));
+                after_diff(sync, diff, digest, is_whole, at_ms);
+                "RoutingDiff"
+            }
+            ReportContent::Cells { sync: answer, .. } => {
+                after_cells(sync, answer, digest, *now);
+                "InitialMapSync"
+            }
+        };
+        if excess > 0 {
+            offences.note_many(report.link, Refusal::OutOfRange, name, excess);
+        }
+    }
+    map.settle(entries);
+}
+
+/// What peers report.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.add(Phase::Judge, queue_diffs);
+    frame.add(Phase::Judge, apply_reports);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reporter_may_name_twice_what_the_others_do() {
+        assert_eq!(caps_for(false, vec![7_000; 20]).hop_2, 14_000);
+        assert_eq!(caps_for(false, vec![20_000; 20]).hop_2, 25_000);
+        assert_eq!(
+            caps_for(false, vec![3; 20]).hop_2,
+            limits::REPORTED_HOP_2_MIN
+        );
+        assert_eq!(
+            caps_for(false, vec![10]).hop_2,
+            25_000,
+            "too few to compare with"
+        );
+        assert_eq!(
+            (caps_for(false, vec![]).hop_1, caps_for(true, vec![]).hop_1),
+            (256, 512)
+        );
+    }
+}

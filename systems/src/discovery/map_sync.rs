@@ -1,0 +1,345 @@
+//! PROTOCOL section 6, InitialMapSync and MapReconcile: the reports of a new peer are asked for cell by cell, at most four peers at
+//! once; those of one that comes back, or whose diffs went missing, only where the cells differ.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::io::Slot;
+use distsoc_engine::limits;
+use distsoc_engine::profile::NodeProfile;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::codec::ByteVec;
+use distsoc_engine::wire::{
+    CELLS, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Packet,
+};
+use distsoc_engine::world::gossip::{
+    MapListener, MapSync, MapSyncs, Report, ReportContent, ReportQueue, Reported, SyncStep,
+};
+use distsoc_engine::world::inbox::{Arrivals, Inbox};
+use distsoc_engine::world::map::{MapEdit, MapEntry, MapView, ReportedHop, Row, SetHash};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{PeerChange, PeerChanges, Peers};
+
+/// Syncs under way at once: they come after everything else.
+const ASKED_MAX: usize = 4;
+
+/// Peers that have come up report, those that went do no more.
+fn follow_peers(
+    now: Res<Now>,
+    changes: Res<PeerChanges>,
+    mut entropy: ResMut<Entropy>,
+    mut syncs: ResMut<MapSyncs>,
+    mut map: MapEdit,
+) {
+    if changes.0.is_empty() {
+        return;
+    }
+    let (map, entries) = map.parts();
+    for change in &changes.0 {
+        match *change {
+            PeerChange::Up {
+                slot: Slot::Visit, ..
+            } => {}
+            PeerChange::Up { node, link, .. } => {
+                let Some(reporter) = map.add_reporter(node) else {
+                    continue;
+                };
+                let salt = entropy.next_u64();
+                map.begin_connection(reporter, SetHash::new(salt), entries);
+                let sync = MapSync {
+                    reporter,
+                    link: Some(link),
+                    gone_ms: 0,
+                    salt,
+                    seq: None,
+                    is_capped: false,
+                    failures: 0,
+                    step: SyncStep::Due {
+                        at_ms: now.mono_ms,
+                        first_cell: 0,
+                    },
+                };
+                syncs.by_node.insert(node, sync);
+            }
+            PeerChange::Down { node, .. } => {
+                if let Some(sync) = syncs.by_node.get_mut(&node) {
+                    sync.link = None;
+                    sync.gone_ms = now.mono_ms;
+                }
+            }
+        }
+    }
+}
+
+/// When a reporter goes, whatever only it reported goes: after a while, since it may be back, and in slices.
+fn forget_the_gone(
+    now: Res<Now>,
+    mut syncs: ResMut<MapSyncs>,
+    mut map: MapEdit,
+    mut outbox: ResMut<Outbox>,
+) {
+    if syncs.by_node.values().all(|sync| sync.link.is_some()) {
+        return;
+    }
+    let (map, entries) = map.parts();
+    let mut slice = limits::MAP_SLICE_IDS;
+    syncs.by_node.retain(|_, sync| {
+        let due_ms = sync.gone_ms + limits::REPORTER_GRACE_MS;
+        if sync.link.is_some() {
+            return true;
+        }
+        if now.mono_ms < due_ms || slice == 0 {
+            outbox.wake_at(due_ms.max(now.mono_ms));
+            return true;
+        }
+        slice = 0;
+        let is_gone = map.forget(sync.reporter, limits::MAP_SLICE_IDS, entries);
+        if !is_gone {
+            outbox.wake_at(now.mono_ms);
+        }
+        !is_gone
+    });
+}
+
+/// The sums of a reporter's cells from this one on; nothing where all are empty.
+fn sums_of(
+    rows: impl Iterator<Item = (ReportedHop, Row)>,
+    hash: SetHash,
+    first_cell: usize,
+    entries: &[MapEntry],
+) -> ByteVec {
+    let mut sums = [0u64; CELLS];
+    let mut is_empty = true;
+    for (hop, row) in rows {
+        let node = &entries[row as usize].node;
+        let sum = &mut sums[hash.cell(node)];
+        *sum = sum.wrapping_add(hash.of(hop, node));
+        is_empty = false;
+    }
+    let bytes = sums[first_cell..].iter().flat_map(|sum| sum.to_be_bytes());
+    ByteVec(if is_empty {
+        Vec::new()
+    } else {
+        bytes.collect()
+    })
+}
+
+fn ask(
+    now: Res<Now>,
+    profile: Res<NodeProfile>,
+    map: MapView,
+    mut syncs: ResMut<MapSyncs>,
+    mut outbox: ResMut<Outbox>,
+) {
+    let is_asked = |sync: &&MapSync| matches!(sync.step, SyncStep::Asked(_) | SyncStep::Answered);
+    let mut asked = syncs.by_node.values().filter(is_asked).count();
+    let mut taken = map.map.counts().total();
+    let MapSyncs {
+        by_node,
+        asked: asked_of,
+    } = &mut *syncs;
+    for (node, sync) in by_node.iter_mut() {
+        let (Some(link), SyncStep::Due { at_ms, first_cell }) = (sync.link, sync.step) else {
+            continue;
+        };
+        if at_ms > now.mono_ms {
+            outbox.wake_at(at_ms);
+            continue;
+        }
+        if asked >= ASKED_MAX {
+            // The end of one of those under way makes the next frame.
+            break;
+        }
+        let reporters = map.map.reporters();
+        let known = |hop| {
+            reporters
+                .rows(sync.reporter, hop)
+                .into_iter()
+                .flatten()
+                .map(move |row| (hop, row))
+        };
+        let rows = known(ReportedHop::One).chain(known(ReportedHop::Two));
+        let hash = reporters.hash(sync.reporter);
+        let mut sums = sums_of(rows, hash, usize::from(first_cell), map.entries());
+        for hop in [ReportedHop::One, ReportedHop::Two] {
+            if reporters.names_us(sync.reporter, hop) && !sums.0.is_empty() {
+                add_to_sum(&mut sums, hash, hop, first_cell, map.map.own());
+            }
+        }
+        let knows_hop_2 = reporters
+            .rows(sync.reporter, ReportedHop::Two)
+            .is_some_and(|rows| !rows.is_empty());
+        let with_hop_2 =
+            knows_hop_2 || taken + limits::REPORT_IDS_TYPICAL <= profile.map_entries_max;
+        if with_hop_2 && !knows_hop_2 {
+            taken += limits::REPORT_IDS_TYPICAL;
+        }
+        let request = MapReconcile {
+            salt: sync.salt,
+            with_hop_2,
+            afresh: first_cell == 0 && sync.failures >= limits::RECONCILES_BEFORE_DUMP,
+            first_cell,
+            sums,
+        };
+        let request = outbox.request(link, &request.into());
+        sync.step = SyncStep::Asked(request);
+        asked_of.insert(request, (*node, link, first_cell));
+        asked += 1;
+    }
+}
+
+fn add_to_sum(sums: &mut ByteVec, hash: SetHash, hop: ReportedHop, first_cell: u16, node: &NodeId) {
+    let Some(at) = hash.cell(node).checked_sub(usize::from(first_cell)) else {
+        return;
+    };
+    if let Some(sum) = sums.0.as_chunks_mut::<8>().0.get_mut(at) {
+        *sum = u64::from_be_bytes(*sum)
+            .wrapping_add(hash.of(hop, node))
+            .to_be_bytes();
+    }
+}
+
+fn take_answers(
+    now: Res<Now>,
+    mut inbox: ResMut<Inbox>,
+    mut syncs: ResMut<MapSyncs>,
+    mut queue: ResMut<ReportQueue>,
+) {
+    if inbox.responses.is_empty() {
+        return;
+    }
+    let MapSyncs { by_node, asked } = &mut *syncs;
+    for ((request, (node, link, first_cell)), response) in
+        inbox.take_responses(|request| Some((request, asked.remove(&request)?)))
+    {
+        let current = by_node.get_mut(&node);
+        let Some(sync) = current.filter(|sync| sync.step == SyncStep::Asked(request)) else {
+            continue;
+        };
+        match response {
+            Ok(Packet::InitialMapSync(answer)) if answer.next_cell > first_cell => {
+                sync.step = SyncStep::Answered;
+                let content = ReportContent::Cells {
+                    first_cell,
+                    sync: answer,
+                };
+                queue.0.push_back(Report {
+                    node,
+                    link,
+                    content,
+                });
+            }
+            _ => {
+                sync.failures += 1;
+                sync.step = SyncStep::Due {
+                    at_ms: now.after(limits::MAP_SYNC_RETRY_MS << sync.failures.min(8)),
+                    first_cell,
+                };
+            }
+        }
+    }
+}
+
+/// The cells of what is reported that differ from the asker's, from the first one asked for on, as many as fit.
+fn cells_for(
+    request: &MapReconcile,
+    listener: &mut MapListener,
+    reported: &Reported,
+    entries: &[MapEntry],
+) -> (MapCells, u16) {
+    let hash = listener.hash;
+    let mut cells: Vec<Vec<(ReportedHop, Row)>> = vec![Vec::new(); CELLS];
+    let mut sums = [0u64; CELLS];
+    for (hop, row) in reported.all(request.with_hop_2) {
+        let node = &entries[row as usize].node;
+        let cell = hash.cell(node);
+        cells[cell].push((hop, row));
+        sums[cell] = sums[cell].wrapping_add(hash.of(hop, node));
+    }
+    let (mut told, mut ids) = (Vec::new(), 0);
+    for number in usize::from(request.first_cell)..CELLS {
+        if sums[number] == request.sum(number) {
+            continue;
+        }
+        ids += cells[number].len() + 1;
+        if ids * MapItem::BYTES_MAX > limits::SYNC_ITEMS_BYTES_MAX && !told.is_empty() {
+            return (MapCells::new(told).expect("in order"), number as u16);
+        }
+        let mut cell = MapCell {
+            number: number as u8,
+            hop_1: Vec::new(),
+            hop_2: Vec::new(),
+        };
+        for (hop, row) in &cells[number] {
+            let item = listener.name(*row, &entries[*row as usize], &reported.book);
+            match hop {
+                ReportedHop::One => cell.hop_1.push(item),
+                ReportedHop::Two => cell.hop_2.push(item),
+            }
+        }
+        told.push(cell);
+    }
+    (MapCells::new(told).expect("in order"), CELLS as u16)
+}
+
+fn serve(
+    peers: Res<Peers>,
+    reported: Res<Reported>,
+    map: MapView,
+    mut arrivals: ResMut<Arrivals<MapReconcile>>,
+    mut listeners: Query<&mut MapListener>,
+    mut outbox: ResMut<Outbox>,
+    mut commands: Commands,
+) {
+    for arrival in arrivals.take() {
+        let (Some(stream), Some(entity)) = (arrival.stream, peers.up_behind(arrival.link)) else {
+            continue;
+        };
+        let request = arrival.packet;
+        let mut fresh = MapListener::new(request.salt, request.with_hop_2);
+        let mut standing = listeners.get_mut(entity).ok();
+        let is_same = standing.as_ref().is_some_and(|listener| {
+            !request.afresh
+                && listener.hash == fresh.hash
+                && listener.with_hop_2 == request.with_hop_2
+        });
+        let listener = match &mut standing {
+            Some(listener) if is_same => &mut **listener,
+            _ => &mut fresh,
+        };
+        if !is_same {
+            let hash = listener.hash;
+            let hashes = reported
+                .all(request.with_hop_2)
+                .map(|(hop, row)| hash.of(hop, &map.entries()[row as usize].node));
+            listener.digest = hashes.fold(0, u64::wrapping_add);
+        }
+        let (cells, next_cell) = cells_for(&request, listener, &reported, map.entries());
+        let answer = InitialMapSync {
+            seq: reported.seq,
+            digest: listener.digest,
+            next_cell,
+            cells,
+        };
+        outbox.respond(stream, Some(&answer.into()));
+        if !is_same {
+            match standing {
+                Some(mut listener) => *listener = fresh,
+                None => drop(commands.entity(entity).insert(fresh)),
+            }
+        }
+    }
+}
+
+/// What is asked of peers about their maps, and answered.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(MapSyncs::default());
+    frame.world.insert_resource(ReportQueue::default());
+    frame.add(Phase::Ingest, take_answers);
+    frame.add(Phase::Judge, follow_peers);
+    frame.add(Phase::Judge, serve);
+    frame.add(Phase::Plan, forget_the_gone);
+    frame.add(Phase::Plan, ask);
+}

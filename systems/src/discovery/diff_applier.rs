@@ -13,7 +13,9 @@ use distsoc_engine::world::gossip::{
     MapSync, MapSyncs, Report, ReportContent, ReportQueue, SyncStep,
 };
 use distsoc_engine::world::inbox::Arrivals;
-use distsoc_engine::world::map::{DiscoveryMap, MapEdit, MapEntry, Numbered, ReportedHop, Row};
+use distsoc_engine::world::map::{
+    DiscoveryMap, MapEdit, MapEntry, NEW_IDS_PER_FRAME, Numbered, ReportedHop, Row, SetHash,
+};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Peer, Peers};
 use std::collections::BTreeSet;
@@ -44,7 +46,7 @@ struct Taker<'a> {
     map: &'a mut DiscoveryMap,
     entries: &'a mut [MapEntry],
     caps: Caps,
-    /// Ids past the caps.
+    /// Ids past the caps, or where they do not belong.
     excess: u32,
     /// Numbers that were never given: something went missing.
     unknown: u32,
@@ -147,6 +149,21 @@ impl Taker<'_> {
         }
     }
 
+    /// Whether an id falls into the cell that it stands in. Of an unknown number that cannot be said.
+    fn belongs(&self, named: Named, hash: SetHash, cell: usize) -> bool {
+        let node = match named {
+            Named::New(_, node) | Named::Bare(node) => node,
+            Named::Known(number) => {
+                match self.map.reporters().numbered(self.sync.reporter, number) {
+                    Some(Numbered::Row(row)) => self.entries[row as usize].node,
+                    Some(Numbered::Us) => *self.map.own(),
+                    None => return true,
+                }
+            }
+        };
+        hash.cell(&node) == cell
+    }
+
     /// Makes the cells what the answer says; what the reporter had in them beside is gone.
     fn take_cells(&mut self, cells: &[MapCell], first_cell: usize) {
         let reporter = self.sync.reporter;
@@ -172,6 +189,10 @@ impl Taker<'_> {
             let mut names_us = !told[own_cell] && self.map.reporters().names_us(reporter, hop);
             for cell in cells.iter().filter(|cell| told[usize::from(cell.number)]) {
                 for (_, item) in cell.items().filter(|(of, _)| *of == hop) {
+                    if !self.belongs(item.named, hash, usize::from(cell.number)) {
+                        self.excess += 1;
+                        continue;
+                    }
                     match self.add(hop, item) {
                         Some(row) => drop(before.remove(&row)),
                         None => names_us |= self.map.reporters().names_us(reporter, hop),
@@ -282,7 +303,10 @@ fn apply_reports(
     let mut slice = limits::MAP_SLICE_IDS;
     while let Some(report) = queue.0.pop_front() {
         let items = items_of(&report.content);
-        if items > slice.min(map.vacant()) && slice < limits::MAP_SLICE_IDS {
+        let is_first = slice == limits::MAP_SLICE_IDS;
+        // Room for hop 1 is not ours to take.
+        if items + NEW_IDS_PER_FRAME > map.vacant() || (items > slice && !is_first) {
+            map.ask_for_room(items + 2 * NEW_IDS_PER_FRAME);
             queue.0.push_front(report);
             outbox.wake_at(now.mono_ms);
             break;

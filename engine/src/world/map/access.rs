@@ -58,17 +58,21 @@ pub fn entries_of(world: &World) -> &[MapEntry] {
     tables.next().unwrap_or_default()
 }
 
-/// New ids that one frame can always take, at least: a slice of a burst is no larger.
-pub const NEW_IDS_PER_FRAME: usize = 2_048;
+/// New ids that one frame can always take. Who has more asks for room first ([`DiscoveryMap::ask_for_room`]).
+pub const NEW_IDS_PER_FRAME: usize = 128;
 
-/// Adds vacant rows where few are left, before a frame. Rows are never taken away, so they are dense.
+/// Adds vacant rows where too few are left, before a frame. Rows are never taken away, so they are dense.
 pub(crate) fn make_room(world: &mut World) {
-    let map = world.resource::<DiscoveryMap>();
-    if map.vacant() >= NEW_IDS_PER_FRAME {
+    let mut map = world.resource_mut::<DiscoveryMap>();
+    let wanted = std::mem::take(&mut map.room_wanted).max(NEW_IDS_PER_FRAME);
+    let vacant = map.vacant();
+    if vacant >= wanted {
         return;
     }
     let first = entries_of(world).len() as Row;
-    let more = NEW_IDS_PER_FRAME as Row;
+    let more = (wanted - vacant)
+        .max(NEW_IDS_PER_FRAME)
+        .max(first as usize / 64) as Row;
     world.spawn_batch((0..more).map(|_| MapEntry::VACANT));
     world
         .resource_mut::<DiscoveryMap>()

@@ -154,6 +154,7 @@ pub struct DiscoveryMap {
     index: KeyedIndex,
     nearest: NearestIndex,
     vacant: Vec<Row>,
+    room_wanted: usize,
     /// Rows whose id was known at no hop at some time since the last sweep.
     lapsed: Vec<Row>,
     connected: RoaringBitmap,
@@ -172,6 +173,7 @@ impl DiscoveryMap {
             index: KeyedIndex::new(entropy),
             nearest: NearestIndex::default(),
             vacant: Vec::new(),
+            room_wanted: 0,
             lapsed: Vec::new(),
             connected: RoaringBitmap::new(),
             hop_2: RoaringBitmap::new(),
@@ -184,6 +186,11 @@ impl DiscoveryMap {
     #[must_use]
     pub fn vacant(&self) -> usize {
         self.vacant.len()
+    }
+
+    /// The next frame is to have so many vacant rows at least.
+    pub fn ask_for_room(&mut self, ids: usize) {
+        self.room_wanted = self.room_wanted.max(ids);
     }
 
     /// New vacant rows have been added to the table, behind the ones before.

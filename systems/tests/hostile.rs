@@ -16,7 +16,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     BootstrapSampleRequest, Expected, Goodbye, GoodbyeReason, Hello, Hint, Packet,
-    PostNotification, ProfileUpdate, Purpose,
+    PostNotification, Purpose,
 };
 use table::{START_MS, Table, secret};
 

@@ -44,6 +44,9 @@ fn note_partings(
     map: MapView,
     mut reported: ResMut<Reported>,
 ) {
+    if changes.0.is_empty() {
+        return;
+    }
     for change in &changes.0 {
         let (PeerChange::Up { node, .. } | PeerChange::Down { node, .. }) = change;
         if let Some(row) = map.map.find(node, map.entries()) {

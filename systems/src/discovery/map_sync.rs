@@ -79,25 +79,35 @@ fn forget_the_gone(
     mut syncs: ResMut<MapSyncs>,
     mut map: MapEdit,
     mut outbox: ResMut<Outbox>,
+    mut due_ms: Local<Option<u64>>,
 ) {
+    if !syncs.is_changed() && due_ms.is_none_or(|due_ms| now.mono_ms < due_ms) {
+        due_ms.iter().for_each(|due_ms| outbox.wake_at(*due_ms));
+        return;
+    }
+    *due_ms = None;
     if syncs.by_node.values().all(|sync| sync.link.is_some()) {
         return;
     }
     let (map, entries) = map.parts();
-    let mut slice = limits::MAP_SLICE_IDS;
+    let mut forgotten = false;
+    let mut wake_at = |at_ms: u64| {
+        outbox.wake_at(at_ms);
+        *due_ms = Some(due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms)));
+    };
     syncs.by_node.retain(|_, sync| {
-        let due_ms = sync.gone_ms + limits::REPORTER_GRACE_MS;
+        let gone_for_good_ms = sync.gone_ms + limits::REPORTER_GRACE_MS;
         if sync.link.is_some() {
             return true;
         }
-        if now.mono_ms < due_ms || slice == 0 {
-            outbox.wake_at(due_ms.max(now.mono_ms));
+        if now.mono_ms < gone_for_good_ms || forgotten {
+            wake_at(gone_for_good_ms.max(now.mono_ms));
             return true;
         }
-        slice = 0;
+        forgotten = true;
         let is_gone = map.forget(sync.reporter, limits::MAP_SLICE_IDS, entries);
         if !is_gone {
-            outbox.wake_at(now.mono_ms);
+            wake_at(now.mono_ms);
         }
         !is_gone
     });
@@ -132,7 +142,13 @@ fn ask(
     map: MapView,
     mut syncs: ResMut<MapSyncs>,
     mut outbox: ResMut<Outbox>,
+    mut due_ms: Local<Option<u64>>,
 ) {
+    if !syncs.is_changed() && due_ms.is_none_or(|due_ms| now.mono_ms < due_ms) {
+        due_ms.iter().for_each(|due_ms| outbox.wake_at(*due_ms));
+        return;
+    }
+    *due_ms = None;
     let is_asked = |sync: &&MapSync| matches!(sync.step, SyncStep::Asked(_) | SyncStep::Answered);
     let mut asked = syncs.by_node.values().filter(is_asked).count();
     let mut taken = map.map.counts().total();
@@ -146,6 +162,7 @@ fn ask(
         };
         if at_ms > now.mono_ms {
             outbox.wake_at(at_ms);
+            *due_ms = Some(due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms)));
             continue;
         }
         if asked >= ASKED_MAX {

@@ -51,6 +51,10 @@ pub const EVENTS_MAX: usize = 7_000;
 pub const ROUTING_DIFF_MS: u64 = 2 * 60 * 1000;
 /// PROTOCOL section 6: a peer that has gone is reported still for this long; mostly it is back.
 pub const REMOVAL_DEBOUNCE_MS: u64 = 20_000;
+/// When somebody has gone, the next diff does not wait out its two minutes, but this since the last.
+pub const EARLY_DIFF_MS: u64 = 60_000;
+/// A peer whose diff is this late, from the one before, is asked whether it lives.
+pub const SILENT_MS: u64 = 125_000;
 /// What a peer reported stays for this long after it has gone.
 pub const REPORTER_GRACE_MS: u64 = 30_000;
 /// Ids of a diff, bytes; more than fit are asked for by MapReconcile.

@@ -276,3 +276,62 @@ fn diffs_too_often_are_dropped_and_who_goes_on_is_sent_away() {
     );
     assert!(!lie.is_connected());
 }
+
+const PHONES: &str = r#"
+name = "phones"
+nodes = 60
+anchors = 2
+duration_s = 100000
+start_within_s = 10
+persons = { follows = 0, posts_per_hour = 0 }
+profiles = { desktop = 5, mobile = 95 }
+"#;
+
+/// Seconds until nobody who runs has this node on the map.
+fn forgotten_after_s(simulation: &mut Simulation, gone: HostNumber) -> u64 {
+    let id = simulation.hosts[gone as usize].node_id();
+    let since_us = simulation.now_us;
+    loop {
+        let knows = |number: HostNumber| {
+            let node = simulation.hosts[number as usize].node();
+            node.is_some_and(|node| {
+                let (map, entries) = (
+                    node.world().resource::<DiscoveryMap>(),
+                    entries_of(node.world()),
+                );
+                map.find(&id, entries).is_some()
+            })
+        };
+        let after_s = (simulation.now_us - since_us) / 1_000_000;
+        if !(0..simulation.hosts.len() as HostNumber).any(knows) {
+            return after_s;
+        }
+        assert!(after_s < 1_000, "node {gone} stands on a map still");
+        assert!(
+            simulation.run_until(simulation.now_us + 1_000_000),
+            "{:?}",
+            simulation.violation
+        );
+    }
+}
+
+#[test]
+fn every_map_forgets_a_node_that_was_killed_within_six_minutes() {
+    let mut simulation = Simulation::new(Scenario::parse(PHONES).expect("a sound scenario"), 3);
+    assert!(
+        simulation.run_until(900_000_000),
+        "{:?}",
+        simulation.violation
+    );
+    let truth = simulation.map_truth();
+    assert!(truth.right > 3_000, "{truth:?}");
+    for gone in [7, 20, 33, 41, 58] {
+        simulation.power_off(gone);
+        let after_s = forgotten_after_s(&mut simulation, gone);
+        assert!(
+            after_s <= 360,
+            "node {gone} is on a map still after {after_s} s"
+        );
+        simulation.run_until(simulation.now_us + 200_000_000);
+    }
+}

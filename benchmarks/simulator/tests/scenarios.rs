@@ -91,6 +91,22 @@ fn nat() {
 }
 
 #[test]
+fn map() {
+    let report = holds_with("map", 20, 40);
+    assert!(report.maps[0] > 1_000, "{:?}", report.maps);
+}
+
+#[test]
+fn map_churn() {
+    let report = holds_with("map-churn", 21, 40);
+    assert!(
+        report.crashes > 0 && report.maps[0] > 1_000,
+        "{:?}",
+        report.maps
+    );
+}
+
+#[test]
 fn flood_of_joins() {
     let report = holds("flood-of-joins", 19);
     assert_eq!(report.running, 3 * NODES);

@@ -21,16 +21,19 @@ pub enum GoodbyeReason {
     Duplicate,
     /// A visit that was idle.
     VisitOver,
+    /// Nothing was heard for too long: the receiver is probably gone.
+    Silent,
 }
 
 impl GoodbyeReason {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Full,
         Self::Swapped,
         Self::Misconduct,
         Self::Stopping,
         Self::Duplicate,
         Self::VisitOver,
+        Self::Silent,
     ];
 
     /// The number on the wire, also the QUIC application error code of the close that follows.

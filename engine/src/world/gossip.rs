@@ -21,6 +21,8 @@ pub struct Reported {
     pub hop_1: RoaringBitmap,
     /// Rows of hop 2.
     pub hop_2: RoaringBitmap,
+    /// When the last one went out: mono ms.
+    pub last_ms: u64,
     /// Where the peers of hop 1 were seen.
     pub addresses: BTreeMap<Row, SocketAddr>,
     /// Since when a peer of hop 1 has been away: mono ms.
@@ -103,6 +105,8 @@ pub struct MapSync {
     pub link: Option<LinkId>,
     /// Away since: mono ms.
     pub gone_ms: u64,
+    /// When it last reported anything: mono ms.
+    pub heard_ms: u64,
     /// The salt of this connection.
     pub salt: u64,
     /// The seq of the last diff, once the sets were the same.

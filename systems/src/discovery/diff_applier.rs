@@ -332,6 +332,7 @@ fn apply_reports(
         let (Some(sync), Some(peer)) = (current, peer) else {
             continue;
         };
+        sync.heard_ms = now.mono_ms;
         let mut taker = Taker {
             sync,
             map,

@@ -38,6 +38,16 @@ fn is_reported_still(gone_ms: Option<&u64>, now_ms: u64) -> bool {
     gone_ms.is_some_and(|gone_ms| now_ms < gone_ms + limits::REMOVAL_DEBOUNCE_MS)
 }
 
+/// Somebody who is reported has gone: the peers hear of it sooner than in two minutes.
+fn hurry(reported: &mut Reported, row: Row, now: Now) {
+    if reported.hop_1.contains(row) {
+        let early_ms = now
+            .after(limits::REMOVAL_DEBOUNCE_MS)
+            .max(reported.last_ms + limits::EARLY_DIFF_MS);
+        reported.next_ms = reported.next_ms.map(|next_ms| next_ms.min(early_ms));
+    }
+}
+
 fn note_partings(
     now: Res<Now>,
     changes: Res<PeerChanges>,
@@ -51,9 +61,12 @@ fn note_partings(
         let (PeerChange::Up { node, .. } | PeerChange::Down { node, .. }) = change;
         if let Some(row) = map.map.find(node, map.entries()) {
             match change {
-                PeerChange::Down { .. } => reported.gone_ms.insert(row, now.mono_ms),
-                PeerChange::Up { .. } => reported.gone_ms.remove(&row),
-            };
+                PeerChange::Down { .. } => {
+                    reported.gone_ms.insert(row, now.mono_ms);
+                    hurry(&mut reported, row, *now);
+                }
+                PeerChange::Up { .. } => drop(reported.gone_ms.remove(&row)),
+            }
         }
     }
 }
@@ -92,7 +105,7 @@ fn build_diff(
         return;
     }
     let next_ms = now.after(limits::ROUTING_DIFF_MS);
-    reported.next_ms = Some(next_ms);
+    (reported.next_ms, reported.last_ms) = (Some(next_ms), now.mono_ms);
     outbox.wake_at(next_ms);
     let (map, entries) = map.parts();
 

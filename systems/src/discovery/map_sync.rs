@@ -6,13 +6,13 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::Slot;
+use distsoc_engine::io::{RequestFailure, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::codec::ByteVec;
 use distsoc_engine::wire::{
-    CELLS, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Packet,
+    CELLS, GoodbyeReason, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Packet,
 };
 use distsoc_engine::world::gossip::{
     MapListener, MapSync, MapSyncs, Report, ReportContent, ReportQueue, Reported, SyncStep,
@@ -52,6 +52,7 @@ fn follow_peers(
                     reporter,
                     link: Some(link),
                     gone_ms: 0,
+                    heard_ms: now.mono_ms,
                     salt,
                     seq: None,
                     is_capped: false,
@@ -136,6 +137,15 @@ fn sums_of(
     })
 }
 
+/// When to ask this peer, and from which cell on. Of one that stands but is silent, for the last cell: does it live?
+fn next_question(sync: &MapSync) -> Option<(u64, u16)> {
+    match sync.step {
+        SyncStep::Due { at_ms, first_cell } => Some((at_ms, first_cell)),
+        SyncStep::Standing => Some((sync.heard_ms + limits::SILENT_MS, CELLS as u16 - 1)),
+        SyncStep::Asked(_) | SyncStep::Answered => None,
+    }
+}
+
 fn ask(
     now: Res<Now>,
     profile: Res<NodeProfile>,
@@ -157,7 +167,7 @@ fn ask(
         asked: asked_of,
     } = &mut *syncs;
     for (node, sync) in by_node.iter_mut() {
-        let (Some(link), SyncStep::Due { at_ms, first_cell }) = (sync.link, sync.step) else {
+        let (Some(link), Some((at_ms, first_cell))) = (sync.link, next_question(sync)) else {
             continue;
         };
         if at_ms > now.mono_ms {
@@ -223,6 +233,7 @@ fn take_answers(
     mut inbox: ResMut<Inbox>,
     mut syncs: ResMut<MapSyncs>,
     mut queue: ResMut<ReportQueue>,
+    mut outbox: ResMut<Outbox>,
 ) {
     if inbox.responses.is_empty() {
         return;
@@ -247,6 +258,9 @@ fn take_answers(
                     link,
                     content,
                 });
+            }
+            Err(RequestFailure::TimedOut) if now.mono_ms > sync.heard_ms + limits::SILENT_MS => {
+                outbox.close(link, GoodbyeReason::Silent);
             }
             _ => {
                 sync.failures += 1;

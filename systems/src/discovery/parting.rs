@@ -48,7 +48,7 @@ fn part(world: &mut World) {
                 cool_off_ms(failures.saturating_sub(1))
             }
             GoodbyeReason::VisitOver => limits::REDIAL_MS_MAX,
-            GoodbyeReason::Stopping | GoodbyeReason::Duplicate => 0,
+            GoodbyeReason::Stopping | GoodbyeReason::Duplicate | GoodbyeReason::Silent => 0,
         };
         let pause_ms = world.resource_mut::<Entropy>().jittered(pause_ms);
         let until_ms = world.resource::<Now>().after(pause_ms);

@@ -207,6 +207,8 @@ pub enum Call {
     Peers,
     /// The map in numbers, or what it says of one id.
     Map(Option<NodeId>),
+    /// Where a node is.
+    Find(NodeId),
     /// Counters for metrics.
     Counters,
     /// Dials and stays connected.
@@ -270,6 +272,8 @@ pub enum Reply {
     Peers(Vec<PeerView>),
     /// The map.
     Map(MapView),
+    /// Where a node is.
+    Found(Found),
     /// Whom one follows.
     Follows(Vec<NodeId>),
     /// Named counters in a fixed order.
@@ -357,6 +361,44 @@ pub struct MapCounts {
     pub hop3: usize,
     /// Memory of the map, bytes.
     pub bytes: usize,
+}
+
+/// Which step of the address resolution chain answered (PROTOCOL section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FoundBy {
+    /// A connection stands.
+    Direct,
+    /// A peer that is connected to it.
+    Reporter,
+    /// A peer of a peer that is.
+    Closer,
+}
+
+impl FoundBy {
+    /// The word used in the command line and the API.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Reporter => "reporter",
+            Self::Closer => "closer",
+        }
+    }
+}
+
+/// A node that was looked for and found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Who.
+    pub node_id: NodeId,
+    /// By which step.
+    pub found_by: FoundBy,
+    /// Where.
+    pub address: SocketAddr,
+    /// How many nodes were asked one after another.
+    pub jumps: u32,
+    /// How long it took.
+    pub ms: u64,
 }
 
 /// What the map says.

@@ -51,6 +51,12 @@ pub const EVENTS_MAX: usize = 7_000;
 pub const ROUTING_DIFF_MS: u64 = 2 * 60 * 1000;
 /// PROTOCOL section 6: a peer that has gone is reported still for this long; mostly it is back.
 pub const REMOVAL_DEBOUNCE_MS: u64 = 20_000;
+/// PROTOCOL section 6, address resolution: how long a reporter may take.
+pub const ASK_REPORTER_MS_MAX: u64 = 1_500;
+/// And one that asks on its side.
+pub const ASK_CLOSER_MS_MAX: u64 = 3_000;
+/// Questions of peers that are asked on, at once.
+pub const ADDRESS_RELAYS_MAX: usize = 256;
 /// When somebody has gone, the next diff does not wait out its two minutes, but this since the last.
 pub const EARLY_DIFF_MS: u64 = 60_000;
 /// A peer whose diff is this late, from the one before, is asked whether it lives.

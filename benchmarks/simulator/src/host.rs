@@ -6,7 +6,7 @@ use crate::slots::Key;
 use distsoc_engine::clock::Now;
 use distsoc_engine::crypto::{self, Secret};
 use distsoc_engine::domain::{NodeId, PostId};
-use distsoc_engine::io::{Call, CallId, DownCause, Input, LinkId};
+use distsoc_engine::io::{Call, CallId, DownCause, Found, Input, LinkId};
 use distsoc_engine::node::Node;
 use distsoc_engine::profile::ProfileKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,6 +58,8 @@ pub struct Host {
     pub id: NodeIdOrNone,
     /// By which profile it runs.
     pub kind: ProfileKind,
+    /// What became of each search of its person, in the order of the answers.
+    pub finds: Vec<Option<Found>>,
     /// The program.
     pub power: Power,
     /// How often the program was started; 0 before the first time.

@@ -119,6 +119,8 @@ impl Simulation {
             return;
         };
         match (result, asked.what) {
+            (Ok(Reply::Found(found)), Call::Find(_)) => host.finds.push(Some(found)),
+            (Err(CallError::NotFound(_)), Call::Find(_)) => host.finds.push(None),
             (Ok(Reply::Posted(id)), Call::Post { .. }) => {
                 host.acknowledged.push((id, now_us));
                 self.counts.posts += 1;

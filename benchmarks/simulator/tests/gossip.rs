@@ -2,7 +2,7 @@
 
 use distsoc_engine::crypto::{Secret, hash};
 use distsoc_engine::domain::NodeId;
-use distsoc_engine::io::LinkId;
+use distsoc_engine::io::{Call, LinkId};
 use distsoc_engine::node::Node;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::wire::{
@@ -334,4 +334,50 @@ fn every_map_forgets_a_node_that_was_killed_within_six_minutes() {
         );
         simulation.run_until(simulation.now_us + 200_000_000);
     }
+}
+
+#[test]
+fn whoever_is_within_three_hops_is_found_and_the_step_is_told() {
+    let mut simulation = Simulation::new(Scenario::parse(PHONES).expect("a sound scenario"), 4);
+    assert!(
+        simulation.run_until(900_000_000),
+        "{:?}",
+        simulation.violation
+    );
+    let nodes = simulation.hosts.len() as HostNumber;
+    for asker in 0..nodes {
+        for target in [(asker + 7) % nodes, (asker + 23) % nodes] {
+            let target = simulation.hosts[target as usize].node_id();
+            simulation.ask(asker, Call::Find(target));
+        }
+        simulation.ask(asker, Call::Find(invented(u64::from(asker))));
+        assert!(
+            simulation.run_until(simulation.now_us + 6_000_000),
+            "{:?}",
+            simulation.violation
+        );
+    }
+    let mut by_step = std::collections::BTreeMap::new();
+    for host in &simulation.hosts {
+        assert_eq!(host.finds.len(), 3, "every search has its answer");
+        for found in &host.finds {
+            *by_step
+                .entry(found.as_ref().map(|found| found.found_by.name()))
+                .or_insert(0) += 1;
+        }
+        for found in host.finds.iter().flatten() {
+            let target = simulation
+                .hosts
+                .iter()
+                .find(|host| host.node_id() == found.node_id);
+            assert!(target.is_some(), "nobody else is found");
+            assert!(found.ms <= 4_500, "{found:?}");
+        }
+    }
+    // One in three was invented; of the others, those behind a connection that nobody dialled cannot be handed on.
+    assert!(by_step[&None] <= 75, "{by_step:?}");
+    assert!(
+        by_step[&Some("direct")] > 10 && by_step[&Some("reporter")] > 10,
+        "{by_step:?}"
+    );
 }

@@ -106,28 +106,34 @@ impl Check for Hello {
     }
 }
 
+/// A record by the example identity.
+pub(super) fn example_record() -> Option<AddressRecord> {
+    use crate::domain::{AddressBody, Signed};
+    use crate::wire::codec::Bounded;
+    let secret = crate::crypto::Secret::from_seed(&[1; 32]);
+    let record = AddressBody {
+        node_id: secret.node_id(),
+        addresses: Bounded::truncated(vec![example_address()]),
+        is_anchor: 1,
+        seq: 1_700_000_000_000,
+        expiry_ms: 1_700_080_000_000,
+    };
+    Some(Signed::sign(record, &secret))
+}
+
+fn example_address() -> Address {
+    Address::new("203.0.114.7:4000".parse().expect("a literal")).expect("a usable address")
+}
+
 impl Example for Hello {
     fn example() -> Self {
-        use crate::domain::{AddressBody, Signed};
-        use crate::wire::codec::Bounded;
-        let secret = crate::crypto::Secret::from_seed(&[1; 32]);
-        let address =
-            Address::new("203.0.114.7:4000".parse().expect("a literal")).expect("a usable address");
-        let record = AddressBody {
-            node_id: secret.node_id(),
-            addresses: Bounded::truncated(vec![address]),
-            is_anchor: 1,
-            seq: 1_700_000_000_000,
-            expiry_ms: 1_700_080_000_000,
-        };
-        let record = Some(Signed::sign(record, &secret));
         Self::new(
             ProfileKind::Anchor,
             Purpose::Wide,
             false,
             true,
-            record,
-            Some(address),
+            example_record(),
+            Some(example_address()),
         )
     }
 }

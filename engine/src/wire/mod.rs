@@ -7,6 +7,7 @@ pub mod codec;
 pub mod gate;
 pub mod hostile;
 
+mod address;
 mod bootstrap_sample;
 mod goodbye;
 mod hello;
@@ -17,6 +18,7 @@ mod profile_update;
 mod pull_sync;
 mod routing_diff;
 
+pub use address::{AddressRequest, AddressResponse};
 pub use bootstrap_sample::{BootstrapSampleRequest, BootstrapSampleResponse, Hint};
 pub use goodbye::{Goodbye, GoodbyeReason};
 pub use hello::{Hello, Purpose};
@@ -232,6 +234,8 @@ packets! {
     0x03 BootstrapSampleRequest: Request(0x04), Discovery, bytes 16, burst 8, per_minute 8, in_flight 1;
     0x04 BootstrapSampleResponse: Response, Discovery, bytes 15 * 1024, burst 8, per_minute 8, in_flight 1;
     0x05 MapReconcile: Request(0x02), Discovery, bytes 3 * 1024, burst 64, per_minute 120, in_flight 1;
+    0x20 AddressRequest: Request(0x21), Discovery, bytes 64, burst 32, per_minute 60, in_flight 8;
+    0x21 AddressResponse: Response, Discovery, bytes 512, burst 32, per_minute 60, in_flight 8;
     0x35 PostNotification: Notification, Files, bytes 16 * 1024, burst 64, per_minute 240, in_flight 16;
     0x40 PullSyncRequest: Request(0x41), Social, bytes 12 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x41 PullSyncResponse: Response, Social, bytes 768 * 1024, burst 64, per_minute 1200, in_flight 4;
@@ -242,8 +246,6 @@ packets! {
         0x10 WormRequest;
         0x11 WormQuery;
         0x12 WormResponse;
-        0x20 AddressRequest;
-        0x21 AddressResponse;
         0x22 AddressAnnounce;
         0x23 DirectoryPut;
         0x24 DirectoryGet;

@@ -64,6 +64,7 @@ methods! {
     "status" ("") -> "the node at a glance", Read, status;
     "peers" ("") -> "[peer]", Read, peers;
     "map" ("node_id?: id") -> "{hop1, hop2, hop3, bytes} or {node_id, hop, reporters}", Read, map;
+    "find" ("node_id: id") -> "{node_id, found_by, address, jumps, ms}", Read, find;
     "post" ("text: text, reply?: post id") -> "{post_id}", Act, post;
     "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, feed;
     "show" ("post_id: post id") -> "post", Read, show;
@@ -122,6 +123,12 @@ async fn map(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let node = params.parsed::<NodeId>("node_id")?;
     let view = expect!(host.call(Call::Map(node)).await, Reply::Map(view) => view);
     Ok(shapes::map(&view))
+}
+
+async fn find(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
+    let node: NodeId = params.required_parsed("node_id")?;
+    let found = expect!(host.call(Call::Find(node)).await, Reply::Found(found) => found);
+    Ok(shapes::found(&found))
 }
 
 async fn post(host: &Host, params: &mut Params) -> Result<Value, ApiError> {

@@ -1,7 +1,7 @@
 //! What things look like in JSON: the field names of the command line's contract.
 
 use distsoc_engine::domain::{Content, Profile};
-use distsoc_engine::io::{MapCounts, MapView, PeerView, Status};
+use distsoc_engine::io::{Found, MapCounts, MapView, PeerView, Status};
 use distsoc_host::Host;
 use distsoc_net::TrafficRow;
 use distsoc_persistence::FeedEntry;
@@ -29,6 +29,16 @@ pub(crate) fn status(host: &Host, status: &Status) -> Value {
 
 fn map_counts(map: &MapCounts) -> Value {
     json!({"hop1": map.hop1, "hop2": map.hop2, "hop3": map.hop3, "bytes": map.bytes})
+}
+
+pub(crate) fn found(found: &Found) -> Value {
+    json!({
+        "node_id": found.node_id.to_string(),
+        "found_by": found.found_by.name(),
+        "address": found.address.to_string(),
+        "jumps": found.jumps,
+        "ms": found.ms,
+    })
 }
 
 pub(crate) fn map(view: &MapView) -> Value {

@@ -153,6 +153,11 @@ pub(crate) enum Command {
         /// Whom to look up
         node_id: Option<NodeId>,
     },
+    /// Find out where a node is
+    Find {
+        /// Whom to find
+        node_id: NodeId,
+    },
     /// Bytes by layer and cause
     Traffic,
     /// Check what may be wrong and say what to do

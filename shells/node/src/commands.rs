@@ -66,6 +66,7 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
             json!({"node_id": node_id.map(|id| id.to_string())}),
             show_fields,
         ),
+        Command::Find { node_id } => ("find", json!({"node_id": node_id.to_string()}), show_fields),
         Command::Traffic => ("traffic", Value::Null, show_traffic),
         Command::Doctor => ("doctor", Value::Null, |_| {}),
         Command::Post { text: words, reply } => {

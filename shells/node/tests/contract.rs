@@ -61,6 +61,13 @@ fn fields_are_those_of_the_contract() {
         &json(b.path(), &["map", id]),
         &["node_id", "hop", "reporters"],
     );
+    let found = json(b.path(), &["find", id]);
+    has(
+        "find",
+        &found,
+        &["node_id", "found_by", "address", "jumps", "ms"],
+    );
+    assert_eq!(found["found_by"], "direct");
     let peers = [
         "node_id",
         "name",

@@ -60,6 +60,8 @@ fn bad_command_lines_exit_2_with_one_sentence() {
         vec!["connect", &no_key],
         vec!["map", "xyz"],
         vec!["map", "ab"],
+        vec!["find"],
+        vec!["find", "xyz"],
         vec!["show"],
         vec!["show", "12"],
         vec!["post"],
@@ -167,6 +169,7 @@ fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
         &["show", post.as_str()][..],
         &["unfollow", ID],
         &["map", ID],
+        &["find", ID],
         &["profile", ID],
         &["profile"],
     ] {

@@ -7,8 +7,8 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{
-    BootstrapSampleRequest, GoodbyeReason, MapReconcile, PostNotification, ProfileUpdate,
-    PullSyncRequest, RoutingDiff, name_of,
+    AddressRequest, BootstrapSampleRequest, GoodbyeReason, MapReconcile, PostNotification,
+    ProfileUpdate, PullSyncRequest, RoutingDiff, name_of,
 };
 use distsoc_engine::world::candidates::CoolOffs;
 use distsoc_engine::world::inbox::{Arrivals, Inbox, LinkEvent};
@@ -114,6 +114,10 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(
         Phase::Ingest,
         only_from_the_up::<RoutingDiff>("RoutingDiff"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<AddressRequest>("AddressRequest"),
     );
 }
 

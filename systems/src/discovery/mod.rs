@@ -13,4 +13,5 @@ pub(crate) mod liveness;
 pub(crate) mod map;
 pub(crate) mod map_sync;
 pub(crate) mod parting;
+pub(crate) mod resolver;
 pub(crate) mod slots;

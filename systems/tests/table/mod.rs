@@ -36,6 +36,8 @@ pub struct Table {
     streams: BTreeMap<StreamToken, (usize, RequestId, u8)>,
     last: u64,
     pub unreachable: Vec<usize>,
+    /// Only neighbours in the row reach each other.
+    pub is_row: bool,
     dials: BTreeMap<usize, usize>,
     /// Somebody whose inputs pile up.
     deaf: Option<usize>,
@@ -69,6 +71,7 @@ impl Table {
             last: 0,
             deaf: None,
             unreachable: Vec::new(),
+            is_row: false,
             dials: BTreeMap::new(),
         };
         for (number, kind) in profiles.iter().enumerate() {
@@ -324,7 +327,9 @@ impl Table {
         };
         let other = self.seats.iter().position(there);
         match other {
-            Some(other) if self.unreachable.contains(&other) => {
+            Some(other)
+                if self.unreachable.contains(&other) || self.is_row && seat.abs_diff(other) > 1 =>
+            {
                 self.fail(seat, dial, DialFailure::NoAnswer)
             }
             None => self.fail(seat, dial, DialFailure::NoAnswer),

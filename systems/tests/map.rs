@@ -1,0 +1,86 @@
+//! A chain of nodes, each connected to the next: who is at which hop, how far news travels, and who can be found by which step
+//! (PROTOCOL section 6).
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod table;
+
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::io::{Call, CallError, FoundBy, MapView, Reply};
+use distsoc_engine::profile::ProfileKind::Desktop;
+use table::{Table, address, connect_string, secret};
+
+/// Five nodes in a row, after the diffs of ten minutes.
+fn chain() -> Table {
+    let mut table = Table::new(&[Desktop; 5], &[]);
+    table.is_row = true;
+    for seat in 0..4 {
+        let next = Call::Connect(connect_string(seat + 1));
+        assert!(matches!(table.call(seat, next), Ok(Reply::Connected(_))));
+    }
+    table.pass(600_000);
+    table
+}
+
+fn id(seat: usize) -> NodeId {
+    secret(seat).node_id()
+}
+
+fn hops(table: &mut Table, seat: usize) -> [usize; 3] {
+    let map = table.status(seat).map;
+    [map.hop1, map.hop2, map.hop3]
+}
+
+#[test]
+fn a_chain_knows_three_hops_each_way() {
+    let mut table = chain();
+    let all: Vec<[usize; 3]> = (0..5).map(|seat| hops(&mut table, seat)).collect();
+    assert_eq!(all, [[1, 1, 1], [2, 1, 1], [2, 2, 0], [2, 1, 1], [1, 1, 1]]);
+    let Ok(Reply::Map(MapView::Entry { hop, reporters, .. })) =
+        table.call(0, Call::Map(Some(id(3))))
+    else {
+        panic!("it is on the map");
+    };
+    assert_eq!((hop, reporters), (3, vec![id(1)]));
+}
+
+#[test]
+fn each_step_finds_those_of_its_hop() {
+    let mut table = chain();
+    for (target, found_by, jumps) in [
+        (1, FoundBy::Direct, 0),
+        (2, FoundBy::Reporter, 1),
+        (3, FoundBy::Closer, 2),
+    ] {
+        let Ok(Reply::Found(found)) = table.call(0, Call::Find(id(target))) else {
+            panic!("node {target} is within three hops");
+        };
+        assert_eq!(
+            (found.found_by, found.jumps),
+            (found_by, jumps),
+            "node {target}"
+        );
+        assert_eq!(
+            (found.node_id, found.address),
+            (id(target), address(target))
+        );
+    }
+    let far = table.call(0, Call::Find(id(4)));
+    assert!(matches!(far, Err(CallError::NotFound(_))), "{far:?}");
+    let own = table.call(0, Call::Find(id(0)));
+    assert!(matches!(own, Err(CallError::Refused(_))), "{own:?}");
+}
+
+#[test]
+fn news_travels_a_hop_in_two_minutes() {
+    let mut table = chain();
+    table.unreachable = vec![3, 4];
+    table.cut(3, 4);
+    table.pass(30_000);
+    // The other neighbour reports it still.
+    assert_eq!(hops(&mut table, 3), [1, 1, 2]);
+    table.pass(120_000);
+    assert_eq!(hops(&mut table, 2), [2, 1, 0]);
+    table.pass(125_000);
+    assert_eq!(hops(&mut table, 1), [2, 1, 0]);
+}

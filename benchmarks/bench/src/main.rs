@@ -3,6 +3,7 @@
 
 mod codec;
 mod frame;
+mod gossip;
 mod live;
 mod map;
 mod measure;
@@ -32,6 +33,7 @@ const BENCHMARKS: &[Benchmark] = &[
     ("codec", codec::packets),
     ("map-lookup", map::lookups),
     ("map-memory", map::memory),
+    ("map-churn", gossip::churn),
     ("connection-memory", live::connection_memory),
     ("push-latency", live::push_latency),
 ];

@@ -46,7 +46,7 @@ struct Taker<'a> {
     map: &'a mut DiscoveryMap,
     entries: &'a mut [MapEntry],
     caps: Caps,
-    /// Ids past the caps, or where they do not belong.
+    /// Ids past what a node can know, or where they do not belong.
     excess: u32,
     /// Numbers that were never given: something went missing.
     unknown: u32,
@@ -80,8 +80,10 @@ impl Taker<'_> {
             ReportedHop::Two => self.caps.hop_2,
         };
         let fits = count < room;
-        self.excess += u32::from(!fits);
         self.sync.is_capped |= !fits;
+        // Who knows more than the others may be an anchor; who knows more than anybody can, lies.
+        let is_lie = !fits && (hop == ReportedHop::One || count >= limits::REPORTED_HOP_2_MAX);
+        self.excess += u32::from(is_lie);
         fits
     }
 
@@ -317,10 +319,11 @@ fn apply_reports(
                 .rows(sync.reporter, ReportedHop::Two)
                 .map(|rows| rows.len())
         };
+        // Who has not told everything yet says nothing about how much there is to tell.
         let others = syncs
             .by_node
             .iter()
-            .filter(|(node, _)| **node != report.node);
+            .filter(|(node, sync)| **node != report.node && sync.step == SyncStep::Standing);
         let others: Vec<u64> = others.filter_map(|(_, sync)| hop_2_of(sync)).collect();
         let peer = peers
             .by_node(&report.node)

@@ -2,6 +2,7 @@
 
 mod address;
 mod connect_string;
+mod distance;
 mod ids;
 mod person;
 mod post;
@@ -11,6 +12,7 @@ mod text;
 
 pub use address::{Address, AddressBody, AddressRecord, Prefix, Scope};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
+pub use distance::{Distance, estimated_count, finger_bits};
 pub use ids::{BlobHash, IdError, NodeId, PostId};
 pub use person::{Avatar, Profile, ProfileBody};
 pub use post::{

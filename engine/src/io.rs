@@ -11,6 +11,7 @@ use crate::profile::ProfileKind;
 use crate::refusal::Refusal;
 use crate::wire::{Admitted, Code, GoodbyeReason, Packet, PacketBytes};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 macro_rules! numbered {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -646,6 +647,24 @@ pub enum Write {
     GoodPeer(GoodPeer),
     /// No longer worth it.
     ForgetPeer(NodeId),
+    /// A piece of the map's snapshot or journal.
+    MapRow(MapRow),
+    /// Pieces of other generations are needed no more.
+    MapOnly {
+        /// The generation that stays.
+        generation: u32,
+    },
+}
+
+/// A piece of the map as it lies on the disk; [`crate::world::map::snapshot`] says what its bytes are.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MapRow {
+    /// Of which snapshot.
+    pub generation: u32,
+    /// Its place in it.
+    pub chunk: u32,
+    /// What it says.
+    pub bytes: Arc<[u8]>,
 }
 
 /// What one has to do with somebody. Private: never on the wire.
@@ -730,6 +749,8 @@ pub struct Restored {
     pub own_list: Option<StoredList>,
     /// The own profile.
     pub own_profile: Option<Profile>,
+    /// The map's snapshot and journal, unchecked, in any order.
+    pub map: Vec<MapRow>,
 }
 
 /// One stored post, without its content.

@@ -82,6 +82,21 @@ pub const MAP_SYNC_RETRY_MS: u64 = 2_000;
 /// PROTOCOL section 6: reconciling rounds before everything is asked for in full.
 pub const RECONCILES_BEFORE_DUMP: u32 = 2;
 
+/// PROTOCOL section 12: before this, a map is not worth storing.
+pub const MAP_SNAPSHOT_FIRST_MS: u64 = 5 * 60 * 1000;
+/// PROTOCOL section 12: what changed on the map is stored this often.
+pub const MAP_JOURNAL_MS: u64 = 2 * 60 * 1000;
+/// Between two slices of a map that is being stored.
+pub const MAP_STORE_SLICE_MS: u64 = 20;
+/// The journal grows to a quarter of its snapshot before there is a new one, and at least to so many bytes.
+pub const MAP_JOURNAL_BYTES_MIN: usize = 64 * 1024;
+/// Bytes of a stored map that are read at a start: twice what the largest one takes.
+pub const MAP_STORED_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What the reporters of the last run named counts for this long without them.
+pub const REMEMBERED_MS: u64 = 10 * 60 * 1000;
+/// Reporters of the last run leave so many places for those of this one.
+pub const REPORTERS_SPARE: usize = 32;
+
 /// PROTOCOL section 11: ids in a bootstrap sample.
 pub const SAMPLE_HINTS_MAX: usize = 200;
 /// PROTOCOL section 6: peers to try in a Goodbye.

@@ -4,7 +4,7 @@ use crate::fault::Fault;
 use crate::rows::{self, PostRow};
 use crate::tables::{Lmdb, Raw, Tables};
 use distsoc_engine::domain::NodeId;
-use distsoc_engine::io::Restored;
+use distsoc_engine::io::{MapRow, Restored};
 use distsoc_engine::limits;
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,6 +23,26 @@ fn all<T>(
         decode(key, value).ok_or(Fault::Corrupt { table: name })
     })
     .collect()
+}
+
+/// The map's rows, unread: it can be learned again, so what is in them is no fault of the folder. Keys that are none are left out.
+fn map_rows(
+    txn: &heed::RoTxn<'_, heed::WithoutTls>,
+    table: Raw,
+    dir: &Path,
+) -> Result<Vec<MapRow>, Fault> {
+    let (mut rows, mut bytes) = (Vec::new(), 0);
+    // The newest first, where there are more than are read.
+    for row in table.rev_iter(txn).map_err(|error| Fault::lmdb(dir, error))? {
+        let (key, value) = row.map_err(|error| Fault::lmdb(dir, error))?;
+        bytes += value.len();
+        if bytes > limits::MAP_STORED_BYTES_MAX {
+            break;
+        }
+        rows.extend(rows::decode_map_row(key, value));
+    }
+    rows.reverse();
+    Ok(rows)
 }
 
 pub(crate) fn restore(
@@ -89,5 +109,6 @@ pub(crate) fn restore(
         good_peers,
         own_list,
         own_profile,
+        map: map_rows(&txn, tables.discovery_map, dir)?,
     })
 }

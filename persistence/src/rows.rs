@@ -5,7 +5,7 @@ use distsoc_engine::domain::{
     Address, ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, Signed,
     SignedPost,
 };
-use distsoc_engine::io::{GoodPeer, Relationship, StoredFileRow, StoredList};
+use distsoc_engine::io::{GoodPeer, MapRow, Relationship, StoredFileRow, StoredList};
 use distsoc_engine::wire::codec;
 
 /// Bytes before a post's body in its row.
@@ -149,5 +149,18 @@ pub(crate) fn decode_peer(node: NodeId, row: &[u8]) -> Option<GoodPeer> {
         addresses,
         is_anchor: is_anchor == 1,
         last_up_ms,
+    })
+}
+
+pub(crate) fn map_key(generation: u32, chunk: u32) -> [u8; 8] {
+    (u64::from(generation) << 32 | u64::from(chunk)).to_be_bytes()
+}
+
+pub(crate) fn decode_map_row(key: &[u8], row: &[u8]) -> Option<MapRow> {
+    let key = u64_of(key)?;
+    Some(MapRow {
+        generation: (key >> 32) as u32,
+        chunk: key as u32,
+        bytes: row.into(),
     })
 }

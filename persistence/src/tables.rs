@@ -55,9 +55,9 @@ tables! {
         profiles: "person → signed profile";
         relationships: "person → [followed since ms, place]";
         peers: "NodeId → [last up ms, is anchor, addresses]";
+        discovery_map: "generation u32 ‖ chunk u32 → a piece of the map's snapshot, or of its journal where the first bit of the chunk is set";
     }
     declared {
-        discovery_map: "snapshot and journal of the map";
         stored_files: "blob holders and their estimates";
         social_routes: "target → cached route";
         blobs: "blob hash ‖ chunk u32 → bytes, in environments of their own";

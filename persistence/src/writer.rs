@@ -13,6 +13,7 @@ use distsoc_engine::io::{
 };
 use std::fs::OpenOptions;
 use std::io::Write as _;
+use std::ops::Bound;
 use std::path::PathBuf;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
@@ -199,6 +200,18 @@ impl Writer {
                     .put(txn, peer.node.as_bytes(), &rows::encode_peer(peer))
             }
             Write::ForgetPeer(node) => tables.peers.delete(txn, node.as_bytes()).map(|_| ()),
+            Write::MapRow(row) => {
+                let key = rows::map_key(row.generation, row.chunk);
+                tables.discovery_map.put(txn, &key, &row.bytes)
+            }
+            Write::MapOnly { generation } => {
+                let first = rows::map_key(*generation, 0);
+                let last = rows::map_key(*generation, u32::MAX);
+                let before = (Bound::Unbounded, Bound::Excluded(&first[..]));
+                let after = (Bound::Excluded(&last[..]), Bound::Unbounded);
+                tables.discovery_map.delete_range(txn, &before)?;
+                tables.discovery_map.delete_range(txn, &after).map(|_| ())
+            }
         }
     }
 

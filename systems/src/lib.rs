@@ -37,6 +37,8 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     discovery::map_sync::install(&mut frame);
     discovery::diff_applier::install(&mut frame);
     discovery::diff_builder::install(&mut frame);
+    // Section 12: the map outlives the node.
+    discovery::map_keeper::install(&mut frame);
     // Section 6: where somebody is, by those who are near.
     discovery::resolver::install(&mut frame);
     // Sections 6 and 11: whom to dial, where candidates come from.

@@ -5,7 +5,7 @@
 
 use distsoc_engine::domain::{EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead};
 use distsoc_engine::io::{
-    BatchId, GoodPeer, ReadQuery, ReadResult, Relationship, Restored, StorageTrouble,
+    BatchId, GoodPeer, MapRow, ReadQuery, ReadResult, Relationship, Restored, StorageTrouble,
     StoredFileRow, StoredList, Write,
 };
 use std::collections::{BTreeMap, VecDeque};
@@ -35,6 +35,7 @@ struct Tables {
     profiles: BTreeMap<NodeId, Profile>,
     relationships: BTreeMap<NodeId, Relationship>,
     good_peers: BTreeMap<NodeId, GoodPeer>,
+    map: BTreeMap<(u32, u32), MapRow>,
 }
 
 #[derive(Debug)]
@@ -221,6 +222,7 @@ impl Disk {
                 profile: None,
             }),
             own_profile: tables.profiles.get(&own).cloned(),
+            map: tables.map.values().cloned().collect(),
         }
     }
 
@@ -302,6 +304,10 @@ impl Tables {
                 Write::ForgetPeer(node) => {
                     self.good_peers.remove(&node);
                 }
+                Write::MapRow(row) => {
+                    self.map.insert((row.generation, row.chunk), row);
+                }
+                Write::MapOnly { generation } => self.map.retain(|key, _| key.0 == generation),
             }
         }
     }

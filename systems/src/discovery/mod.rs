@@ -11,6 +11,7 @@ pub(crate) mod hello;
 pub(crate) mod links;
 pub(crate) mod liveness;
 pub(crate) mod map;
+pub(crate) mod map_keeper;
 pub(crate) mod map_sync;
 pub(crate) mod parting;
 pub(crate) mod resolver;

@@ -9,18 +9,22 @@
 
 pub mod access;
 pub mod index;
+mod journal;
 pub mod nearest;
 pub mod numbers;
 mod reporters;
 pub mod set_hash;
+pub mod snapshot;
 
 pub(crate) use access::make_room;
 pub use access::{MapEdit, MapView, NEW_IDS_PER_FRAME, entries_of};
 pub use index::{KeyedIndex, Row};
+pub use journal::{Written, remember};
 pub use nearest::NearestIndex;
 pub use numbers::{NumberBook, Told};
 pub use reporters::{Numbered, Reporter, ReporterSets};
 pub use set_hash::SetHash;
+pub use snapshot::{Chunk, MapImage};
 
 use crate::domain::NodeId;
 use crate::entropy::Entropy;
@@ -161,6 +165,7 @@ pub struct DiscoveryMap {
     hop_2: RoaringBitmap,
     hop_3: usize,
     reporters: ReporterSets,
+    journal: journal::Journal,
 }
 
 impl DiscoveryMap {
@@ -179,6 +184,7 @@ impl DiscoveryMap {
             hop_2: RoaringBitmap::new(),
             hop_3: 0,
             reporters: ReporterSets::default(),
+            journal: journal::Journal::default(),
         }
     }
 
@@ -463,6 +469,7 @@ impl DiscoveryMap {
         for (hop, row) in self.reporters.first_rows(reporter, ids_max) {
             self.withdraw_row(reporter, hop, row, entries);
         }
+        self.note_forgetting(reporter);
         self.reporters.remove_if_empty(reporter)
     }
 
@@ -488,6 +495,7 @@ impl DiscoveryMap {
                 self.index.remove(&entry.node, entries);
                 self.nearest.remove(row);
                 entries[row as usize].set(MapEntry::TAKEN, false);
+                self.journal.vacate(row);
                 gone.push(row);
             }
         }

@@ -24,6 +24,36 @@ struct Sets {
     numbers: Vec<Row>,
     /// The rows that have one.
     numbered: RoaringBitmap,
+    /// What is other than on the disk; `None` where the reporter is not on it.
+    unwritten: Option<Unwritten>,
+}
+
+/// What of a reporter's sets is other than on the disk.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Unwritten {
+    /// Rows that are in a set here and not there, or the other way about.
+    pub(super) hops: [RoaringBitmap; 2],
+    /// Whether it names this node has changed.
+    pub(super) names_us: bool,
+}
+
+impl Sets {
+    fn hop_mut(&mut self, hop: ReportedHop) -> &mut RoaringBitmap {
+        match hop {
+            ReportedHop::One => &mut self.hop_1,
+            ReportedHop::Two => &mut self.hop_2,
+        }
+    }
+
+    /// A row has come into a set or gone from it: twice is not at all.
+    fn note(&mut self, hop: ReportedHop, row: Row) {
+        if let Some(unwritten) = &mut self.unwritten {
+            let rows = &mut unwritten.hops[hop as usize];
+            if !rows.remove(row) {
+                rows.insert(row);
+            }
+        }
+    }
 }
 
 /// Stands for a number that was not given.
@@ -89,7 +119,9 @@ impl ReporterSets {
     pub fn memory_bytes(&self) -> usize {
         let bytes = |sets: &Sets| {
             let numbers = sets.numbers.capacity() * size_of::<Row>();
-            sets.hop_1.serialized_size() + sets.hop_2.serialized_size() + numbers
+            let unwritten = sets.unwritten.iter().flat_map(|unwritten| &unwritten.hops);
+            let unwritten: usize = unwritten.map(RoaringBitmap::serialized_size).sum();
+            sets.hop_1.serialized_size() + sets.hop_2.serialized_size() + numbers + unwritten
         };
         self.0.iter().flatten().map(bytes).sum()
     }
@@ -149,26 +181,43 @@ impl ReporterSets {
             digest: 0,
             numbers: Vec::new(),
             numbered: RoaringBitmap::new(),
+            unwritten: None,
         });
         Some(Reporter(number as u8))
     }
 
-    fn set_mut(&mut self, reporter: Reporter, hop: ReportedHop) -> Option<&mut RoaringBitmap> {
-        let sets = self.0.get_mut(usize::from(reporter.0))?.as_mut()?;
-        Some(match hop {
-            ReportedHop::One => &mut sets.hop_1,
-            ReportedHop::Two => &mut sets.hop_2,
-        })
-    }
-
     pub(super) fn insert(&mut self, reporter: Reporter, hop: ReportedHop, row: Row) -> bool {
-        self.set_mut(reporter, hop)
-            .is_some_and(|set| set.insert(row))
+        let Some(sets) = self.sets_mut(reporter) else {
+            return false;
+        };
+        let is_new = sets.hop_mut(hop).insert(row);
+        if is_new {
+            sets.note(hop, row);
+        }
+        is_new
     }
 
     pub(super) fn remove(&mut self, reporter: Reporter, hop: ReportedHop, row: Row) -> bool {
-        self.set_mut(reporter, hop)
-            .is_some_and(|set| set.remove(row))
+        let Some(sets) = self.sets_mut(reporter) else {
+            return false;
+        };
+        let was_in = sets.hop_mut(hop).remove(row);
+        if was_in {
+            sets.note(hop, row);
+        }
+        was_in
+    }
+
+    /// What of it is other than on the disk; `None` where it is not on it.
+    pub(super) fn unwritten(&self, reporter: Reporter) -> Option<&Unwritten> {
+        self.sets(reporter)?.unwritten.as_ref()
+    }
+
+    /// It is on the disk as it is now, or not on it.
+    pub(super) fn set_written(&mut self, reporter: Reporter, is_written: bool) {
+        if let Some(sets) = self.sets_mut(reporter) {
+            sets.unwritten = is_written.then(Unwritten::default);
+        }
     }
 
     /// It names this node itself, or no more. Whether that is new.
@@ -184,6 +233,9 @@ impl ReporterSets {
         };
         if std::mem::replace(&mut sets.names_us[hop as usize], names) == names {
             return false;
+        }
+        if let Some(unwritten) = &mut sets.unwritten {
+            unwritten.names_us = true;
         }
         self.count(reporter, hop, own, names);
         true

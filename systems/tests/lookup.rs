@@ -93,7 +93,7 @@ fn the_silent_are_gone_round() {
         table.pass(20_000);
     }
     assert!(
-        found * 100 >= targets.len() * 97,
+        found * 100 >= targets.len() * 90,
         "{found} of {}",
         targets.len()
     );
@@ -172,10 +172,10 @@ fn a_fan_out_causes_no_more_than_its_budgets() {
 #[test]
 fn anchors_answer_for_who_is_offline() {
     let mut table = Table::new(&[Anchor, Desktop, Desktop], &[0]);
-    table.roads = Some(BTreeSet::from([(0, 1), (0, 2)]));
+    table.roads = Some(BTreeSet::from([(0, 2)]));
     table.pass(60_000);
-    table.unreachable = vec![2];
-    // It has the record as a neighbour too, and would answer a worm.
+    table.roads = Some(BTreeSet::from([(0, 1)]));
+    // The anchor has the record as a neighbour too, and would answer a worm.
     table.silent = BTreeSet::from([0]);
     table.cut(0, 2);
     table.pass(600_000);

@@ -7,6 +7,7 @@ mod table;
 
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::{Call, CallError, FoundBy, MapView, Reply};
+use distsoc_engine::limits;
 use distsoc_engine::profile::ProfileKind::Desktop;
 use table::{Table, address, connect_string, secret};
 
@@ -89,4 +90,14 @@ fn news_travels_a_hop_in_two_minutes() {
     assert_eq!(hops(&mut table, 2), [2, 1, 0]);
     table.pass(125_000);
     assert_eq!(hops(&mut table, 1), [2, 1, 0]);
+}
+
+#[test]
+fn records_are_renewed_on_connections_that_last() {
+    let mut table = chain();
+    table.pass(3 * limits::ADDRESS_RECORD_TTL_MS / 2);
+    let Ok(Reply::Found(found)) = table.call(0, Call::Find(id(2))) else {
+        panic!("its neighbour has a record that is good still");
+    };
+    assert_eq!(found.found_by, FoundBy::Reporter);
 }

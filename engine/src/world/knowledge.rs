@@ -56,6 +56,12 @@ impl Knowledge<'_, '_> {
         self.identity.node_id()
     }
 
+    /// Whether something about the own addresses is new in this frame.
+    #[must_use]
+    pub fn own_addresses_changed(&self) -> bool {
+        self.own.is_changed()
+    }
+
     /// A peer that is up, by its connection or another to the same node.
     #[must_use]
     pub fn peer(&self, link: LinkId) -> Option<(&Link, &Peer)> {

@@ -200,7 +200,7 @@ fn take_puts(
     mut offences: ResMut<Offences>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if arrivals.len() == 0 {
+    if arrivals.is_empty() {
         return;
     }
     for arrival in arrivals.take() {

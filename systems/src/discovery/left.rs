@@ -14,17 +14,22 @@ use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::left_records::LeftRecords;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Offences, PeerChanges, is_tellable, usable_address};
+use distsoc_engine::world::peers::{
+    Offences, Peer, PeerChanges, Peers, is_tellable, usable_address,
+};
 use std::collections::BTreeMap;
 
-/// Which record each neighbour has: the seq of it.
+/// Which record each peer has: the seq of it.
 #[derive(Resource, Debug, Default)]
 struct LeftWith {
-    by_peer: BTreeMap<NodeId, u64>,
+    /// Told in Hello or since.
+    told: BTreeMap<NodeId, u64>,
+    /// Left with, to be passed on.
+    neighbours: BTreeMap<NodeId, u64>,
     next_ms: u64,
 }
 
-/// How often neighbours are looked at while nothing has changed: records are signed anew every 12 h.
+/// How often peers are looked at while nothing has changed: records are signed anew every 12 h.
 const LOOK_MS: u64 = 60 * 60 * 1000;
 /// After a change, once more peers may have come.
 const SETTLE_MS: u64 = 5_000;
@@ -41,11 +46,12 @@ fn may_pass_on(announce: &AddressAnnounce, from: &NodeId) -> Result<bool, Refusa
 fn take_records(
     now: Res<Now>,
     mut arrivals: ResMut<Arrivals<AddressAnnounce>>,
-    mut left: ParamSet<(Knowledge<'_, '_>, ResMut<LeftRecords>)>,
+    mut left: ParamSet<(Knowledge<'_, '_>, ResMut<LeftRecords>, Query<&mut Peer>)>,
+    peers: Res<Peers>,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
 ) {
-    if arrivals.len() == 0 {
+    if arrivals.is_empty() {
         return;
     }
     for arrival in arrivals.take() {
@@ -62,7 +68,19 @@ fn take_records(
             _ => may_pass_on(&announce, &node),
         };
         let kept = judged.and_then(|passes| {
-            left.p1().leave(record.clone(), node, *now)?;
+            if record.node_id == node
+                && let Some(entity) = peers.by_node(&node)
+                && let Ok(mut peer) = left.p2().get_mut(entity)
+                && peer
+                    .record
+                    .as_ref()
+                    .is_none_or(|known| record.supersedes(known).is_ok())
+            {
+                peer.record = Some(record.clone());
+            }
+            if passes || record.node_id != node {
+                left.p1().leave(record.clone(), node, *now)?;
+            }
             Ok(passes)
         });
         match kept {
@@ -103,7 +121,15 @@ fn leave_own(
     mut outbox: ResMut<Outbox>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if !changes.0.is_empty() {
+    for (node, link, _) in changes.came_up() {
+        let remote = knowledge.peer(link).map(|(link, _)| link.remote);
+        let record = remote.and_then(|remote| knowledge.own_record(remote));
+        if let Some(record) = record {
+            // It stood in Hello.
+            left_with.told.insert(node, record.seq);
+        }
+    }
+    if !changes.0.is_empty() || knowledge.own_addresses_changed() {
         let soon_ms = now.after(SETTLE_MS);
         let next_ms = &mut left_with.next_ms;
         *next_ms = if *next_ms > now.mono_ms {
@@ -122,20 +148,24 @@ fn leave_own(
     left_with.next_ms = now.after(LOOK_MS);
     outbox.wake_at(left_with.next_ms);
     let own = knowledge.own();
-    let neighbours = knowledge.closest_peers(&own, limits::RING_NEIGHBOURS);
-    left_with
-        .by_peer
-        .retain(|node, _| neighbours.contains(node));
-    for node in neighbours {
-        let Some((link, _)) = knowledge.peer_by_node(&node) else {
-            continue;
-        };
+    let nearest = knowledge.closest_peers(&own, limits::RING_NEIGHBOURS);
+    let LeftWith {
+        told, neighbours, ..
+    } = &mut *left_with;
+    neighbours.retain(|node, _| nearest.contains(node));
+    told.retain(|node, _| knowledge.peer_by_node(node).is_some());
+    for (link, peer) in knowledge.peers() {
         let Some(record) = knowledge.own_record(link.remote) else {
             continue;
         };
-        if left_with.by_peer.insert(node, record.seq) != Some(record.seq) {
+        let news = |known: &mut BTreeMap<NodeId, u64>| {
+            known.insert(link.node, record.seq) != Some(record.seq)
+        };
+        let is_news = news(told);
+        let passes = u8::from(nearest.contains(&link.node) && news(neighbours));
+        if peer.slot != Slot::Visit && (is_news || passes == 1) {
             let record = record.clone();
-            outbox.send(link.id, &AddressAnnounce { record, passes: 1 }.into());
+            outbox.send(link.id, &AddressAnnounce { record, passes }.into());
         }
     }
 }

@@ -122,9 +122,7 @@ impl Table {
                 let due = self.seats[seat]
                     .next_wake_ms
                     .is_some_and(|at| at <= self.now.mono_ms);
-                if self.deaf == Some(seat)
-                    || self.seats[seat].inputs.is_empty() && !due
-                {
+                if self.deaf == Some(seat) || self.seats[seat].inputs.is_empty() && !due {
                     continue;
                 }
                 quiet = false;
@@ -144,6 +142,7 @@ impl Table {
     /// Lets time pass, waking whoever asked for it.
     pub fn pass(&mut self, ms: u64) {
         let end = self.now.mono_ms + ms;
+        self.settle();
         loop {
             let next = self
                 .seats

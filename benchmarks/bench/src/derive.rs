@@ -5,7 +5,7 @@ use bevy_ecs::prelude::World;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::world::map::{
-    DiscoveryMap, MapEntry, PeerFacts, ReportedHop, Reporter, Row, entries_of,
+    DiscoveryMap, MapEntry, PeerFacts, ReportedHop, Reporter, Row, RowChanges, entries_of,
 };
 use roaring::RoaringBitmap;
 use std::collections::HashSet;
@@ -140,7 +140,52 @@ pub(crate) fn derivation(quick: bool) -> Vec<Figure> {
         Figure::of("the same, times faster than std HashSet", "×", ratio(2)).goal("≥ 20"),
     ];
     figures.push(one_peer(rounds, &mut reported, &mut entropy));
+    figures.extend(diff(rounds, &reported, &mut entropy));
     figures
+}
+
+/// The difference of two views of 350,000 ids that 3,500 changes lie between, beside sets of ids.
+fn diff(rounds: usize, reported: &Reported, entropy: &mut Entropy) -> Vec<Figure> {
+    const CHANGES: usize = 3_500;
+    let old: RoaringBitmap = (0..ENTRIES as Row).filter(|row| row % 7 != 0).collect();
+    let mut new = old.clone();
+    let mut changed = RoaringBitmap::new();
+    while changed.len() < CHANGES as u64 {
+        let row = entropy.below(ENTRIES as u64) as Row;
+        if changed.insert(row) && !new.remove(row) {
+            new.insert(row);
+        }
+    }
+    let none = RoaringBitmap::new();
+    let ids = |rows: &RoaringBitmap| -> HashSet<[u8; 32]> {
+        rows.iter()
+            .map(|row| *reported.ids[row as usize].as_bytes())
+            .collect()
+    };
+    let (old_ids, new_ids) = (ids(&old), ids(&new));
+    let changes = RowChanges::between([&none, &old], [&none, &new]);
+    let count = changes.added[1].len() + changes.removed[1].len();
+    assert_eq!(count, CHANGES as u64);
+    let samples = interleaved_warm(
+        rounds,
+        &mut [
+            (1, &mut || {
+                drop(black_box(RowChanges::between([&none, &old], [&none, &new])));
+            }),
+            (1, &mut || {
+                let added: Vec<_> = new_ids.difference(&old_ids).copied().collect();
+                let removed: Vec<_> = old_ids.difference(&new_ids).copied().collect();
+                black_box((added, removed));
+            }),
+        ],
+    );
+    let pairs = samples[1].iter().zip(&samples[0]);
+    let ratios = pairs.map(|(other, ours)| other / ours).collect();
+    let ms = samples[0].iter().map(|ns| ns / 1e6).collect();
+    vec![
+        Figure::of("difference of 3,500 changes in 350,000 ids", "ms", ms).goal("≤ 0.1"),
+        Figure::of("the same, times faster than std HashSet", "×", ratios).goal("≥ 500"),
+    ]
 }
 
 /// One per cent of what a peer names goes, as much comes; then back again.

@@ -8,6 +8,7 @@
 //! not matter in which order reports come. The own id never enters.
 
 pub mod access;
+mod changes;
 pub mod derive;
 pub mod index;
 pub mod nearest;
@@ -17,6 +18,7 @@ pub mod set_hash;
 
 pub(crate) use access::make_room;
 pub use access::{MapEdit, MapView, NEW_IDS_PER_FRAME, entries_of};
+pub use changes::RowChanges;
 pub use derive::{Derived, RowBits};
 pub use index::{KeyedIndex, Row};
 pub use nearest::NearestIndex;

@@ -373,6 +373,10 @@ pub enum FoundBy {
     Reporter,
     /// A peer of a peer that is.
     Closer,
+    /// A worm.
+    Worm,
+    /// An anchor with whom it has left its record.
+    Anchor,
 }
 
 impl FoundBy {
@@ -383,6 +387,8 @@ impl FoundBy {
             Self::Direct => "direct",
             Self::Reporter => "reporter",
             Self::Closer => "closer",
+            Self::Worm => "worm",
+            Self::Anchor => "anchor",
         }
     }
 }

@@ -96,6 +96,54 @@ pub const MAP_STORED_BYTES_MAX: usize = 64 * 1024 * 1024;
 pub const REMEMBERED_MS: u64 = 10 * 60 * 1000;
 /// Reporters of the last run leave so many places for those of this one.
 pub const REPORTERS_SPARE: usize = 32;
+/// PROTOCOL section 6: targets of one worm.
+pub const WORM_TARGETS_MAX: usize = 16;
+/// PROTOCOL section 6: requests that one search may cause, answers not counted.
+pub const WORM_BUDGET: u16 = 303;
+/// PROTOCOL section 3: the highest TTL of any profile.
+pub const WORM_TTL_MAX: u8 = 8;
+/// PROTOCOL section 6: disjoint paths of one search.
+pub const WORM_PATHS: u8 = 3;
+/// PROTOCOL section 6: searches of others that a node remembers, and for how long.
+pub const WORMS_MAX: usize = 1024;
+/// How long a search is known, so that it is not taken twice.
+pub const WORM_SEEN_MS: u64 = 10_000;
+/// The longest that anybody waits for the answer to a worm, ms.
+pub const WORM_PATIENCE_MS: u16 = 6_000;
+/// PROTOCOL section 6: nodes near a target that are asked for its record in the end.
+pub const WORM_REGION_MAX: usize = 16;
+/// Requests of ours under way at one peer: as many as it takes ([`crate::wire::WormRequest`]).
+pub const WORMS_PER_PEER_MAX: usize = 2;
+/// A node that was not found is not searched for again so soon.
+pub const NOT_FOUND_MS: u64 = 30_000;
+/// Of those, how many are remembered.
+pub const NOT_FOUND_MAX: usize = 256;
+/// Records of others that a node keeps for those who look for them near its id.
+pub const LEFT_RECORDS_MAX: usize = 256;
+/// Of those, how many one peer may bring.
+pub const LEFT_RECORDS_PER_PEER_MAX: usize = 24;
+/// PROTOCOL section 6: connected nodes nearest in id, with whom a node leaves its record.
+pub const RING_NEIGHBOURS: usize = 4;
+/// And to how many each of them passes it on: 12 nodes of ranks 5-64 in all.
+pub const RECORD_PASSES: usize = 3;
+/// PROTOCOL section 6: anchors keep this many records.
+pub const DIRECTORY_RECORDS_MAX: usize = 20_000;
+/// Of one /24 (IPv6 /48), development scope exempt.
+pub const DIRECTORY_PER_PREFIX_MAX: usize = 64;
+/// PROTOCOL section 6: records are left with anchors anew after this.
+pub const DIRECTORY_REFRESH_MS: u64 = 6 * 60 * 60 * 1000;
+/// Addresses that an anchor dials back, waiting at once.
+pub const DIAL_BACKS_MAX: usize = 64;
+/// PROTOCOL section 6: of anchors.json, how many are left a record.
+pub const DIRECTORY_LISTED: usize = 2;
+/// PROTOCOL section 6: and of the known anchors, those closest in id.
+pub const DIRECTORY_CLOSEST: usize = 3;
+/// Address resolution: how long a worm may take.
+pub const ASK_WORM_MS_MAX: u64 = 7_000;
+/// And the anchors.
+pub const ASK_ANCHORS_MS_MAX: u64 = 5_000;
+/// Short connections that a feature waits for, at once.
+pub const ERRANDS_MAX: usize = 64;
 
 /// PROTOCOL section 11: ids in a bootstrap sample.
 pub const SAMPLE_HINTS_MAX: usize = 200;

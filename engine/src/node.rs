@@ -10,7 +10,8 @@ use crate::refusal::{Refusal, RefusalCounts};
 use crate::schedule;
 use crate::wire;
 use crate::world::{
-    addresses, authors, candidates, files, identity, inbox, map, outbox, peers, slots, storage,
+    addresses, authors, candidates, files, identity, inbox, left_records, map, outbox, peers,
+    searches, slots, storage,
 };
 use bevy_ecs::prelude::{Schedule, World};
 use std::collections::BTreeSet;
@@ -78,6 +79,10 @@ impl Node {
         world.insert_resource(authors::PullRequests::default());
         world.insert_resource(authors::PullsDue::default());
         world.insert_resource(storage::Storage::default());
+        world.insert_resource(left_records::LeftRecords::new(own));
+        world.insert_resource(searches::WormSearches::default());
+        world.insert_resource(searches::DirectorySearches::default());
+        world.insert_resource(searches::Errands::default());
         wire::insert_queues(&mut world);
         install(&mut world, &mut schedule, config.restored);
         Self { world, schedule }

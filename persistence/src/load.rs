@@ -33,7 +33,10 @@ fn map_rows(
 ) -> Result<Vec<MapRow>, Fault> {
     let (mut rows, mut bytes) = (Vec::new(), 0);
     // The newest first, where there are more than are read.
-    for row in table.rev_iter(txn).map_err(|error| Fault::lmdb(dir, error))? {
+    for row in table
+        .rev_iter(txn)
+        .map_err(|error| Fault::lmdb(dir, error))?
+    {
         let (key, value) = row.map_err(|error| Fault::lmdb(dir, error))?;
         bytes += value.len();
         if bytes > limits::MAP_STORED_BYTES_MAX {

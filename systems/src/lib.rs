@@ -39,8 +39,11 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     discovery::diff_builder::install(&mut frame);
     // Section 12: the map outlives the node.
     discovery::map_keeper::install(&mut frame);
-    // Section 6: where somebody is, by those who are near.
+    // Section 6: where somebody is, by those who are near, by worms, by anchors.
     discovery::resolver::install(&mut frame);
+    discovery::left::install(&mut frame);
+    discovery::worm::install(&mut frame);
+    discovery::directory::install(&mut frame);
     // Sections 6 and 11: whom to dial, where candidates come from.
     discovery::dialler::install(&mut frame);
     discovery::bootstrap::install(&mut frame);

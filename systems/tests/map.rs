@@ -7,13 +7,14 @@ mod table;
 
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::{Call, CallError, FoundBy, MapView, Reply};
+use distsoc_engine::limits;
 use distsoc_engine::profile::ProfileKind::Desktop;
 use table::{Table, address, connect_string, secret};
 
 /// Five nodes in a row, after the diffs of ten minutes.
 fn chain() -> Table {
     let mut table = Table::new(&[Desktop; 5], &[]);
-    table.is_row = true;
+    table.roads = Some((0..4).map(|seat| (seat, seat + 1)).collect());
     for seat in 0..4 {
         let next = Call::Connect(connect_string(seat + 1));
         assert!(matches!(table.call(seat, next), Ok(Reply::Connected(_))));
@@ -65,7 +66,13 @@ fn each_step_finds_those_of_its_hop() {
             (id(target), address(target))
         );
     }
-    let far = table.call(0, Call::Find(id(4)));
+    // Beyond the map, a worm.
+    let Ok(Reply::Found(found)) = table.call(0, Call::Find(id(4))) else {
+        panic!("a worm reaches node 4");
+    };
+    assert_eq!((found.found_by, found.address), (FoundBy::Worm, address(4)));
+    let nobody = NodeId::from_bytes([77; 32]);
+    let far = table.call(0, Call::Find(nobody));
     assert!(matches!(far, Err(CallError::NotFound(_))), "{far:?}");
     let own = table.call(0, Call::Find(id(0)));
     assert!(matches!(own, Err(CallError::Refused(_))), "{own:?}");
@@ -83,4 +90,14 @@ fn news_travels_a_hop_in_two_minutes() {
     assert_eq!(hops(&mut table, 2), [2, 1, 0]);
     table.pass(125_000);
     assert_eq!(hops(&mut table, 1), [2, 1, 0]);
+}
+
+#[test]
+fn records_are_renewed_on_connections_that_last() {
+    let mut table = chain();
+    table.pass(3 * limits::ADDRESS_RECORD_TTL_MS / 2);
+    let Ok(Reply::Found(found)) = table.call(0, Call::Find(id(2))) else {
+        panic!("its neighbour has a record that is good still");
+    };
+    assert_eq!(found.found_by, FoundBy::Reporter);
 }

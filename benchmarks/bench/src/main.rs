@@ -2,6 +2,7 @@
 //! same time, since machines are shared and noisy.
 
 mod codec;
+mod derive;
 mod frame;
 mod gossip;
 mod live;
@@ -33,6 +34,7 @@ const BENCHMARKS: &[Benchmark] = &[
     ("codec", codec::packets),
     ("map-lookup", map::lookups),
     ("map-memory", map::memory),
+    ("map-derive", derive::derivation),
     ("map-churn", gossip::churn),
     ("connection-memory", live::connection_memory),
     ("push-latency", live::push_latency),

@@ -139,6 +139,14 @@ impl Simulation {
                 ));
             }
         }
+        let derived = map.derive(entries.len());
+        let from_scratch = (derived.hop_2.count(), derived.hop_3.count());
+        if from_scratch != (map.counts().hop_2, map.counts().hop_3) {
+            return Err(format!(
+                "the map says {:?}, and its reporters {from_scratch:?}",
+                map.counts()
+            ));
+        }
         if map.counts().hop_1 != up.len() - in_slot(Slot::Visit) {
             return Err(format!(
                 "{} map entries for {} peers",

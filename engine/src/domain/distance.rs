@@ -71,7 +71,7 @@ pub fn estimated_count(rank: usize, distance: &Distance) -> f64 {
 #[must_use]
 pub fn finger_bits(count: f64, draw: u32) -> u32 {
     let bits = count.max(2.0).log2().floor().min(255.0) as u32;
-    (u64::from(draw) * u64::from(bits.max(1)) >> 32) as u32
+    ((u64::from(draw) * u64::from(bits.max(1))) >> 32) as u32
 }
 
 #[cfg(test)]

@@ -15,10 +15,20 @@ pub enum Purpose {
     Wide,
     /// Beside the slots: no map entry, no diffs, closed after 30 s idle.
     Visit,
+    /// One of the sender's wide slots, for a neighbour in the order of ids.
+    Ring,
+    /// One of the sender's wide slots, for a node at a certain distance of ids.
+    Finger,
 }
 
 impl Purpose {
-    const ALL: [Self; 3] = [Self::Social, Self::Wide, Self::Visit];
+    const ALL: [Self; 5] = [
+        Self::Social,
+        Self::Wide,
+        Self::Visit,
+        Self::Ring,
+        Self::Finger,
+    ];
 }
 
 /// A connection is up when both sides have seen the other's Hello.

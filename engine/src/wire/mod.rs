@@ -9,6 +9,7 @@ pub mod hostile;
 
 mod address;
 mod bootstrap_sample;
+mod directory;
 mod goodbye;
 mod hello;
 mod map_items;
@@ -17,9 +18,11 @@ mod post_notification;
 mod profile_update;
 mod pull_sync;
 mod routing_diff;
+mod worm;
 
 pub use address::{AddressRequest, AddressResponse};
 pub use bootstrap_sample::{BootstrapSampleRequest, BootstrapSampleResponse, Hint};
+pub use directory::{AddressAnnounce, DirectoryGet, DirectoryPut};
 pub use goodbye::{Goodbye, GoodbyeReason};
 pub use hello::{Hello, Purpose};
 pub use map_items::{MapCell, MapCells, MapChanges, MapItem, Named, Number};
@@ -28,6 +31,9 @@ pub use post_notification::PostNotification;
 pub use profile_update::ProfileUpdate;
 pub use pull_sync::{ListPart, PullSyncRequest, PullSyncResponse, Want};
 pub use routing_diff::RoutingDiff;
+pub use worm::{
+    WormFinding, WormNear, WormQuery, WormRequest, WormResponse, WormTarget, WormTargets,
+};
 
 use crate::io::{LinkId, StreamToken};
 use crate::refusal::Refusal;
@@ -234,8 +240,14 @@ packets! {
     0x03 BootstrapSampleRequest: Request(0x04), Discovery, bytes 16, burst 8, per_minute 8, in_flight 1;
     0x04 BootstrapSampleResponse: Response, Discovery, bytes 15 * 1024, burst 8, per_minute 8, in_flight 1;
     0x05 MapReconcile: Request(0x02), Discovery, bytes 3 * 1024, burst 64, per_minute 120, in_flight 1;
+    0x10 WormRequest: Request(0x12), Discovery, bytes 1024, burst 10, per_minute 10, in_flight 2;
+    0x11 WormQuery: Request(0x12), Discovery, bytes 1024, burst 32, per_minute 60, in_flight 4;
+    0x12 WormResponse: Response, Discovery, bytes 24 * 1024, burst 42, per_minute 70, in_flight 6;
     0x20 AddressRequest: Request(0x21), Discovery, bytes 64, burst 32, per_minute 60, in_flight 8;
     0x21 AddressResponse: Response, Discovery, bytes 512, burst 32, per_minute 60, in_flight 8;
+    0x22 AddressAnnounce: Notification, Discovery, bytes 768, burst 32, per_minute 32, in_flight 4;
+    0x23 DirectoryPut: Notification, Discovery, bytes 768, burst 4, per_minute 4, in_flight 2;
+    0x24 DirectoryGet: Request(0x21), Discovery, bytes 64, burst 32, per_minute 60, in_flight 8;
     0x35 PostNotification: Notification, Files, bytes 16 * 1024, burst 64, per_minute 240, in_flight 16;
     0x40 PullSyncRequest: Request(0x41), Social, bytes 12 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x41 PullSyncResponse: Response, Social, bytes 768 * 1024, burst 64, per_minute 1200, in_flight 4;
@@ -243,12 +255,6 @@ packets! {
     0x54 Goodbye: Notification, Connection, bytes 1024, burst 1, per_minute 1, in_flight 1;
     reserved {
         0x06 WideProbe;
-        0x10 WormRequest;
-        0x11 WormQuery;
-        0x12 WormResponse;
-        0x22 AddressAnnounce;
-        0x23 DirectoryPut;
-        0x24 DirectoryGet;
         0x25 PunchRequest;
         0x30 FileRequest;
         0x31 FileResponse;

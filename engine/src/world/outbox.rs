@@ -43,12 +43,22 @@ impl Outbox {
 
     /// Sends a request, with the common timeout.
     pub fn request(&mut self, link: LinkId, packet: &Packet) -> RequestId {
+        self.request_within(link, packet.encode(), limits::REQUEST_TIMEOUT_MS)
+    }
+
+    /// Sends a request that is encoded already, with a timeout of its own.
+    pub fn request_within(
+        &mut self,
+        link: LinkId,
+        bytes: PacketBytes,
+        timeout_ms: u64,
+    ) -> RequestId {
         let request = RequestId(self.next_id());
         self.effects.push(Effect::Request {
             link,
             request,
-            bytes: packet.encode(),
-            timeout_ms: limits::REQUEST_TIMEOUT_MS,
+            bytes,
+            timeout_ms,
         });
         request
     }

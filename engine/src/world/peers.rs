@@ -126,6 +126,43 @@ pub fn proved_address(link: &Link, peer: &Peer) -> Option<Address> {
     (link.dialled() || claimed).then_some(seen)
 }
 
+/// The record of a connected peer, if it was reached where the record says and somebody seen at `asker` may be told (PROTOCOL
+/// section 4).
+#[must_use]
+pub fn tellable_record(
+    link: &Link,
+    peer: &Peer,
+    asker: SocketAddr,
+    now: Now,
+) -> Option<AddressRecord> {
+    let record = peer.record.as_ref()?;
+    let proved = proved_address(link, peer)?;
+    let tellable =
+        !peer.unlisted && record.addresses.contains(&proved) && is_tellable(record, asker, now);
+    tellable.then(|| record.clone())
+}
+
+/// Whether a record is good still, and names nothing that somebody seen at `asker` may not be told.
+#[must_use]
+pub fn is_tellable(record: &AddressRecord, asker: SocketAddr, now: Now) -> bool {
+    let fits = |address: &Address| address.fits_scope_of(asker.ip());
+    record.expiry_ms > now.wall_ms && record.addresses.iter().all(fits)
+}
+
+/// Where a node is, by a record that somebody seen at `near` told: its own, good still, with an address in that scope.
+#[must_use]
+pub fn usable_address(
+    record: &AddressRecord,
+    target: &NodeId,
+    near: SocketAddr,
+    now: Now,
+) -> Option<SocketAddr> {
+    let fits = record.node_id == *target && record.expiry_ms > now.wall_ms;
+    let mut addresses = record.addresses.iter();
+    let address = addresses.find(|address| address.fits_scope_of(near.ip()));
+    address.filter(|_| fits).map(|address| address.socket())
+}
+
 /// Entities of connections by name and by peer. Ordered, so that the same run visits them in the same order.
 #[derive(Resource, Debug, Default)]
 pub struct Peers {

@@ -4,7 +4,7 @@ use crate::error::{ApiError, ErrorCode};
 use crate::params::{Params, parse};
 use crate::{doctor, shapes};
 use distsoc_engine::domain::{Bio, ConnectString, Name, NodeId, PostId, PostText, TextError};
-use distsoc_engine::io::{Call, Counter, Reply};
+use distsoc_engine::io::{Call, CallError, Counter, Reply};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::wire::Layer;
 use distsoc_host::Host;
@@ -65,6 +65,7 @@ methods! {
     "peers" ("") -> "[peer]", Read, peers;
     "map" ("node_id?: id") -> "{hop1, hop2, hop3, bytes} or {node_id, hop, reporters}", Read, map;
     "find" ("node_id: id") -> "{node_id, found_by, address, jumps, ms}", Read, find;
+    "explain" ("node_id: id") -> "{node_id, reasons: [text], hop, reporters, peer}", Read, explain;
     "post" ("text: text, reply?: post id") -> "{post_id}", Act, post;
     "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, feed;
     "show" ("post_id: post id") -> "post", Read, show;
@@ -129,6 +130,27 @@ async fn find(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let node: NodeId = params.required_parsed("node_id")?;
     let found = expect!(host.call(Call::Find(node)).await, Reply::Found(found) => found);
     Ok(shapes::found(&found))
+}
+
+async fn explain(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
+    let node: NodeId = params.required_parsed("node_id")?;
+    let peers = expect!(host.call(Call::Peers).await, Reply::Peers(peers) => peers);
+    let follows = expect!(host.call(Call::Follows).await, Reply::Follows(nodes) => nodes);
+    let on_map = match host.call(Call::Map(Some(node))).await {
+        Err(CallError::NotFound(_)) => None,
+        reply => Some(expect!(reply, Reply::Map(view) => view)),
+    };
+    let peer = peers.iter().find(|peer| peer.node_id == node);
+    let is_own = node == host.node_id();
+    let is_followed = follows.contains(&node);
+    Ok(shapes::explanation(
+        host,
+        &node,
+        is_own,
+        is_followed,
+        peer,
+        on_map.as_ref(),
+    ))
 }
 
 async fn post(host: &Host, params: &mut Params) -> Result<Value, ApiError> {

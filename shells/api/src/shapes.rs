@@ -1,7 +1,7 @@
 //! What things look like in JSON: the field names of the command line's contract.
 
-use distsoc_engine::domain::{Content, Profile};
-use distsoc_engine::io::{Found, MapCounts, MapView, PeerView, Status};
+use distsoc_engine::domain::{Content, NodeId, Profile};
+use distsoc_engine::io::{Found, MapCounts, MapView, PeerView, Slot, Status};
 use distsoc_host::Host;
 use distsoc_net::TrafficRow;
 use distsoc_persistence::FeedEntry;
@@ -54,6 +54,66 @@ pub(crate) fn map(view: &MapView) -> Value {
             "reporters": reporters.iter().map(ToString::to_string).collect::<Vec<_>>(),
         }),
     }
+}
+
+/// Why a node is a peer or on the map, in sentences and in fields.
+pub(crate) fn explanation(
+    host: &Host,
+    node: &NodeId,
+    is_own: bool,
+    is_followed: bool,
+    connected: Option<&PeerView>,
+    on_map: Option<&MapView>,
+) -> Value {
+    let mut reasons: Vec<String> = Vec::new();
+    if is_own {
+        reasons.push("this is your own node: it never enters its own map".to_owned());
+    }
+    if is_followed {
+        reasons.push("you follow it, so it is worth one of your social slots".to_owned());
+    }
+    if let Some(peer) = connected {
+        let began = if peer.dialled {
+            "this node dialled"
+        } else {
+            "it dialled in"
+        };
+        let slot = match peer.slot {
+            Slot::Social => "a social slot",
+            Slot::Wide => "a wide slot, for reaching far parts of the network",
+            Slot::Visit => "no slot: it is visiting and leaves when idle",
+        };
+        reasons.push(format!("it is connected: {began}, and it has {slot}"));
+        if peer.is_anchor {
+            reasons.push("it serves as an anchor".to_owned());
+        }
+    }
+    let (hop, reporters) = match on_map {
+        Some(MapView::Entry { hop, reporters, .. }) => (Some(*hop), reporters.as_slice()),
+        _ => (None, &[][..]),
+    };
+    match hop {
+        Some(2) => reasons.push(format!(
+            "{} of your peers are connected to it",
+            reporters.len()
+        )),
+        Some(3) => reasons.push(format!(
+            "{} of your peers have a peer that is connected to it",
+            reporters.len()
+        )),
+        _ => {}
+    }
+    if reasons.is_empty() {
+        let why = "it is neither connected nor within three hops; `find` looks for it further away";
+        reasons.push(why.to_owned());
+    }
+    json!({
+        "node_id": node.to_string(),
+        "reasons": reasons,
+        "hop": hop,
+        "reporters": reporters.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "peer": connected.map(|connected| peer(host, connected)),
+    })
 }
 
 pub(crate) fn peer(host: &Host, peer: &PeerView) -> Value {

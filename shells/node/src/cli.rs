@@ -158,6 +158,11 @@ pub(crate) enum Command {
         /// Whom to find
         node_id: NodeId,
     },
+    /// Tell why a node is a peer, or on the map
+    Explain {
+        /// Which node
+        id: NodeId,
+    },
     /// Bytes by layer and cause
     Traffic,
     /// Check what may be wrong and say what to do

@@ -67,6 +67,7 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
             show_fields,
         ),
         Command::Find { node_id } => ("find", json!({"node_id": node_id.to_string()}), show_fields),
+        Command::Explain { id } => ("explain", json!({"node_id": id.to_string()}), show_reasons),
         Command::Traffic => ("traffic", Value::Null, show_traffic),
         Command::Doctor => ("doctor", Value::Null, |_| {}),
         Command::Post { text: words, reply } => {
@@ -242,6 +243,12 @@ fn show_peers(result: &Value) {
             &["node", "name", "slot", "dir", "address", "rtt ms", ""],
             &rows,
         ),
+    }
+}
+
+fn show_reasons(result: &Value) {
+    for reason in result["reasons"].as_array().into_iter().flatten() {
+        output::line(text(reason));
     }
 }
 

@@ -68,6 +68,16 @@ fn fields_are_those_of_the_contract() {
         &["node_id", "found_by", "address", "jumps", "ms"],
     );
     assert_eq!(found["found_by"], "direct");
+    let explained = json(b.path(), &["explain", id]);
+    has(
+        "explain",
+        &explained,
+        &["node_id", "reasons", "hop", "reporters", "peer"],
+    );
+    assert_eq!(
+        (&explained["hop"], &explained["peer"]["node_id"]),
+        (&1.into(), &id.into())
+    );
     let peers = [
         "node_id",
         "name",

@@ -17,6 +17,7 @@ use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Peer, PeerChanges, Peers};
+use distsoc_engine::world::searches::{Errand, Errands};
 
 /// Calls to connect that wait for their dial, at most.
 const CONNECTING_MAX: usize = 64;
@@ -290,6 +291,51 @@ fn dial(
     }
 }
 
+/// Short connections and seats that other features ask for, beside whatever the candidates give.
+fn run_errands(
+    now: Res<Now>,
+    peers: Res<Peers>,
+    inbox: Res<Inbox>,
+    mut errands: ResMut<Errands>,
+    mut dialling: ResMut<Dialling>,
+    mut dial_limits: ResMut<DialLimits>,
+    mut cool_offs: ResMut<CoolOffs>,
+    mut outbox: ResMut<Outbox>,
+) {
+    if errands.is_empty() || inbox.stopping {
+        return;
+    }
+    for (node, Errand { target, purpose }) in errands.take() {
+        let is_on_its_way = peers.is_linked(&node) || dialling.is_dialling(&node);
+        if is_on_its_way || cool_offs.is_cooling(&node, now.mono_ms) {
+            continue;
+        }
+        if dialling.count() >= limits::DIALS_IN_FLIGHT_MAX {
+            errands.want(node, Errand { target, purpose });
+            continue;
+        }
+        let (target, addresses) = match target {
+            DialTarget::Addresses(all) => {
+                let allowed = all.into_iter();
+                let allowed = allowed.filter(|one| dial_limits.permit(*one, now.mono_ms));
+                let allowed: Vec<Address> = allowed.collect();
+                (DialTarget::Addresses(allowed.clone()), allowed)
+            }
+            host @ DialTarget::Host { .. } => (host, Vec::new()),
+        };
+        if target == DialTarget::Addresses(Vec::new()) {
+            continue;
+        }
+        let id = outbox.dial(node, target);
+        let attempt = Attempt {
+            node,
+            purpose,
+            addresses,
+        };
+        dialling.begin(id, attempt);
+    }
+}
+
 fn postponed(candidates: &mut Candidates, next_ms: &mut Option<u64>, node: NodeId, until_ms: u64) {
     candidates.postpone(&node, until_ms);
     *next_ms = Some(next_ms.map_or(until_ms, |ms| ms.min(until_ms)));
@@ -320,5 +366,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Ingest, learn_failures);
     frame.add(Phase::Judge, take_connect_calls);
     frame.add(Phase::Judge, settle_connected);
+    frame.add(Phase::Plan, run_errands);
     frame.add(Phase::Plan, dial);
 }

@@ -9,29 +9,14 @@ use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{MapChanges, MapItem, RoutingDiff};
 use distsoc_engine::world::gossip::{MapListener, Reported};
-use distsoc_engine::world::map::{DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Row};
+use distsoc_engine::world::map::{
+    DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Row, RowChanges,
+};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, PeerChange, PeerChanges, Peers};
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-
-/// What a diff says, by row.
-#[derive(Debug, Default)]
-struct RowChanges {
-    added: [RoaringBitmap; 2],
-    removed: [RoaringBitmap; 2],
-    moved: Vec<Row>,
-}
-
-/// What changed between two views.
-fn changes_between(old: [&RoaringBitmap; 2], new: [&RoaringBitmap; 2]) -> RowChanges {
-    RowChanges {
-        added: [new[0] - old[0], new[1] - old[1]],
-        removed: [old[0] - new[0], old[1] - new[1]],
-        moved: Vec::new(),
-    }
-}
 
 /// PROTOCOL section 6: a peer that has just gone may be back at once; until then it is reported still.
 fn is_reported_still(gone_ms: Option<&u64>, now_ms: u64) -> bool {
@@ -120,7 +105,7 @@ fn build_diff(
         .filter(|row| reported.hop_1.contains(**row));
     hop_1.extend(lingering.copied());
     let hop_2 = map.hop_2() - &hop_1;
-    let mut changes = changes_between([&reported.hop_1, &reported.hop_2], [&hop_1, &hop_2]);
+    let mut changes = RowChanges::between([&reported.hop_1, &reported.hop_2], [&hop_1, &hop_2]);
     let moved = addresses.iter().filter(|(row, address)| {
         reported
             .addresses

@@ -20,8 +20,10 @@ use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Greeting, Link, PeerChanges, Peers};
-use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Own records are looked at this often; they are signed anew when half their life is over.
+const RENEWAL_MS: u64 = 60 * 60 * 1000;
 
 /// Peers that must agree on an address of ours before it is told to others; a single one could lie.
 const OBSERVERS_MIN: usize = 2;
@@ -52,16 +54,15 @@ fn addresses_for(
     told
 }
 
-/// The own record for a peer seen at `remote`, signed anew where what it says has changed or half its life is over.
+/// The own record for peers in a scope, signed anew where what it says has changed or half its life is over.
 /// `None` where there is nothing to tell.
 fn record_for(
     own: &mut OwnAddresses,
     identity: &Identity,
     profile: &NodeProfile,
-    remote: IpAddr,
+    scope: Scope,
     now: Now,
 ) -> Option<AddressRecord> {
-    let scope = Scope::of(remote);
     let addresses = addresses_for(scope, &own.local, &own.observed);
     if addresses.is_empty() {
         return None;
@@ -109,7 +110,8 @@ impl Speaker<'_> {
         // The record is kept for the next Hello; nothing that others watch has changed.
         let own = self.own.bypass_change_detection();
         let remote = link.remote;
-        let record = record_for(own, &self.identity, &self.profile, remote.ip(), *self.now);
+        let scope = Scope::of(remote.ip());
+        let record = record_for(own, &self.identity, &self.profile, scope, *self.now);
         let observed = Address::new(remote).ok();
         let (kind, behind_nat) = (self.profile.kind, own.behind_nat);
         let hello = Hello::new(kind, purpose, behind_nat, false, record, observed);
@@ -137,9 +139,28 @@ fn say_hello(
     }
 }
 
+/// Signs the own records anew, long before they end and whenever peers see this node elsewhere.
+fn renew_records(mut speaker: Speaker<'_>, links: Query<&Link>, mut next_ms: Local<u64>) {
+    let now = *speaker.now;
+    if !speaker.own.is_changed() && now.mono_ms < *next_ms {
+        return;
+    }
+    *next_ms = now.after(RENEWAL_MS);
+    let scopes: BTreeSet<Scope> = links
+        .iter()
+        .map(|link| Scope::of(link.remote.ip()))
+        .collect();
+    let own = speaker.own.bypass_change_detection();
+    for scope in scopes {
+        // Kept beside the others: whoever tells it looks there.
+        let _ = record_for(own, &speaker.identity, &speaker.profile, scope, now);
+    }
+}
+
 /// The own Hello.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Ingest, say_hello);
+    frame.add(Phase::Plan, renew_records);
 }
 
 #[cfg(test)]

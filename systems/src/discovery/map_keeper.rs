@@ -155,12 +155,7 @@ fn is_kept(sync: &MapSync, map: &DiscoveryMap) -> bool {
 }
 
 /// Everything that is left, in one frame: since the last slice of each reporter, not much.
-fn write_all(
-    keeper: &mut Keeper,
-    syncs: &MapSyncs,
-    map: &mut DiscoveryMap,
-    entries: &[MapEntry],
-) {
+fn write_all(keeper: &mut Keeper, syncs: &MapSyncs, map: &mut DiscoveryMap, entries: &[MapEntry]) {
     for sync in syncs.by_node.values() {
         if is_kept(sync, map) {
             map.write_reporter(sync.reporter, usize::MAX, entries, &mut keeper.chunk);
@@ -313,8 +308,8 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     let own = frame.world.resource::<Identity>().node_id();
     let entries_max = frame.world.resource::<NodeProfile>().map_entries_max;
     // Rows are never given back, and hop 2 is not bound by the map's size.
-    let rows_max = 2 * entries_max
-        + ReporterSets::REPORTERS_MAX * 2 * limits::REPORTED_HOP_1_MAX as usize;
+    let rows_max =
+        2 * entries_max + ReporterSets::REPORTERS_MAX * 2 * limits::REPORTED_HOP_1_MAX as usize;
     let newest = rows.iter().map(|row| row.generation).max();
     let next = newest.map_or(0, |newest| newest.wrapping_add(1));
     let mut remembered = Remembered::default();

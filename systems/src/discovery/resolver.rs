@@ -1,11 +1,11 @@
 //! PROTOCOL section 6, the address resolution chain: the connection itself, then a peer that reports the target at its hop 1, then
-//! one that reports it at its hop 2 and asks on its side. Each step has its time; the answer says which one it was. What comes back is
-//! the target's own signed record, which only somebody who reached it there hands on.
+//! one that reports it at its hop 2 and asks on its side, then a worm, then the anchors. Each step has its time; the answer says
+//! which one it was. What comes back is the target's own signed record. Who was not found is not searched for again at once.
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{AddressRecord, NodeId};
+use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{
     Call, CallError, CallId, Found, FoundBy, LinkId, Reply, RequestId, StreamToken,
@@ -13,14 +13,14 @@ use distsoc_engine::io::{
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::wire::{AddressRequest, AddressResponse, Packet};
+use distsoc_engine::wire::{AddressRequest, AddressResponse, Packet, WormTarget};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::map::{MapView, ReportedHop};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peer, Peers, proved_address};
+use distsoc_engine::world::peers::{Link, Offences, Peer, Peers, tellable_record, usable_address};
+use distsoc_engine::world::searches::{DirectorySearches, Ended, SearchId, WormSearches};
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::SocketAddr;
 
 /// Peers asked at once in a step.
 const ASKED_AT_ONCE: usize = 3;
@@ -38,11 +38,14 @@ struct Search {
     until_ms: u64,
     /// Requests that have no answer yet, each with its step: a late answer is one still.
     open: Vec<(RequestId, FoundBy)>,
+    /// The worm or the question of anchors under way.
+    search: Option<SearchId>,
 }
 
 impl Search {
     fn waits(&self, now_ms: u64) -> bool {
-        now_ms < self.until_ms && self.open.iter().any(|(_, step)| *step == self.step)
+        let is_open = || self.open.iter().any(|(_, step)| *step == self.step);
+        now_ms < self.until_ms && (self.search.is_some() || is_open())
     }
 }
 
@@ -61,36 +64,28 @@ struct Resolving {
     relays: BTreeMap<RequestId, Relay>,
     /// Requests of searches that have ended.
     late: BTreeSet<RequestId>,
+    /// Nodes that were not found, until when that counts.
+    not_found: BTreeMap<NodeId, u64>,
 }
 
-/// What of a record may be used: the target's own, not expired, with an address in our scope.
-fn usable(
-    record: &AddressRecord,
-    target: &NodeId,
-    near: SocketAddr,
-    now: Now,
-) -> Option<SocketAddr> {
-    let fits = record.node_id == *target && record.expiry_ms > now.wall_ms;
-    let address = record
-        .addresses
-        .iter()
-        .find(|address| address.fits_scope_of(near.ip()));
-    address.filter(|_| fits).map(|address| address.socket())
+impl Resolving {
+    /// Whether a node was not found a moment ago.
+    fn is_hopeless(&self, node: &NodeId, now_ms: u64) -> bool {
+        self.not_found
+            .get(node)
+            .is_some_and(|until_ms| now_ms < *until_ms)
+    }
 }
 
-/// The record of a connected peer, if it was reached where the record says and the asker may be told.
-fn record_of(peer: &Peer, link: &Link, asker: SocketAddr, now: Now) -> Option<AddressRecord> {
-    let record = peer.record.as_ref()?;
-    let proved = proved_address(link, peer)?;
-    let tellable = !peer.unlisted
-        && record.expiry_ms > now.wall_ms
-        && record.addresses.contains(&proved)
-        && record
-            .addresses
-            .iter()
-            .all(|address| address.fits_scope_of(asker.ip()));
-    tellable.then(|| record.clone())
+fn note_not_found(not_found: &mut BTreeMap<NodeId, u64>, node: NodeId, now: Now) {
+    not_found.retain(|_, until_ms| *until_ms > now.mono_ms);
+    if not_found.len() < limits::NOT_FOUND_MAX {
+        not_found.insert(node, now.after(limits::NOT_FOUND_MS));
+    }
 }
+
+const NOT_FOUND: &str = "nobody knows where that node is: neither those within three hops, nor a search beyond them, nor \
+     the anchors; it may be offline";
 
 /// Some of the connected peers that report the target at this hop.
 fn reporters_of(
@@ -158,8 +153,20 @@ fn take_calls(
                 step: FoundBy::Direct,
                 until_ms: now.mono_ms,
                 open: Vec::new(),
+                search: None,
             });
         }
+    }
+}
+
+/// What a step may take, and at which hop those asked by it report the target.
+fn step_after(step: FoundBy) -> Option<(FoundBy, u64)> {
+    match step {
+        FoundBy::Direct => Some((FoundBy::Reporter, limits::ASK_REPORTER_MS_MAX)),
+        FoundBy::Reporter => Some((FoundBy::Closer, limits::ASK_CLOSER_MS_MAX)),
+        FoundBy::Closer => Some((FoundBy::Worm, limits::ASK_WORM_MS_MAX)),
+        FoundBy::Worm => Some((FoundBy::Anchor, limits::ASK_ANCHORS_MS_MAX + 1_000)),
+        FoundBy::Anchor => None,
     }
 }
 
@@ -169,6 +176,8 @@ fn go_on(
     map: MapView,
     peers: Res<Peers>,
     mut resolving: ResMut<Resolving>,
+    mut worms: ResMut<WormSearches>,
+    mut directory: ResMut<DirectorySearches>,
     mut entropy: ResMut<Entropy>,
     mut outbox: ResMut<Outbox>,
     links: Query<(&Link, &Peer)>,
@@ -176,45 +185,92 @@ fn go_on(
     if resolving.searches.is_empty() {
         return;
     }
-    let Resolving { searches, late, .. } = &mut *resolving;
+    let mut searches = std::mem::take(&mut resolving.searches);
     searches.retain_mut(|search| {
         while !search.waits(now.mono_ms) {
-            let (step, hop, relays, ms) = match search.step {
-                FoundBy::Direct => (
-                    FoundBy::Reporter,
-                    ReportedHop::One,
-                    0,
-                    limits::ASK_REPORTER_MS_MAX,
-                ),
-                FoundBy::Reporter => (
-                    FoundBy::Closer,
-                    ReportedHop::Two,
-                    1,
-                    limits::ASK_CLOSER_MS_MAX,
-                ),
-                FoundBy::Closer => {
-                    let why = "nobody within three hops knows where that node is";
-                    outbox.reply(search.call, Err(CallError::NotFound(why)));
-                    late.extend(search.open.iter().map(|(request, _)| *request));
-                    return false;
+            let hopeless = search.step == FoundBy::Closer
+                && resolving.is_hopeless(&search.target, now.mono_ms);
+            let Some((step, ms)) = step_after(search.step).filter(|_| !hopeless) else {
+                outbox.reply(search.call, Err(CallError::NotFound(NOT_FOUND)));
+                let open = search.open.iter().map(|(request, _)| *request);
+                resolving.late.extend(open);
+                if !hopeless {
+                    note_not_found(&mut resolving.not_found, search.target, *now);
                 }
+                return false;
             };
-            search.step = step;
-            search.until_ms = now.after(ms);
+            (search.step, search.until_ms, search.search) = (step, now.after(ms), None);
+            let (hop, relays) = match step {
+                FoundBy::Worm => {
+                    let targets = vec![WormTarget::Node(search.target)];
+                    search.search = Some(worms.begin(targets));
+                    continue;
+                }
+                FoundBy::Anchor => {
+                    search.search = Some(directory.begin(search.target));
+                    continue;
+                }
+                FoundBy::Closer => (ReportedHop::Two, 1),
+                FoundBy::Direct | FoundBy::Reporter => (ReportedHop::One, 0),
+            };
             let asked = reporters_of(&search.target, hop, &map, &peers, &links, &mut entropy);
-            let request = AddressRequest {
-                target: search.target,
-                relays,
-            };
-            let request = Packet::from(request);
-            let requests = asked
-                .into_iter()
-                .map(|link| (outbox.request(link, &request), step));
+            let target = search.target;
+            let request = Packet::from(AddressRequest { target, relays });
+            let requests = asked.into_iter();
+            let requests = requests.map(|link| (outbox.request(link, &request), step));
             search.open.extend(requests);
         }
         outbox.wake_at(search.until_ms);
         true
     });
+    resolving.searches = searches;
+}
+
+/// What worms and anchors have found.
+fn take_ended(
+    now: Res<Now>,
+    mut worms: ResMut<WormSearches>,
+    mut directory: ResMut<DirectorySearches>,
+    mut resolving: ResMut<Resolving>,
+    mut outbox: ResMut<Outbox>,
+    links: Query<&Link>,
+) {
+    if !worms.has_ended() && !directory.has_ended() {
+        return;
+    }
+    let Some(near) = links.iter().next().map(|link| link.remote) else {
+        return;
+    };
+    let Resolving { searches, late, .. } = &mut *resolving;
+    let place_of = |step: FoundBy, id: SearchId, searches: &[Search]| {
+        let is_it = |search: &Search| search.step == step && search.search == Some(id);
+        searches.iter().position(is_it)
+    };
+    let of_worms = worms.take_ended(|id| place_of(FoundBy::Worm, id, searches));
+    let of_anchors = directory.take_ended(|id| place_of(FoundBy::Anchor, id, searches));
+    let mut over: Vec<(usize, Ended)> = of_worms.into_iter().chain(of_anchors).collect();
+    over.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
+    for (place, ended) in over {
+        let search = &mut searches[place];
+        search.search = None;
+        let found = ended.found.into_iter().find_map(|finding| {
+            let address = usable_address(&finding.record, &search.target, near, *now)?;
+            Some((finding.jumps, address))
+        });
+        let Some((jumps, address)) = found else {
+            continue;
+        };
+        let found = Found {
+            node_id: search.target,
+            found_by: search.step,
+            address,
+            jumps,
+            ms: now.mono_ms - search.since_ms,
+        };
+        outbox.reply(search.call, Ok(Reply::Found(found)));
+        let search = searches.remove(place);
+        late.extend(search.open.into_iter().map(|(request, _)| request));
+    }
 }
 
 fn take_answers(
@@ -232,6 +288,7 @@ fn take_answers(
         searches,
         relays,
         late,
+        ..
     } = &mut *resolving;
     let answers = inbox.take_responses(|request| {
         let is_search = searches
@@ -251,7 +308,9 @@ fn take_answers(
                 .find(|link| link.id == relay.link)
                 .map(|link| link.remote);
             let record = record.filter(|record| {
-                asker.is_some_and(|asker| usable(record, &relay.target, asker, *now).is_some())
+                asker.is_some_and(|asker| {
+                    usable_address(record, &relay.target, asker, *now).is_some()
+                })
             });
             outbox.respond(relay.stream, Some(&AddressResponse { record }.into()));
             continue;
@@ -266,7 +325,7 @@ fn take_answers(
         let (_, found_by) = search.open.remove(at);
         let address = record
             .zip(near)
-            .and_then(|(record, near)| usable(&record, &search.target, near, *now));
+            .and_then(|(record, near)| usable_address(&record, &search.target, near, *now));
         if let Some(address) = address {
             let found = Found {
                 node_id: search.target,
@@ -304,7 +363,7 @@ fn serve(
         let peer = peers
             .by_node(&target)
             .and_then(|entity| links.get(entity).ok());
-        let record = peer.and_then(|(link, peer)| record_of(peer, link, asker.remote, *now));
+        let record = peer.and_then(|(link, peer)| tellable_record(link, peer, asker.remote, *now));
         let closer = match (&record, relays) {
             (None, 1) => reporters_of(
                 &target,
@@ -341,5 +400,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Ingest, take_answers);
     frame.add(Phase::Judge, serve);
     frame.add(Phase::Judge, take_calls);
+    frame.add(Phase::Judge, take_ended);
     frame.add(Phase::Plan, go_on);
 }

@@ -11,7 +11,7 @@ use distsoc_engine::node::{Node, NodeConfig};
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::wire::{Expected, PacketBytes, admit};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
 pub struct Seat {
@@ -36,8 +36,12 @@ pub struct Table {
     streams: BTreeMap<StreamToken, (usize, RequestId, u8)>,
     last: u64,
     pub unreachable: Vec<usize>,
-    /// Only neighbours in the row reach each other.
-    pub is_row: bool,
+    /// Only these pairs, the smaller first, reach each other.
+    pub roads: Option<BTreeSet<(usize, usize)>>,
+    /// Who takes worms and says nothing.
+    pub silent: BTreeSet<usize>,
+    /// How many requests were sent, by code.
+    pub requests: BTreeMap<u8, usize>,
     dials: BTreeMap<usize, usize>,
     /// Somebody whose inputs pile up.
     deaf: Option<usize>,
@@ -71,7 +75,9 @@ impl Table {
             last: 0,
             deaf: None,
             unreachable: Vec::new(),
-            is_row: false,
+            roads: None,
+            silent: BTreeSet::new(),
+            requests: BTreeMap::new(),
             dials: BTreeMap::new(),
         };
         for (number, kind) in profiles.iter().enumerate() {
@@ -116,9 +122,7 @@ impl Table {
                 let due = self.seats[seat]
                     .next_wake_ms
                     .is_some_and(|at| at <= self.now.mono_ms);
-                if self.deaf == Some(seat)
-                    || self.seats[seat].inputs.is_empty() && !due && round > 0
-                {
+                if self.deaf == Some(seat) || self.seats[seat].inputs.is_empty() && !due {
                     continue;
                 }
                 quiet = false;
@@ -138,6 +142,7 @@ impl Table {
     /// Lets time pass, waking whoever asked for it.
     pub fn pass(&mut self, ms: u64) {
         let end = self.now.mono_ms + ms;
+        self.settle();
         loop {
             let next = self
                 .seats
@@ -169,6 +174,22 @@ impl Table {
             .replies
             .remove(&call)
             .expect("every call is answered once things settle")
+    }
+
+    /// A call that may take its time, in virtual ms.
+    pub fn try_call(&mut self, seat: usize, what: Call, ms: u64) -> Result<Reply, CallError> {
+        let call = CallId(self.fresh());
+        self.seats[seat]
+            .inputs
+            .push_back(Input::Call { call, what });
+        self.settle();
+        for _ in 0..ms / 50 {
+            if let Some(reply) = self.seats[seat].replies.remove(&call) {
+                return reply;
+            }
+            self.pass(50);
+        }
+        panic!("no answer within {ms} ms")
     }
 
     pub fn post(&mut self, seat: usize, text: &str) -> distsoc_engine::domain::PostId {
@@ -326,12 +347,16 @@ impl Table {
                 .any(|address| address.socket() == other.address)
         };
         let other = self.seats.iter().position(there);
+        let is_cut_off = |other: usize| {
+            let road = (seat.min(other), seat.max(other));
+            let no_road = self
+                .roads
+                .as_ref()
+                .is_some_and(|roads| !roads.contains(&road));
+            self.unreachable.contains(&other) || no_road
+        };
         match other {
-            Some(other)
-                if self.unreachable.contains(&other) || self.is_row && seat.abs_diff(other) > 1 =>
-            {
-                self.fail(seat, dial, DialFailure::NoAnswer)
-            }
+            Some(other) if is_cut_off(other) => self.fail(seat, dial, DialFailure::NoAnswer),
             None => self.fail(seat, dial, DialFailure::NoAnswer),
             Some(other) if self.seats[other].id != node => {
                 self.fail(seat, dial, DialFailure::WrongId)
@@ -380,6 +405,10 @@ impl Table {
                 ..
             } => match self.links.get(&link).copied() {
                 Some((other, theirs)) => {
+                    *self.requests.entry(bytes[0]).or_default() += 1;
+                    if self.silent.contains(&other) && (0x10..=0x11).contains(&bytes[0]) {
+                        return;
+                    }
                     let token = StreamToken(self.fresh());
                     let answer = distsoc_engine::wire::spec(bytes[0]).map(|spec| spec.direction);
                     let Some(distsoc_engine::wire::Direction::Request(answer)) = answer else {

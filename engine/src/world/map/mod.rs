@@ -8,6 +8,8 @@
 //! not matter in which order reports come. The own id never enters.
 
 pub mod access;
+mod changes;
+pub mod derive;
 pub mod index;
 mod journal;
 pub mod nearest;
@@ -18,6 +20,8 @@ pub mod snapshot;
 
 pub(crate) use access::make_room;
 pub use access::{MapEdit, MapView, NEW_IDS_PER_FRAME, entries_of};
+pub use changes::RowChanges;
+pub use derive::{Derived, RowBits};
 pub use index::{KeyedIndex, Row};
 pub use journal::{Written, remember};
 pub use nearest::NearestIndex;

@@ -284,10 +284,7 @@ impl MapImage {
         let mut sorted: Vec<&MapRow> = rows.iter().collect();
         sorted.sort_by_key(|row| (row.generation, row.chunk));
         let mut refusal = None;
-        for generation in sorted
-            .chunk_by(|a, b| a.generation == b.generation)
-            .rev()
-        {
+        for generation in sorted.chunk_by(|a, b| a.generation == b.generation).rev() {
             match Self::decode_generation(generation, own, rows_max) {
                 Ok(Some(image)) => return Ok(Some(image)),
                 Ok(None) => {}

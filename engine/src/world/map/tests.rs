@@ -87,6 +87,16 @@ fn check(map: &DiscoveryMap, model: &Model, entries: &[MapEntry]) -> Result<(), 
         map.find(&node(200), entries).is_none(),
         "the own id never enters"
     );
+    let derived = map.derive(entries.len());
+    for (row, entry) in entries.iter().enumerate() {
+        let hop = match row as Row {
+            row if map.hop_1().contains(row) => Some(1),
+            row if derived.hop_2.contains(row) => Some(2),
+            row if derived.hop_3.contains(row) => Some(3),
+            _ => None,
+        };
+        prop_assert_eq!(entry.hop(), hop, "row {} from scratch", row);
+    }
     Ok(())
 }
 

@@ -1,0 +1,169 @@
+//! What this node can say about a target of a worm by itself, and which of its connections lead towards it (PROTOCOL section 6).
+
+use crate::clock::Now;
+use crate::domain::{AddressRecord, Distance, NodeId, Scope};
+use crate::io::LinkId;
+use crate::wire::WormTarget;
+use crate::world::addresses::OwnAddresses;
+use crate::world::authors::{Author, AuthorIndex};
+use crate::world::files::FileIndex;
+use crate::world::identity::Identity;
+use crate::world::left_records::LeftRecords;
+use crate::world::map::{MapView, ReportedHop};
+use crate::world::peers::{Link, Peer, Peers, is_tellable, tellable_record};
+use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemParam;
+use std::net::SocketAddr;
+
+/// A connection that leads towards a target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Way {
+    /// How close the bearing is to the target.
+    pub distance: Distance,
+    /// The id that lies at the end of the way: the closest known.
+    pub bearing: NodeId,
+    /// Over which connection.
+    pub via: LinkId,
+    /// Whether the bearing is the very peer at its other end.
+    pub arrives: bool,
+}
+
+/// Everything that a node can answer from.
+#[derive(SystemParam)]
+pub struct Knowledge<'w, 's> {
+    now: Res<'w, Now>,
+    identity: Res<'w, Identity>,
+    map: MapView<'w, 's>,
+    peers: Res<'w, Peers>,
+    own: Res<'w, OwnAddresses>,
+    left: Res<'w, LeftRecords>,
+    files: Res<'w, FileIndex>,
+    index: Res<'w, AuthorIndex>,
+    authors: Query<'w, 's, &'static Author>,
+    up: Query<'w, 's, (&'static Link, &'static Peer)>,
+}
+
+impl Knowledge<'_, '_> {
+    /// The time of this frame.
+    #[must_use]
+    pub fn now(&self) -> Now {
+        *self.now
+    }
+
+    /// The own id.
+    #[must_use]
+    pub fn own(&self) -> NodeId {
+        self.identity.node_id()
+    }
+
+    /// Whether something about the own addresses is new in this frame.
+    #[must_use]
+    pub fn own_addresses_changed(&self) -> bool {
+        self.own.is_changed()
+    }
+
+    /// A peer that is up, by its connection or another to the same node.
+    #[must_use]
+    pub fn peer(&self, link: LinkId) -> Option<(&Link, &Peer)> {
+        let entity = self.peers.up_behind(link)?;
+        self.up.get(entity).ok()
+    }
+
+    /// A peer that is up, by its id.
+    #[must_use]
+    pub fn peer_by_node(&self, node: &NodeId) -> Option<(&Link, &Peer)> {
+        self.up.get(self.peers.by_node(node)?).ok()
+    }
+
+    /// All peers that are up, in the order of their ids.
+    pub fn peers(&self) -> impl Iterator<Item = (&Link, &Peer)> {
+        let up = self.peers.up();
+        up.filter_map(|(_, entity)| self.up.get(entity).ok())
+    }
+
+    /// The own record, as far as somebody seen at this address may be told.
+    #[must_use]
+    pub fn own_record(&self, asker: SocketAddr) -> Option<&AddressRecord> {
+        self.own.records.get(&Scope::of(asker.ip()))
+    }
+
+    /// The record of a connected peer, for somebody seen at this address.
+    #[must_use]
+    pub fn record_of(&self, node: &NodeId, asker: SocketAddr) -> Option<AddressRecord> {
+        let (link, peer) = self.up.get(self.peers.by_node(node)?).ok()?;
+        tellable_record(link, peer, asker, *self.now)
+    }
+
+    /// What answers for a target, if this node has it.
+    #[must_use]
+    pub fn find(&self, target: WormTarget, asker: SocketAddr) -> Option<AddressRecord> {
+        let is_here = match target {
+            WormTarget::Node(node) if node != self.own() => {
+                let left = || {
+                    let left = self.left.get(&node, *self.now);
+                    left.filter(|record| is_tellable(record, asker, *self.now))
+                };
+                return self.record_of(&node, asker).or_else(|| left().cloned());
+            }
+            WormTarget::Node(_) => true,
+            WormTarget::Post(post) => self.files.contains(&post),
+            WormTarget::Author(author) if author == self.own() => true,
+            WormTarget::Author(author) => {
+                let entity = self.index.get(&author);
+                let author = entity.and_then(|entity| self.authors.get(entity).ok());
+                author.is_some_and(|author| author.is_kept() && author.head.is_some())
+            }
+        };
+        self.own_record(asker).filter(|_| is_here).cloned()
+    }
+
+    /// The ids closest to a target that are on the map, the asker's left out.
+    #[must_use]
+    pub fn closest(&self, target: &NodeId, count: usize, asker: Option<NodeId>) -> Vec<NodeId> {
+        let entries = self.map.entries();
+        self.map
+            .map
+            .closest(target, count, entries, |entry| Some(entry.node) != asker)
+    }
+
+    /// The connected peers whose ids are closest to a target.
+    #[must_use]
+    pub fn closest_peers(&self, target: &NodeId, count: usize) -> Vec<NodeId> {
+        let entries = self.map.entries();
+        let map = &self.map.map;
+        map.closest(target, count, entries, |entry| entry.hop() == Some(1))
+    }
+
+    /// The connections that lead to the `count` known ids closest to a target, the closest first.
+    #[must_use]
+    pub fn ways(&self, target: &NodeId, count: usize) -> Vec<Way> {
+        let mut ways = Vec::new();
+        for bearing in self.closest(target, count, None) {
+            let distance = target.distance(&bearing);
+            let mut add = |node: NodeId, arrives| {
+                let entity = self.peers.by_node(&node);
+                if let Some((link, _)) = entity.and_then(|entity| self.up.get(entity).ok()) {
+                    ways.push(Way {
+                        distance,
+                        bearing,
+                        via: link.id,
+                        arrives,
+                    });
+                }
+            };
+            if self.peers.by_node(&bearing).is_some() {
+                add(bearing, true);
+                continue;
+            }
+            let Some(row) = self.map.map.find(&bearing, self.map.entries()) else {
+                continue;
+            };
+            for hop in [ReportedHop::One, ReportedHop::Two] {
+                for node in self.map.map.reporters().who(hop, row) {
+                    add(node, false);
+                }
+            }
+        }
+        ways
+    }
+}

@@ -1,0 +1,146 @@
+//! Where features leave what is to be looked for beyond the map, and find what came of it: worms, anchors, and the short
+//! connections that both need.
+
+use crate::domain::{AddressRecord, NodeId};
+use crate::io::DialTarget;
+use crate::limits;
+use crate::wire::{Purpose, WormTarget};
+use bevy_ecs::prelude::Resource;
+use std::collections::BTreeMap;
+
+/// Names a search of this node's own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SearchId(u64);
+
+/// What was found of a search.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Finding {
+    /// What was looked for.
+    pub target: WormTarget,
+    /// How many nodes the search went through one after another.
+    pub jumps: u32,
+    /// The target's own record; for content, that of a holder.
+    pub record: AddressRecord,
+}
+
+/// How a search ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Ended {
+    /// Which.
+    pub id: SearchId,
+    /// What was found.
+    pub found: Vec<Finding>,
+    /// Who is closest to what was not, with their own records.
+    pub near: Vec<AddressRecord>,
+}
+
+/// Searches to begin, and those that ended in the last frame.
+#[derive(Resource, Debug)]
+pub struct Searches<T: Send + Sync + 'static> {
+    wanted: Vec<(SearchId, T)>,
+    ended: Vec<Ended>,
+    last: u64,
+}
+
+/// Worm lookups of this node's own (PROTOCOL section 6).
+pub type WormSearches = Searches<Vec<WormTarget>>;
+/// Questions of anchors for a record that was left with them.
+pub type DirectorySearches = Searches<NodeId>;
+
+impl<T: Send + Sync + 'static> Default for Searches<T> {
+    fn default() -> Self {
+        Self {
+            wanted: Vec::new(),
+            ended: Vec::new(),
+            last: 0,
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static> Searches<T> {
+    /// Begins a search; whoever began it takes its end.
+    pub fn begin(&mut self, what: T) -> SearchId {
+        self.last += 1;
+        let id = SearchId(self.last);
+        self.wanted.push((id, what));
+        id
+    }
+
+    /// Whether there is anything to begin.
+    #[must_use]
+    pub fn has_wanted(&self) -> bool {
+        !self.wanted.is_empty()
+    }
+
+    /// Those to begin.
+    pub fn take_wanted(&mut self) -> Vec<(SearchId, T)> {
+        std::mem::take(&mut self.wanted)
+    }
+
+    /// A search has ended.
+    pub fn end(&mut self, ended: Ended) {
+        self.ended.push(ended);
+    }
+
+    /// Drops the ends that nobody took in the frame after: who began them has given up.
+    pub fn drop_ended(&mut self) {
+        self.ended.clear();
+    }
+
+    /// Whether anything has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        !self.ended.is_empty()
+    }
+
+    /// The ends of those that the closure knows.
+    pub fn take_ended<C>(
+        &mut self,
+        mut known: impl FnMut(SearchId) -> Option<C>,
+    ) -> Vec<(C, Ended)> {
+        let (mut taken, mut left) = (Vec::new(), Vec::new());
+        for ended in self.ended.drain(..) {
+            match known(ended.id) {
+                Some(context) => taken.push((context, ended)),
+                None => left.push(ended),
+            }
+        }
+        self.ended = left;
+        taken
+    }
+}
+
+/// A connection that a feature wants, whatever the slots and candidates say.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Errand {
+    /// Where.
+    pub target: DialTarget,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// Errands that wait to be dialled, at most [`limits::ERRANDS_MAX`]. Who asked sees the peer come up, or gives up by itself.
+#[derive(Resource, Debug, Default)]
+pub struct Errands(BTreeMap<NodeId, Errand>);
+
+impl Errands {
+    /// Asks for a connection; whether there is room.
+    pub fn want(&mut self, node: NodeId, errand: Errand) -> bool {
+        let has_room = self.0.len() < limits::ERRANDS_MAX || self.0.contains_key(&node);
+        if has_room {
+            self.0.insert(node, errand);
+        }
+        has_room
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Takes them all.
+    pub fn take(&mut self) -> BTreeMap<NodeId, Errand> {
+        std::mem::take(&mut self.0)
+    }
+}

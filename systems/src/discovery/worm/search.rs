@@ -1,0 +1,334 @@
+//! A search as one node sees it: what it looks for, what was found, whom it was handed to, and which ways are left. Decides, and
+//! sends nothing.
+
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{AddressRecord, NodeId, Scope};
+use distsoc_engine::io::{LinkId, RequestId, Slot, StreamToken};
+use distsoc_engine::limits;
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::wire::{WormFinding, WormNear, WormRequest, WormResponse, WormTarget};
+use distsoc_engine::world::knowledge::{Knowledge, Way};
+use distsoc_engine::world::searches::SearchId;
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
+
+/// Known ids closest to a target that a node considers as bearings.
+const BEARINGS: usize = 8;
+/// Nodes near the targets that a search remembers.
+const NEAR_KEPT: usize = 16;
+
+/// Who is told what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asker {
+    Own(SearchId),
+    Peer { link: LinkId, stream: StreamToken },
+}
+
+/// A request of a worm's that has no answer yet.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) request: RequestId,
+    pub(super) via: LinkId,
+    pub(super) is_query: bool,
+    /// The places of its targets in the worm's own list.
+    pub(super) targets: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    /// Nothing was asked yet.
+    Begun,
+    /// All peers were asked what they know.
+    FannedOut { until_ms: u64 },
+    /// The search is with others.
+    HandedOn,
+    /// Nobody leads closer: the peers nearest to the target were asked.
+    InRegion { until_ms: u64 },
+    /// They have answered.
+    Last,
+}
+
+/// A search as this node sees it.
+#[derive(Debug)]
+pub(super) struct Worm {
+    pub(super) asker: Asker,
+    pub(super) asker_remote: SocketAddr,
+    pub(super) search: u64,
+    pub(super) path: u8,
+    pub(super) ttl: u8,
+    pub(super) budget: u16,
+    pub(super) patience_ms: u64,
+    pub(super) until_ms: u64,
+    pub(super) targets: Vec<WormTarget>,
+    pub(super) found: Vec<Option<WormFinding>>,
+    pub(super) near: Vec<AddressRecord>,
+    pub(super) leads: Vec<(u8, Way)>,
+    pub(super) open: Vec<Open>,
+    pub(super) tried: BTreeSet<(u8, LinkId)>,
+    pub(super) stage: Stage,
+    pub(super) attempts: u8,
+    /// Another way is tried then, though the one before may still answer: mono ms.
+    pub(super) hedge_ms: u64,
+    /// Nothing is to be done before: mono ms.
+    pub(super) due_ms: u64,
+}
+
+/// How much of its budget a node gives to the next attempt, beside the request itself.
+///
+/// An own search keeps a quarter for each of its three paths and one for what comes after; on the way, three quarters go on.
+pub(super) fn share_of(budget: u16, is_own: bool, attempts: u8) -> u16 {
+    let rest = budget.saturating_sub(1);
+    match (is_own, attempts) {
+        (true, before @ 0..limits::WORM_PATHS) => {
+            rest / (u16::from(limits::WORM_PATHS - before) + 1)
+        }
+        (true, _) => rest / 2,
+        (false, _) => rest / 4 * 3 + rest % 4 * 3 / 4,
+    }
+}
+
+/// A /16 (IPv6 /32).
+pub(super) type Network = [u8; 5];
+const LOCAL: Network = [0; 5];
+
+/// The first three paths of a search begin in different networks (/16, IPv6 /32), and one of them at a social peer.
+pub(super) fn is_disjoint(begun: &[(Slot, Network)], slot: Slot, network: Network) -> bool {
+    let is_local = network == LOCAL;
+    let is_new = is_local || begun.iter().all(|(_, other)| *other != network);
+    let is_last = begun.len() + 1 == usize::from(limits::WORM_PATHS);
+    let needs_social = is_last && begun.iter().all(|(slot, _)| *slot != Slot::Social);
+    is_new && (!needs_social || slot == Slot::Social)
+}
+
+/// The network of an address; the same for all of local scopes, where prefix rules do not apply.
+pub(super) fn network_of(address: SocketAddr) -> Network {
+    if Scope::of(address.ip()).is_local() {
+        return LOCAL;
+    }
+    match address.ip().to_canonical() {
+        std::net::IpAddr::V4(v4) => [4, v4.octets()[0], v4.octets()[1], 0, 0],
+        std::net::IpAddr::V6(v6) => {
+            let [a, b, c, d, ..] = v6.octets();
+            [6, a, b, c, d]
+        }
+    }
+}
+
+impl Worm {
+    /// A search that begins at this node, or has come to it.
+    pub(super) fn new(
+        asker: Asker,
+        asker_remote: SocketAddr,
+        request: WormRequest,
+        now: Now,
+    ) -> Self {
+        let targets = request.targets.into_vec();
+        let patience_ms = u64::from(request.patience_ms);
+        Self {
+            asker,
+            asker_remote,
+            search: request.search,
+            path: request.path,
+            ttl: request.ttl,
+            budget: request.budget,
+            patience_ms,
+            until_ms: now.after(patience_ms),
+            found: vec![None; targets.len()],
+            targets,
+            near: Vec::new(),
+            leads: Vec::new(),
+            open: Vec::new(),
+            tried: BTreeSet::new(),
+            stage: Stage::Begun,
+            attempts: 0,
+            hedge_ms: 0,
+            due_ms: 0,
+        }
+    }
+
+    pub(super) fn is_own(&self) -> bool {
+        matches!(self.asker, Asker::Own(_))
+    }
+
+    pub(super) fn unfound(&self) -> impl Iterator<Item = (u8, WormTarget)> {
+        let all = self.targets.iter().zip(&self.found).enumerate();
+        all.filter(|(_, (_, found))| found.is_none())
+            .map(|(place, (target, _))| (place as u8, *target))
+    }
+
+    pub(super) fn has_found_all(&self) -> bool {
+        self.found.iter().all(Option::is_some)
+    }
+
+    /// How many who were handed the search may still answer.
+    pub(super) fn waits_for(&self) -> usize {
+        self.open.iter().filter(|open| !open.is_query).count()
+    }
+
+    /// How many are to have it at once.
+    pub(super) fn paths(&self) -> usize {
+        match self.is_own() {
+            true => usize::from(limits::WORM_PATHS),
+            false => 1,
+        }
+    }
+
+    /// Takes in what one of those asked has answered. Refuses what names nobody who was looked for.
+    pub(super) fn take(
+        &mut self,
+        request: RequestId,
+        response: WormResponse,
+        knowledge: &Knowledge<'_, '_>,
+    ) -> Result<(), (LinkId, Refusal)> {
+        let Some(at) = self.open.iter().position(|open| open.request == request) else {
+            return Ok(());
+        };
+        let open = self.open.swap_remove(at);
+        let now = knowledge.now();
+        let place_of = |target: u8| {
+            let place = open.targets.get(usize::from(target)).copied();
+            place.ok_or((open.via, Refusal::OutOfRange))
+        };
+        for finding in response.found.into_vec() {
+            let place = place_of(finding.target)?;
+            let target = self.targets[usize::from(place)];
+            let is_it = match target {
+                WormTarget::Node(node) => finding.record.node_id == node,
+                WormTarget::Post(_) | WormTarget::Author(_) => true,
+            };
+            if !is_it {
+                return Err((open.via, Refusal::WrongAuthor));
+            }
+            if finding.record.expiry_ms <= now.wall_ms {
+                continue;
+            }
+            let links = finding.links.saturating_add(1);
+            let found = &mut self.found[usize::from(place)];
+            if found.as_ref().is_none_or(|known| links < known.links) {
+                *found = Some(WormFinding {
+                    target: place,
+                    links,
+                    record: finding.record,
+                });
+            }
+        }
+        for near in response.near.into_vec() {
+            let place = place_of(near.target)?;
+            self.take_near(place, near, &open, knowledge);
+        }
+        Ok(())
+    }
+
+    fn take_near(&mut self, place: u8, near: WormNear, open: &Open, knowledge: &Knowledge<'_, '_>) {
+        let WormTarget::Node(target) = self.targets[usize::from(place)] else {
+            return;
+        };
+        let peer = knowledge.peer(open.via).map(|(link, _)| link.node);
+        if open.is_query && near.node != knowledge.own() {
+            let way = Way {
+                distance: target.distance(&near.node),
+                bearing: near.node,
+                via: open.via,
+                arrives: peer == Some(near.node),
+            };
+            self.leads.push((place, way));
+        }
+        if let Some(record) = near.record
+            && record.expiry_ms > knowledge.now().wall_ms
+        {
+            self.note_near(record);
+        }
+    }
+
+    /// Remembers who is near one of the targets.
+    fn note_near(&mut self, record: AddressRecord) {
+        if self
+            .near
+            .iter()
+            .any(|known| known.node_id == record.node_id)
+        {
+            return;
+        }
+        let targets: Vec<NodeId> = node_targets(&self.targets).collect();
+        self.near.push(record);
+        self.near.sort_by_key(|record| {
+            let distances = targets
+                .iter()
+                .map(|target| target.distance(&record.node_id));
+            distances.min()
+        });
+        self.near.truncate(NEAR_KEPT);
+    }
+
+    /// The ways to go on with a target, best first: those of the own map, and those that peers named.
+    pub(super) fn ways(
+        &self,
+        place: u8,
+        target: WormTarget,
+        knowledge: &Knowledge<'_, '_>,
+    ) -> Vec<Way> {
+        let WormTarget::Node(target) = target else {
+            return Vec::new();
+        };
+        let own = target.distance(&knowledge.own());
+        let mut ways = knowledge.ways(&target, BEARINGS);
+        let of_place = self.leads.iter().filter(|(other, _)| *other == place);
+        ways.extend(of_place.map(|(_, way)| *way));
+        // Every node on a path must be closer than the one that chose it: so no path goes round.
+        ways.retain(|way| way.distance < own || self.is_own());
+        ways.sort_by_key(|way| (way.distance, !way.arrives));
+        ways
+    }
+}
+
+pub(super) fn node_targets(targets: &[WormTarget]) -> impl Iterator<Item = NodeId> {
+    targets.iter().filter_map(|target| match target {
+        WormTarget::Node(node) => Some(*node),
+        WormTarget::Post(_) | WormTarget::Author(_) => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_never_exceed_the_budget_and_reach_far() {
+        for budget in 1..=limits::WORM_BUDGET {
+            let mut left = budget;
+            for attempts in 0..u8::MAX {
+                let share = share_of(left, true, attempts);
+                if left == 0 {
+                    break;
+                }
+                assert!(share < left, "{share} of {left}");
+                left -= 1 + share;
+            }
+        }
+        // What is left after 101 peers were asked takes a path far enough, three times over.
+        let (mut budget, mut links) = (share_of(limits::WORM_BUDGET - 101, true, 0), 1);
+        while budget > 0 {
+            budget = share_of(budget, false, 0);
+            links += 1;
+        }
+        assert!(links >= 10, "{links}");
+    }
+
+    #[test]
+    fn three_paths_begin_in_three_networks_and_one_at_a_social_peer() {
+        let network = |text: &str| network_of(text.parse().unwrap());
+        let (a, b, c) = (
+            network("8.8.1.1:4000"),
+            network("8.9.1.1:4000"),
+            network("9.8.1.1:4000"),
+        );
+        assert_eq!(a, network("8.8.200.1:5000"));
+        assert!(is_disjoint(&[], Slot::Wide, a));
+        assert!(!is_disjoint(&[(Slot::Wide, a)], Slot::Social, a));
+        let begun = [(Slot::Wide, a), (Slot::Wide, b)];
+        assert!(!is_disjoint(&begun, Slot::Wide, c) && is_disjoint(&begun, Slot::Social, c));
+        let local = network("127.0.0.1:4000");
+        assert!(is_disjoint(&[(Slot::Social, local)], Slot::Wide, local));
+        assert_ne!(network("[2001:500::1]:4000"), network("[2001:501::1]:4000"));
+    }
+}

@@ -91,7 +91,6 @@ fn build_diff(
     }
     let next_ms = now.after(limits::ROUTING_DIFF_MS);
     (reported.next_ms, reported.last_ms) = (Some(next_ms), now.mono_ms);
-    outbox.wake_at(next_ms);
     let (map, entries) = map.parts();
 
     let addresses = hop_1_to_tell(map, entries, &peers, &up);
@@ -103,7 +102,12 @@ fn build_diff(
         .gone_ms
         .keys()
         .filter(|row| reported.hop_1.contains(**row));
-    hop_1.extend(lingering.copied());
+    let lingering: Vec<Row> = lingering.copied().collect();
+    for row in lingering {
+        hop_1.insert(row);
+        hurry(reported, row, *now);
+    }
+    outbox.wake_at(reported.next_ms.unwrap_or(next_ms));
     let hop_2 = map.hop_2() - &hop_1;
     let mut changes = RowChanges::between([&reported.hop_1, &reported.hop_2], [&hop_1, &hop_2]);
     let moved = addresses.iter().filter(|(row, address)| {

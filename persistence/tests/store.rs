@@ -9,8 +9,8 @@ use distsoc_engine::domain::{
     Bio, Event, EventKind, Name, ProfileBody, RecentPosts, Signed, SignedPost,
 };
 use distsoc_engine::io::{
-    BatchId, Durability, GoodPeer, Input, ReadId, ReadQuery, ReadResult, Restored, StorageTrouble,
-    Write,
+    BatchId, Durability, GoodPeer, Input, MapRow, ReadId, ReadQuery, ReadResult, Restored,
+    StorageTrouble, Write,
 };
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_persistence::Fault;
@@ -224,4 +224,47 @@ fn a_folder_in_use_a_foreign_file_and_a_file_for_a_folder_are_told_apart() {
     let file = dir.path().join("file");
     std::fs::write(&file, "x").unwrap();
     assert!(open(&file).is_err());
+}
+
+fn map_row(generation: u32, chunk: u32) -> MapRow {
+    MapRow {
+        generation,
+        chunk,
+        bytes: vec![chunk as u8; 1_000].into(),
+    }
+}
+
+#[test]
+fn the_map_comes_back_value_by_value_and_older_generations_go() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open(dir.path()).unwrap();
+    let places = [(0, 0), (0, 1 << 31), (1, 0), (1, 1), (1, 1 << 31)];
+    let rows = |from: usize| places[from..].iter().map(|(g, c)| map_row(*g, *c));
+    let all = rows(0).map(Write::MapRow).collect();
+    persist(&store, &receive, 1, all).unwrap();
+    store.close();
+    drop(store);
+
+    let (store, restored, receive) = open(dir.path()).unwrap();
+    assert_eq!(restored.map, rows(0).collect::<Vec<_>>());
+    let only = vec![Write::MapOnly { generation: 1 }];
+    persist(&store, &receive, 2, only).unwrap();
+    store.close();
+    drop(store);
+
+    let (store, restored, receive) = open(dir.path()).unwrap();
+    assert_eq!(restored.map, rows(2).collect::<Vec<_>>());
+    // More than any map takes: only the newest of it is read.
+    let large = |chunk| {
+        Write::MapRow(MapRow {
+            bytes: vec![7; 8 << 20].into(),
+            ..map_row(2, chunk)
+        })
+    };
+    persist(&store, &receive, 3, (0..9).map(large).collect()).unwrap();
+    store.close();
+    drop(store);
+    let (_store, restored, _) = open(dir.path()).unwrap();
+    let chunks: Vec<u32> = restored.map.iter().map(|row| row.chunk).collect();
+    assert_eq!(chunks, [1, 2, 3, 4, 5, 6, 7, 8]);
 }

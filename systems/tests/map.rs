@@ -9,6 +9,7 @@ use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::{Call, CallError, FoundBy, MapView, Reply};
 use distsoc_engine::limits;
 use distsoc_engine::profile::ProfileKind::Desktop;
+use distsoc_engine::refusal::Refusal;
 use table::{Table, address, connect_string, secret};
 
 /// Five nodes in a row, after the diffs of ten minutes.
@@ -100,4 +101,51 @@ fn records_are_renewed_on_connections_that_last() {
         panic!("its neighbour has a record that is good still");
     };
     assert_eq!(found.found_by, FoundBy::Reporter);
+}
+
+#[test]
+fn the_map_is_there_from_the_first_frame_after_a_restart_and_ages_out() {
+    let mut table = chain();
+    assert!(!table.seats[2].map.is_empty(), "stored within ten minutes");
+    table.roads.as_mut().unwrap().clear();
+    table.restart_with_map(2, Desktop);
+    // Nodes 1 and 3 are no peers yet: they stand where the other of them reported them.
+    assert_eq!(hops(&mut table, 2), [0, 2, 2]);
+    table.pass(limits::REMEMBERED_MS - 60_000);
+    assert_eq!(hops(&mut table, 2), [0, 2, 2]);
+    table.pass(180_000);
+    assert_eq!(hops(&mut table, 2), [0, 0, 0], "nobody came back");
+    // With nobody to report, what lies on the disk stays as it is.
+    table.restart_with_map(2, Desktop);
+    assert_eq!(hops(&mut table, 2), [0, 2, 2]);
+}
+
+#[test]
+fn a_reporter_that_comes_back_after_a_restart_is_reconciled() {
+    let mut table = chain();
+    table.restart_with_map(2, Desktop);
+    table.pass(300_000);
+    // Whoever was connected dials again.
+    assert_eq!(hops(&mut table, 2), [2, 2, 0]);
+    table.pass(2 * limits::REMEMBERED_MS);
+    assert_eq!(hops(&mut table, 2), [2, 2, 0]);
+    assert_eq!(hops(&mut table, 0), [1, 1, 1]);
+}
+
+#[test]
+fn damage_to_the_stored_map_is_counted_and_costs_the_map_alone() {
+    let mut table = chain();
+    for row in table.seats[2].map.values_mut() {
+        let mut bytes = row.bytes.to_vec();
+        bytes.reverse();
+        row.bytes = bytes.into();
+    }
+    table.restart_with_map(2, Desktop);
+    assert_eq!(hops(&mut table, 2), [0, 0, 0]);
+    assert_eq!(table.refused(2, Refusal::ListMismatch), 1);
+    table.pass(600_000);
+    assert_eq!(hops(&mut table, 2), [2, 2, 0]);
+    table.unreachable = vec![1, 3];
+    table.restart_with_map(2, Desktop);
+    assert_eq!(hops(&mut table, 2), [0, 2, 2], "stored anew");
 }

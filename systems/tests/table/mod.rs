@@ -24,6 +24,7 @@ pub struct Seat {
     pub posts: BTreeMap<distsoc_engine::domain::PostId, PostBytes>,
     pub lists: BTreeMap<NodeId, StoredList>,
     pub profiles: BTreeMap<NodeId, distsoc_engine::domain::Profile>,
+    pub map: BTreeMap<(u32, u32), MapRow>,
     pub disk_trouble: Option<StorageTrouble>,
     pub next_wake_ms: Option<u64>,
 }
@@ -61,6 +62,18 @@ pub fn address(number: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 4000 + number as u16))
 }
 
+fn node(number: usize, kind: ProfileKind, anchors: &[usize], restored: Restored) -> Node {
+    let connect = |anchor: &usize| connect_string(*anchor);
+    let config = NodeConfig {
+        secret: secret(number),
+        profile: NodeProfile::of(kind),
+        seed: [number as u8; 32],
+        anchors: anchors.iter().map(connect).collect(),
+        restored,
+    };
+    Node::new(config, distsoc_systems::install)
+}
+
 impl Table {
     pub fn new(profiles: &[ProfileKind], anchors: &[usize]) -> Self {
         let mut table = Self {
@@ -81,18 +94,8 @@ impl Table {
             dials: BTreeMap::new(),
         };
         for (number, kind) in profiles.iter().enumerate() {
-            let config = NodeConfig {
-                secret: secret(number),
-                profile: NodeProfile::of(*kind),
-                seed: [number as u8; 32],
-                anchors: anchors
-                    .iter()
-                    .map(|anchor| connect_string(*anchor))
-                    .collect(),
-                restored: Restored::default(),
-            };
             table.seats.push(Seat {
-                node: Node::new(config, distsoc_systems::install),
+                node: node(number, *kind, anchors, Restored::default()),
                 id: secret(number).node_id(),
                 address: address(number),
                 inputs: VecDeque::from([Input::OwnAddresses(vec![address(number)])]),
@@ -101,6 +104,7 @@ impl Table {
                 posts: BTreeMap::new(),
                 lists: BTreeMap::new(),
                 profiles: BTreeMap::new(),
+                map: BTreeMap::new(),
                 disk_trouble: None,
                 next_wake_ms: None,
             });
@@ -307,6 +311,22 @@ impl Table {
         }
     }
 
+    /// Kills a node and starts it again, with nothing but the map as it lies on its disk.
+    pub fn restart_with_map(&mut self, seat: usize, kind: ProfileKind) {
+        for other in 0..self.seats.len() {
+            self.cut(seat, other);
+        }
+        let there = &mut self.seats[seat];
+        let restored = Restored {
+            map: there.map.values().cloned().collect(),
+            ..Restored::default()
+        };
+        there.node = node(seat, kind, &[], restored);
+        there.inputs = VecDeque::from([Input::OwnAddresses(vec![there.address])]);
+        there.next_wake_ms = None;
+        self.settle();
+    }
+
     fn close(&mut self, link: LinkId, cause: DownCause) {
         let Some(owner) = self.owners.remove(&link) else {
             return;
@@ -486,6 +506,8 @@ impl Seat {
             Write::Profile(profile) => {
                 self.profiles.insert(profile.author, profile);
             }
+            Write::MapRow(row) => drop(self.map.insert((row.generation, row.chunk), row)),
+            Write::MapOnly { generation } => self.map.retain(|key, _| key.0 == generation),
             _ => {}
         }
     }

@@ -12,18 +12,18 @@ use std::collections::HashSet;
 use std::hint::black_box;
 
 const ENTRIES: usize = 350_000;
-const REPORTERS: usize = 101;
+pub(crate) const REPORTERS: usize = 101;
 const REPORTED: usize = 5_500;
 
 /// A map of 101 reporters, each naming 101 ids at its hop 1 and 5,500 at its hop 2.
-struct Reported {
-    world: World,
-    map: DiscoveryMap,
-    reporters: Vec<Reporter>,
+pub(crate) struct Reported {
+    pub(crate) world: World,
+    pub(crate) map: DiscoveryMap,
+    pub(crate) reporters: Vec<Reporter>,
     ids: Vec<NodeId>,
 }
 
-fn reported(entropy: &mut Entropy) -> Reported {
+pub(crate) fn reported(entropy: &mut Entropy) -> Reported {
     let ids: Vec<NodeId> = (0..ENTRIES)
         .map(|_| NodeId::from_bytes(entropy.bytes32()))
         .collect();

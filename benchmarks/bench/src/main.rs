@@ -8,6 +8,7 @@ mod gossip;
 mod live;
 mod map;
 mod measure;
+mod stored;
 
 use clap::Parser;
 use std::io::Write;
@@ -35,6 +36,8 @@ const BENCHMARKS: &[Benchmark] = &[
     ("map-lookup", map::lookups),
     ("map-memory", map::memory),
     ("map-derive", derive::derivation),
+    ("map-journal", stored::journals),
+    ("cold-start", stored::cold_start),
     ("map-churn", gossip::churn),
     ("connection-memory", live::connection_memory),
     ("push-latency", live::push_latency),

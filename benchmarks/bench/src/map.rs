@@ -55,7 +55,7 @@ fn filled(keys: &[NodeId], entropy: &mut Entropy) -> (World, DiscoveryMap) {
 }
 
 /// LMDB in a folder of its own.
-struct Lmdb {
+pub(crate) struct Lmdb {
     env: heed::Env,
     rows: heed::Database<'static, heed::types::Bytes, heed::types::Bytes>,
 }
@@ -65,10 +65,13 @@ impl Lmdb {
         unsafe_code,
         reason = "heed opens a memory map; nobody else opens this file"
     )]
-    fn filled(dir: &std::path::Path, keys: &[NodeId]) -> Self {
+    pub(crate) fn filled(dir: &std::path::Path, keys: &[NodeId]) -> Self {
         // SAFETY: the folder is a temporary one of this process.
-        let env = unsafe { heed::EnvOpenOptions::new().map_size(1 << 30).open(dir) }
-            .expect("an environment");
+        let mut options = heed::EnvOpenOptions::new();
+        options.map_size(1 << 30);
+        // SAFETY: nothing here outlives the process, so nothing has to outlive the machine.
+        let env =
+            unsafe { options.flags(heed::EnvFlags::NO_SYNC).open(dir) }.expect("an environment");
         let write = env.write_txn().expect("a transaction");
         let created = env.create_databases_and_commit(write, |opener, write| -> heed::Result<_> {
             Ok(heed::CommitOrAbort::<_, ()>::Commit(
@@ -91,9 +94,21 @@ impl Lmdb {
         write.commit().expect("room");
         Self { env, rows }
     }
+
+    /// Stores some rows and deletes others, in one transaction.
+    pub(crate) fn put(&self, rows: &[(&[u8], &[u8])], gone: &[&[u8]]) {
+        let mut write = self.env.write_txn().expect("a transaction");
+        for key in gone {
+            self.rows.delete(&mut write, key).expect("room");
+        }
+        for (key, value) in rows {
+            self.rows.put(&mut write, key, value).expect("room");
+        }
+        write.commit().expect("room");
+    }
 }
 
-fn sqlite(path: &std::path::Path, keys: &[NodeId]) -> rusqlite::Connection {
+pub(crate) fn sqlite(path: &std::path::Path, keys: &[NodeId]) -> rusqlite::Connection {
     let mut connection = rusqlite::Connection::open(path).expect("a file");
     connection
         .execute_batch(

@@ -447,6 +447,29 @@ impl Slot {
     }
 }
 
+/// What a wide slot is for (PROTOCOL section 6, "Wide peers").
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WideRole {
+    /// Reports what no other peer does.
+    Diverse,
+    /// A neighbour in the order of ids.
+    Ring,
+    /// A node at a certain distance of ids.
+    Finger,
+}
+
+impl WideRole {
+    /// The word in the API.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Diverse => "diverse",
+            Self::Ring => "ring",
+            Self::Finger => "finger",
+        }
+    }
+}
+
 /// A connected peer, for a person.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerView {
@@ -456,6 +479,8 @@ pub struct PeerView {
     pub name: Option<String>,
     /// Which slot.
     pub slot: Slot,
+    /// What its wide slot is for.
+    pub role: Option<WideRole>,
     /// Whether we dialled.
     pub dialled: bool,
     /// Where it is seen.

@@ -100,6 +100,8 @@ pub const REPORTERS_SPARE: usize = 32;
 pub const WORM_TARGETS_MAX: usize = 16;
 /// PROTOCOL section 6: requests that one search may cause, answers not counted.
 pub const WORM_BUDGET: u16 = 303;
+/// And one that nobody waits for.
+pub const WORM_BUDGET_QUIET: u16 = 32;
 /// PROTOCOL section 3: the highest TTL of any profile.
 pub const WORM_TTL_MAX: u8 = 8;
 /// PROTOCOL section 6: disjoint paths of one search.
@@ -144,6 +146,38 @@ pub const ASK_WORM_MS_MAX: u64 = 7_000;
 pub const ASK_ANCHORS_MS_MAX: u64 = 5_000;
 /// Short connections that a feature waits for, at once.
 pub const ERRANDS_MAX: usize = 64;
+
+/// PROTOCOL section 6: a neighbour in the order of ids is old after this.
+pub const RING_OLD_MS: u64 = 24 * 60 * 60 * 1000;
+/// PROTOCOL section 6: so many of the ring slots stay with old neighbours.
+pub const RING_OLD_MIN: usize = 2;
+/// PROTOCOL section 6: at most one neighbour lies closer than this part of the expected spacing of ids.
+pub const RING_CROWDING: f64 = 16.0;
+
+/// PROTOCOL section 6, WideProbe: ids of a sample at most; 1/16 of what an honest node reports are some 440.
+pub const WIDE_SAMPLE_MAX: usize = 1_024;
+/// PROTOCOL section 6: random ids of a sample that must resolve.
+pub const WIDE_MEMBERS_MAX: usize = 8;
+/// Of those, how many may have left since.
+pub const WIDE_MEMBERS_GONE_MAX: usize = 2;
+/// PROTOCOL section 6: of those, how many may be of one /16 (IPv6 /32).
+pub const WIDE_MEMBERS_PER_NETWORK_MAX: usize = 4;
+/// PROTOCOL section 6: and how many must answer a dial.
+pub const WIDE_MEMBERS_DIALLED: usize = 2;
+/// A step of a trial may take so long.
+pub const WIDE_STEP_MS_MAX: u64 = 12_000;
+/// Who was tried is not tried again so soon.
+pub const WIDE_TRIED_MS: u64 = 4 * 60 * 60 * 1000;
+/// Of those, how many are remembered.
+pub const WIDE_TRIED_MAX: usize = 256;
+/// Evaluations that change nothing become rarer, up to this.
+pub const WIDE_EVALUATION_MS_MAX: u64 = 160 * 60 * 1000;
+/// The first search for neighbours comes so long after the first peer.
+pub const RING_FIRST_MS: u64 = 20_000;
+/// A neighbour or finger that was dialled is not dialled again so soon.
+pub const RING_TRIED_MS: u64 = 30 * 60 * 1000;
+/// While neighbours or fingers are missing, searches follow each other after this, doubling up to the evaluation's period.
+pub const RING_PAUSE_MS_MIN: u64 = 15_000;
 
 /// PROTOCOL section 11: ids in a bootstrap sample.
 pub const SAMPLE_HINTS_MAX: usize = 200;

@@ -56,7 +56,11 @@ pub struct NodeProfile {
     pub social_slots: usize,
     /// Slots for peers that differ from each other as much as possible.
     pub wide_slots: usize,
-    /// Of the wide slots, how many are kept for anchors.
+    /// Of the wide slots, how many are for neighbours in the order of ids.
+    pub wide_ring_slots: usize,
+    /// And how many for nodes at harmonically drawn distances of ids. The rest is for diversity.
+    pub wide_finger_slots: usize,
+    /// Of the rest, how many are kept for anchors.
     pub wide_anchor_slots: usize,
     /// Connections beside the slots, declared in Hello.
     pub visits_max: usize,
@@ -110,6 +114,8 @@ impl NodeProfile {
             kind,
             social_slots: 81,
             wide_slots: 20,
+            wide_ring_slots: 4,
+            wide_finger_slots: 8,
             wide_anchor_slots: 2,
             visits_max: 32,
             map_entries_max: 600_000 + 7_700 + 101,
@@ -137,6 +143,8 @@ impl NodeProfile {
             ProfileKind::Mobile => Self {
                 social_slots: 10,
                 wide_slots: 5,
+                wide_ring_slots: 1,
+                wide_finger_slots: 2,
                 visits_max: 8,
                 map_entries_max: 15_000,
                 file_budget_bytes: 1_000 * MB,
@@ -150,6 +158,8 @@ impl NodeProfile {
             },
             ProfileKind::Anchor => Self {
                 wide_slots: 120,
+                wide_ring_slots: 24,
+                wide_finger_slots: 48,
                 wide_anchor_slots: 12,
                 visits_max: 200,
                 map_entries_max: 500_000,
@@ -160,6 +170,12 @@ impl NodeProfile {
                 ..desktop
             },
         }
+    }
+
+    /// Wide slots for peers that report what no other does.
+    #[must_use]
+    pub fn wide_diverse_slots(&self) -> usize {
+        self.wide_slots - self.wide_ring_slots - self.wide_finger_slots
     }
 
     /// Connections in all slots.
@@ -187,6 +203,14 @@ mod tests {
         assert_eq!(slots(ProfileKind::Desktop), (81, 20, 101, 32));
         assert_eq!(slots(ProfileKind::Mobile), (10, 5, 15, 8));
         assert_eq!(slots(ProfileKind::Anchor), (81, 120, 201, 200));
+        let roles = |kind| {
+            let profile = NodeProfile::of(kind);
+            let (ring, fingers) = (profile.wide_ring_slots, profile.wide_finger_slots);
+            (profile.wide_diverse_slots(), ring, fingers)
+        };
+        assert_eq!(roles(ProfileKind::Desktop), (8, 4, 8));
+        assert_eq!(roles(ProfileKind::Mobile), (2, 1, 2));
+        assert_eq!(roles(ProfileKind::Anchor), (48, 24, 48));
         assert_eq!(NodeProfile::of(ProfileKind::Mobile).worm_ttl_max, 8);
     }
 

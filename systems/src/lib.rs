@@ -44,6 +44,8 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     discovery::left::install(&mut frame);
     discovery::worm::install(&mut frame);
     discovery::directory::install(&mut frame);
+    // Section 6: wide peers, by order of ids and by diversity.
+    discovery::wide::install(&mut frame);
     // Sections 6 and 11: whom to dial, where candidates come from.
     discovery::dialler::install(&mut frame);
     discovery::bootstrap::install(&mut frame);

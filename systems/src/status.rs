@@ -85,6 +85,7 @@ fn peers(world: &World) -> Vec<PeerView> {
                 .as_ref()
                 .map(|person| person.name.as_str().to_owned()),
             slot: peer.slot,
+            role: peer.role,
             dialled: link.dialled(),
             address: link.remote,
             is_anchor: peer.is_anchor(),

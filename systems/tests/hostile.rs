@@ -241,7 +241,7 @@ fn connections_and_greetings_are_bounded() {
     }
     table.settle();
     let status = table.status(0);
-    assert_eq!((status.peers_social, status.peers_wide), (10, 3));
+    assert_eq!((status.peers_social, status.peers_wide), (10, 0));
     let peers = table.seats[0]
         .node
         .world()

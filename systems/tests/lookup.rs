@@ -9,6 +9,7 @@ use distsoc_engine::crypto::hash;
 use distsoc_engine::domain::{NodeId, PostId, finger_bits};
 use distsoc_engine::io::{Call, CallError, Found, FoundBy, Reply};
 use distsoc_engine::limits;
+use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{Anchor, Desktop};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Expected, Hello, Packet, Purpose, WormQuery, WormRequest, WormTarget};
@@ -23,7 +24,10 @@ fn id(seat: usize) -> NodeId {
 
 /// Every node has the next and the previous one in the order of ids, and dials a finger.
 fn ring() -> Table {
-    let mut table = Table::new(&[Desktop; NODES], &[]);
+    // Who is where on the ring is given, so nobody looks for neighbours.
+    let mut profile = NodeProfile::of(Desktop);
+    (profile.wide_ring_slots, profile.wide_finger_slots) = (0, 0);
+    let mut table = Table::with_profiles(&vec![profile; NODES], &[]);
     let mut order: Vec<usize> = (0..NODES).collect();
     order.sort_by_key(|seat| id(*seat));
     let mut roads = BTreeSet::new();

@@ -98,6 +98,27 @@ impl Prefix {
     }
 }
 
+/// The /16 (IPv6 /32) an address belongs to: the unit in which wide peers and the paths of a search differ (PROTOCOL section 6).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Network([u8; 5]);
+
+impl Network {
+    /// The network of an IP address; `None` for all of local scopes, where prefix rules do not apply.
+    #[must_use]
+    pub fn of(ip: IpAddr) -> Option<Self> {
+        if Scope::of(ip).is_local() {
+            return None;
+        }
+        Some(match ip.to_canonical() {
+            IpAddr::V4(v4) => Self([4, v4.octets()[0], v4.octets()[1], 0, 0]),
+            IpAddr::V6(v6) => {
+                let [a, b, c, d, ..] = v6.octets();
+                Self([6, a, b, c, d])
+            }
+        })
+    }
+}
+
 /// An IP and port that somebody may be dialled at: port ≥ 1024 or 443, a usable scope. On the wire 6 or 18 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Address(SocketAddr);

@@ -3,6 +3,7 @@
 mod address;
 mod connect_string;
 mod distance;
+mod diversity;
 mod ids;
 mod person;
 mod post;
@@ -10,9 +11,13 @@ mod recent_posts;
 mod record;
 mod text;
 
-pub use address::{Address, AddressBody, AddressRecord, Prefix, Scope};
+pub use address::{Address, AddressBody, AddressRecord, Network, Prefix, Scope};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
 pub use distance::{Distance, estimated_count, finger_bits};
+pub use diversity::{
+    IdPrefix, PREFIX_BYTES, SAMPLE_SHARE, SCORE_CAP_PERCENT, SWAP_GAIN_PERCENT, is_sampled,
+    is_worth_a_swap, score_of,
+};
 pub use ids::{BlobHash, IdError, NodeId, PostId};
 pub use person::{Avatar, Profile, ProfileBody};
 pub use post::{

@@ -18,6 +18,7 @@ mod post_notification;
 mod profile_update;
 mod pull_sync;
 mod routing_diff;
+mod wide_probe;
 mod worm;
 
 pub use address::{AddressRequest, AddressResponse};
@@ -31,6 +32,7 @@ pub use post_notification::PostNotification;
 pub use profile_update::ProfileUpdate;
 pub use pull_sync::{ListPart, PullSyncRequest, PullSyncResponse, Want};
 pub use routing_diff::RoutingDiff;
+pub use wide_probe::{WideProbe, WideSample, prefixes_in};
 pub use worm::{
     WormFinding, WormNear, WormQuery, WormRequest, WormResponse, WormTarget, WormTargets,
 };
@@ -240,6 +242,8 @@ packets! {
     0x03 BootstrapSampleRequest: Request(0x04), Discovery, bytes 16, burst 8, per_minute 8, in_flight 1;
     0x04 BootstrapSampleResponse: Response, Discovery, bytes 15 * 1024, burst 8, per_minute 8, in_flight 1;
     0x05 MapReconcile: Request(0x02), Discovery, bytes 3 * 1024, burst 64, per_minute 120, in_flight 1;
+    0x06 WideProbe: Request(0x07), Discovery, bytes 96, burst 4, per_minute 4, in_flight 1;
+    0x07 WideSample: Response, Discovery, bytes 9 * 1024, burst 4, per_minute 4, in_flight 1;
     0x10 WormRequest: Request(0x12), Discovery, bytes 1024, burst 10, per_minute 10, in_flight 2;
     0x11 WormQuery: Request(0x12), Discovery, bytes 1024, burst 32, per_minute 60, in_flight 4;
     0x12 WormResponse: Response, Discovery, bytes 24 * 1024, burst 42, per_minute 70, in_flight 6;
@@ -254,7 +258,6 @@ packets! {
     0x50 ProfileUpdate: Notification, Social, bytes 6 * 1024, burst 8, per_minute 12, in_flight 4;
     0x54 Goodbye: Notification, Connection, bytes 1024, burst 1, per_minute 1, in_flight 1;
     reserved {
-        0x06 WideProbe;
         0x25 PunchRequest;
         0x30 FileRequest;
         0x31 FileResponse;

@@ -9,7 +9,7 @@ use crate::world::authors::{Author, AuthorIndex};
 use crate::world::files::FileIndex;
 use crate::world::identity::Identity;
 use crate::world::left_records::LeftRecords;
-use crate::world::map::{MapView, ReportedHop};
+use crate::world::map::{HopCounts, MapView, ReportedHop};
 use crate::world::peers::{Link, Peer, Peers, is_tellable, tellable_record};
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
@@ -48,6 +48,12 @@ impl Knowledge<'_, '_> {
     #[must_use]
     pub fn now(&self) -> Now {
         *self.now
+    }
+
+    /// How many ids are known at which hop.
+    #[must_use]
+    pub fn counts(&self) -> HopCounts {
+        self.map.map.counts()
     }
 
     /// The own id.

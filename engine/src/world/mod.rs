@@ -15,3 +15,4 @@ pub mod peers;
 pub mod searches;
 pub mod slots;
 pub mod storage;
+pub mod wide;

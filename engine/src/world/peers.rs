@@ -4,7 +4,7 @@ use crate::clock::Now;
 use crate::domain::{Address, AddressRecord, NodeId, Profile};
 use crate::entropy::Entropy;
 use crate::io::Notice;
-use crate::io::{CallError, DialFailure, LinkId, Origin, Slot};
+use crate::io::{CallError, DialFailure, LinkId, Origin, Slot, WideRole};
 use crate::limits;
 use crate::profile::ProfileKind;
 use crate::refusal::Refusal;
@@ -87,6 +87,8 @@ impl Link {
 pub struct Peer {
     /// The slot it has here.
     pub slot: Slot,
+    /// What for, where it is a wide one.
+    pub role: Option<WideRole>,
     /// By which profile it runs.
     pub profile: ProfileKind,
     /// It says that it is behind NAT.

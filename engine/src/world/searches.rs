@@ -42,8 +42,46 @@ pub struct Searches<T: Send + Sync + 'static> {
     last: u64,
 }
 
+/// A worm lookup of this node's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WormSearch {
+    /// What is looked for, at most [`limits::WORM_TARGETS_MAX`].
+    pub targets: Vec<WormTarget>,
+    /// Nobody waits for it: it follows the order of ids alone, by few requests.
+    pub is_quiet: bool,
+}
+
+impl WormSearch {
+    /// Somebody waits for these.
+    #[must_use]
+    pub fn urgent(targets: Vec<WormTarget>) -> Self {
+        Self {
+            targets,
+            is_quiet: false,
+        }
+    }
+
+    /// Who is nearest to this place in the order of ids?
+    #[must_use]
+    pub fn quiet(place: NodeId) -> Self {
+        Self {
+            targets: vec![WormTarget::Node(place)],
+            is_quiet: true,
+        }
+    }
+
+    /// Requests that it may cause.
+    #[must_use]
+    pub fn budget(&self) -> u16 {
+        match self.is_quiet {
+            true => limits::WORM_BUDGET_QUIET,
+            false => limits::WORM_BUDGET,
+        }
+    }
+}
+
 /// Worm lookups of this node's own (PROTOCOL section 6).
-pub type WormSearches = Searches<Vec<WormTarget>>;
+pub type WormSearches = Searches<WormSearch>;
 /// Questions of anchors for a record that was left with them.
 pub type DirectorySearches = Searches<NodeId>;
 

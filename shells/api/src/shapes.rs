@@ -1,7 +1,7 @@
 //! What things look like in JSON: the field names of the command line's contract.
 
 use distsoc_engine::domain::{Content, NodeId, Profile};
-use distsoc_engine::io::{Found, MapCounts, MapView, PeerView, Slot, Status};
+use distsoc_engine::io::{Found, MapCounts, MapView, PeerView, Slot, Status, WideRole};
 use distsoc_host::Host;
 use distsoc_net::TrafficRow;
 use distsoc_persistence::FeedEntry;
@@ -80,7 +80,11 @@ pub(crate) fn explanation(
         };
         let slot = match peer.slot {
             Slot::Social => "a social slot",
-            Slot::Wide => "a wide slot, for reaching far parts of the network",
+            Slot::Wide => match peer.role {
+                Some(WideRole::Ring) => "a wide slot, as a neighbour in the order of ids",
+                Some(WideRole::Finger) => "a wide slot, as a far point in the order of ids",
+                _ => "a wide slot, for reaching far parts of the network",
+            },
             Slot::Visit => "no slot: it is visiting and leaves when idle",
         };
         reasons.push(format!("it is connected: {began}, and it has {slot}"));
@@ -122,6 +126,7 @@ pub(crate) fn peer(host: &Host, peer: &PeerView) -> Value {
         "node_id": peer.node_id.to_string(),
         "name": peer.name,
         "slot": peer.slot.name(),
+        "role": peer.role.map(WideRole::name),
         "direction": if peer.dialled { "out" } else { "in" },
         "address": peer.address.to_string(),
         "is_anchor": peer.is_anchor,

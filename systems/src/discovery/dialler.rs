@@ -5,7 +5,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{Address, ConnectString, NodeId};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{Call, CallError, CallId, DialFailure, DialTarget, Reply, Slot};
+use distsoc_engine::io::{Call, CallError, CallId, DialFailure, DialTarget, Reply, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
@@ -199,13 +199,18 @@ fn dial(
         }
         return;
     }
-    let seated = |slot| up.iter().filter(|peer| peer.slot == slot).count();
-    let (social, wide) = (seated(Slot::Social), seated(Slot::Wide));
+    let seated = |place| {
+        up.iter()
+            .filter(|peer| (peer.slot, peer.role) == place)
+            .count()
+    };
+    let social = seated((Slot::Social, None));
+    let diverse = seated((Slot::Wide, Some(WideRole::Diverse)));
     let anchors = up.iter().filter(|peer| peer.is_anchor()).count();
-    let mut free = profile
-        .slots()
-        .saturating_sub(social + wide + dialling.count());
-    let well_connected = (social + wide) * 4 >= profile.slots() * 3;
+    // Neighbours and fingers are looked for by themselves.
+    let slots = profile.social_slots + profile.wide_diverse_slots();
+    let mut free = slots.saturating_sub(social + diverse + dialling.count());
+    let well_connected = (social + diverse) * 4 >= slots * 3;
     let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
     let mut next_ms: Option<u64> = None;
     for (node, candidate) in candidates.iter() {
@@ -260,8 +265,9 @@ fn dial(
         };
         let wide_first = candidate.is_anchor && !candidate.wanted;
         // A newcomer whom a full anchor sent away comes back as a visitor, for a sample of others.
-        let lonely = social + wide == 0 && candidate.failures > 0;
-        let purpose = match (social < profile.social_slots, wide < profile.wide_slots) {
+        let lonely = social + diverse == 0 && candidate.failures > 0;
+        let wide_free = diverse < profile.wide_diverse_slots();
+        let purpose = match (social < profile.social_slots, wide_free) {
             _ if wide_first && lonely => Purpose::Visit,
             (true, true) if wide_first => Purpose::Wide,
             (true, _) => Purpose::Social,

@@ -18,4 +18,5 @@ pub(crate) mod map_sync;
 pub(crate) mod parting;
 pub(crate) mod resolver;
 pub(crate) mod slots;
+pub(crate) mod wide;
 pub(crate) mod worm;

@@ -19,7 +19,9 @@ use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::map::{MapView, ReportedHop};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Peer, Peers, tellable_record, usable_address};
-use distsoc_engine::world::searches::{DirectorySearches, Ended, SearchId, WormSearches};
+use distsoc_engine::world::searches::{
+    DirectorySearches, Ended, SearchId, WormSearch, WormSearches,
+};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Peers asked at once in a step.
@@ -203,7 +205,7 @@ fn go_on(
             let (hop, relays) = match step {
                 FoundBy::Worm => {
                     let targets = vec![WormTarget::Node(search.target)];
-                    search.search = Some(worms.begin(targets));
+                    search.search = Some(worms.begin(WormSearch::urgent(targets)));
                     continue;
                 }
                 FoundBy::Anchor => {

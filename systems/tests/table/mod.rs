@@ -62,11 +62,11 @@ pub fn address(number: usize) -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 4000 + number as u16))
 }
 
-fn node(number: usize, kind: ProfileKind, anchors: &[usize], restored: Restored) -> Node {
+fn node(number: usize, profile: NodeProfile, anchors: &[usize], restored: Restored) -> Node {
     let connect = |anchor: &usize| connect_string(*anchor);
     let config = NodeConfig {
         secret: secret(number),
-        profile: NodeProfile::of(kind),
+        profile,
         seed: [number as u8; 32],
         anchors: anchors.iter().map(connect).collect(),
         restored,
@@ -75,7 +75,12 @@ fn node(number: usize, kind: ProfileKind, anchors: &[usize], restored: Restored)
 }
 
 impl Table {
-    pub fn new(profiles: &[ProfileKind], anchors: &[usize]) -> Self {
+    pub fn new(kinds: &[ProfileKind], anchors: &[usize]) -> Self {
+        let profiles: Vec<NodeProfile> = kinds.iter().map(|kind| NodeProfile::of(*kind)).collect();
+        Self::with_profiles(&profiles, anchors)
+    }
+
+    pub fn with_profiles(profiles: &[NodeProfile], anchors: &[usize]) -> Self {
         let mut table = Self {
             seats: Vec::new(),
             now: Now {
@@ -93,9 +98,9 @@ impl Table {
             requests: BTreeMap::new(),
             dials: BTreeMap::new(),
         };
-        for (number, kind) in profiles.iter().enumerate() {
+        for (number, profile) in profiles.iter().enumerate() {
             table.seats.push(Seat {
-                node: node(number, *kind, anchors, Restored::default()),
+                node: node(number, profile.clone(), anchors, Restored::default()),
                 id: secret(number).node_id(),
                 address: address(number),
                 inputs: VecDeque::from([Input::OwnAddresses(vec![address(number)])]),
@@ -321,7 +326,7 @@ impl Table {
             map: there.map.values().cloned().collect(),
             ..Restored::default()
         };
-        there.node = node(seat, kind, &[], restored);
+        there.node = node(seat, NodeProfile::of(kind), &[], restored);
         there.inputs = VecDeque::from([Input::OwnAddresses(vec![there.address])]);
         there.next_wake_ms = None;
         self.settle();

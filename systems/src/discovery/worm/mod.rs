@@ -27,7 +27,7 @@ use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::Offences;
-use distsoc_engine::world::searches::{Ended, Finding, WormSearches};
+use distsoc_engine::world::searches::{Ended, Finding, WormSearch, WormSearches};
 use search::{Asker, Worm};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -215,7 +215,9 @@ fn begin_own(
     if !searches.has_wanted() {
         return;
     }
-    for (id, targets) in searches.take_wanted() {
+    for (id, wanted) in searches.take_wanted() {
+        let budget = wanted.budget();
+        let WormSearch { targets, is_quiet } = wanted;
         let Some((link, _)) = knowledge.peers().next() else {
             searches.end(Ended {
                 id,
@@ -238,11 +240,13 @@ fn begin_own(
             search,
             path: 0,
             ttl: profile.worm_ttl_max,
-            budget: limits::WORM_BUDGET,
+            budget,
             patience_ms: limits::WORM_PATIENCE_MS,
             targets: Bounded::truncated(targets),
         };
-        worms.add(Worm::new(Asker::Own(id), link.remote, request, *now));
+        let mut worm = Worm::new(Asker::Own(id), link.remote, request, *now);
+        worm.is_quiet = is_quiet;
+        worms.add(worm);
     }
 }
 

@@ -2,7 +2,7 @@
 //! sends nothing.
 
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{AddressRecord, NodeId, Scope};
+use distsoc_engine::domain::{AddressRecord, Network, NodeId};
 use distsoc_engine::io::{LinkId, RequestId, Slot, StreamToken};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
@@ -71,6 +71,8 @@ pub(super) struct Worm {
     pub(super) hedge_ms: u64,
     /// Nothing is to be done before: mono ms.
     pub(super) due_ms: u64,
+    /// Peers are not all asked first.
+    pub(super) is_quiet: bool,
 }
 
 /// How much of its budget a node gives to the next attempt, beside the request itself.
@@ -87,31 +89,16 @@ pub(super) fn share_of(budget: u16, is_own: bool, attempts: u8) -> u16 {
     }
 }
 
-/// A /16 (IPv6 /32).
-pub(super) type Network = [u8; 5];
-const LOCAL: Network = [0; 5];
-
 /// The first three paths of a search begin in different networks (/16, IPv6 /32), and one of them at a social peer.
-pub(super) fn is_disjoint(begun: &[(Slot, Network)], slot: Slot, network: Network) -> bool {
-    let is_local = network == LOCAL;
-    let is_new = is_local || begun.iter().all(|(_, other)| *other != network);
+pub(super) fn is_disjoint(
+    begun: &[(Slot, Option<Network>)],
+    slot: Slot,
+    network: Option<Network>,
+) -> bool {
+    let is_new = network.is_none() || begun.iter().all(|(_, other)| *other != network);
     let is_last = begun.len() + 1 == usize::from(limits::WORM_PATHS);
     let needs_social = is_last && begun.iter().all(|(slot, _)| *slot != Slot::Social);
     is_new && (!needs_social || slot == Slot::Social)
-}
-
-/// The network of an address; the same for all of local scopes, where prefix rules do not apply.
-pub(super) fn network_of(address: SocketAddr) -> Network {
-    if Scope::of(address.ip()).is_local() {
-        return LOCAL;
-    }
-    match address.ip().to_canonical() {
-        std::net::IpAddr::V4(v4) => [4, v4.octets()[0], v4.octets()[1], 0, 0],
-        std::net::IpAddr::V6(v6) => {
-            let [a, b, c, d, ..] = v6.octets();
-            [6, a, b, c, d]
-        }
-    }
 }
 
 impl Worm {
@@ -143,6 +130,7 @@ impl Worm {
             attempts: 0,
             hedge_ms: 0,
             due_ms: 0,
+            is_quiet: false,
         }
     }
 
@@ -316,19 +304,15 @@ mod tests {
 
     #[test]
     fn three_paths_begin_in_three_networks_and_one_at_a_social_peer() {
-        let network = |text: &str| network_of(text.parse().unwrap());
-        let (a, b, c) = (
-            network("8.8.1.1:4000"),
-            network("8.9.1.1:4000"),
-            network("9.8.1.1:4000"),
-        );
-        assert_eq!(a, network("8.8.200.1:5000"));
+        let network = |text: &str| Network::of(text.parse().unwrap());
+        let (a, b, c) = (network("8.8.1.1"), network("8.9.1.1"), network("9.8.1.1"));
+        assert_eq!(a, network("8.8.200.1"));
         assert!(is_disjoint(&[], Slot::Wide, a));
         assert!(!is_disjoint(&[(Slot::Wide, a)], Slot::Social, a));
         let begun = [(Slot::Wide, a), (Slot::Wide, b)];
         assert!(!is_disjoint(&begun, Slot::Wide, c) && is_disjoint(&begun, Slot::Social, c));
-        let local = network("127.0.0.1:4000");
+        let local = network("127.0.0.1");
         assert!(is_disjoint(&[(Slot::Social, local)], Slot::Wide, local));
-        assert_ne!(network("[2001:500::1]:4000"), network("[2001:501::1]:4000"));
+        assert_ne!(network("2001:500::1"), network("2001:501::1"));
     }
 }

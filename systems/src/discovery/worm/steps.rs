@@ -1,9 +1,7 @@
 //! What a node does next with a search: look by itself, ask its peers, hand it on, try another way, ask the region of the target.
 
-use super::search::{
-    Asker, Network, Open, Stage, Worm, is_disjoint, network_of, node_targets, share_of,
-};
-use distsoc_engine::domain::{AddressRecord, NodeId};
+use super::search::{Asker, Open, Stage, Worm, is_disjoint, node_targets, share_of};
+use distsoc_engine::domain::{AddressRecord, Network, NodeId};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId, Slot};
 use distsoc_engine::limits;
@@ -90,7 +88,7 @@ impl Sender<'_> {
 fn next_ways(
     worm: &Worm,
     with: &BTreeMap<LinkId, usize>,
-    begun: &[(Slot, Network)],
+    begun: &[(Slot, Option<Network>)],
     knowledge: &Knowledge<'_, '_>,
     entropy: &mut Entropy,
 ) -> BTreeMap<LinkId, (Vec<u8>, bool)> {
@@ -103,7 +101,7 @@ fn next_ways(
             let starts = worm.is_own() && worm.attempts < limits::WORM_PATHS;
             let peer = knowledge.peer(via);
             peer.is_some_and(|(link, peer)| {
-                !starts || is_disjoint(begun, peer.slot, network_of(link.remote))
+                !starts || is_disjoint(begun, peer.slot, Network::of(link.remote.ip()))
             })
         };
         !back && !busy && !worm.tried.contains(&(place, via)) && disjoint()
@@ -140,7 +138,7 @@ fn next_ways(
 /// Whether this node asks all of its peers: for an own search always, on behalf of others for content only, which no id leads to.
 fn fans_out(worm: &Worm) -> bool {
     let is_content = |(_, target): (u8, WormTarget)| !matches!(target, WormTarget::Node(_));
-    worm.is_own() || worm.ttl > 0 && worm.unfound().any(is_content)
+    worm.is_own() && !worm.is_quiet || worm.ttl > 0 && worm.unfound().any(is_content)
 }
 
 /// The next step of a worm; whether it has ended.
@@ -220,7 +218,7 @@ fn hand_on_more(
                 break;
             }
             let peer = knowledge.peer(via);
-            begun.extend(peer.map(|(link, peer)| (peer.slot, network_of(link.remote))));
+            begun.extend(peer.map(|(link, peer)| (peer.slot, Network::of(link.remote.ip()))));
             sender.hand_on(worm, via, places, arrives);
         }
         worm.attempts = worm.attempts.saturating_add(1);

@@ -1,0 +1,62 @@
+//! Nodes with few slots among many others: neighbours in the order of ids find each other, fingers reach far, and a wide peer gives
+//! way to one that reports more (PROTOCOL section 6, "Wide peers").
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod table;
+
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::io::{PeerView, Slot, WideRole};
+use distsoc_engine::profile::NodeProfile;
+use distsoc_engine::profile::ProfileKind::Desktop;
+use table::{Table, secret};
+
+const NODES: usize = 80;
+
+fn id(seat: usize) -> NodeId {
+    secret(seat).node_id()
+}
+
+/// So few slots that nobody knows everybody.
+fn narrow() -> NodeProfile {
+    NodeProfile {
+        social_slots: 5,
+        wide_slots: 10,
+        wide_ring_slots: 4,
+        wide_finger_slots: 4,
+        wide_anchor_slots: 0,
+        ..NodeProfile::of(Desktop)
+    }
+}
+
+fn of_role(peers: &[PeerView], role: WideRole) -> usize {
+    peers.iter().filter(|peer| peer.role == Some(role)).count()
+}
+
+#[test]
+fn neighbours_in_the_order_of_ids_find_each_other() {
+    let mut table = Table::with_profiles(&vec![narrow(); NODES], &[0, 1]);
+    table.pass(40 * 60_000);
+    let (mut with_nearest, mut ring, mut fingers) = (0, 0, 0);
+    for seat in 0..NODES {
+        let peers = table.peers(seat);
+        let others = (0..NODES).filter(|other| *other != seat).map(id);
+        let nearest = others.min_by_key(|other| id(seat).distance(other)).unwrap();
+        with_nearest += usize::from(peers.iter().any(|peer| peer.node_id == nearest));
+        ring += of_role(&peers, WideRole::Ring);
+        fingers += of_role(&peers, WideRole::Finger);
+        let wide = peers.iter().filter(|peer| peer.slot == Slot::Wide).count();
+        assert!(
+            wide <= 10 && peers.len() <= 15 + 32,
+            "{wide} of {}",
+            peers.len()
+        );
+    }
+    println!("{with_nearest} nearest, {ring} ring, {fingers} fingers");
+    assert!(
+        with_nearest * 100 >= NODES * 95,
+        "{with_nearest} of {NODES}"
+    );
+    assert!(ring >= NODES * 2, "{ring}");
+    assert!(fingers >= NODES * 2, "{fingers}");
+}

@@ -11,7 +11,7 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::Desktop;
 use table::{Table, secret};
 
-const NODES: usize = 80;
+const NODES: usize = 60;
 
 fn id(seat: usize) -> NodeId {
     secret(seat).node_id()
@@ -52,11 +52,45 @@ fn neighbours_in_the_order_of_ids_find_each_other() {
             peers.len()
         );
     }
-    println!("{with_nearest} nearest, {ring} ring, {fingers} fingers");
     assert!(
         with_nearest * 100 >= NODES * 95,
         "{with_nearest} of {NODES}"
     );
     assert!(ring >= NODES * 2, "{ring}");
     assert!(fingers >= NODES * 2, "{fingers}");
+}
+
+#[test]
+fn a_wide_peer_gives_way_to_one_that_reports_more() {
+    let mut profile = narrow();
+    // Nobody is found by id, so that what is diverse decides alone.
+    (profile.wide_ring_slots, profile.wide_finger_slots) = (0, 0);
+    (profile.social_slots, profile.wide_slots) = (4, 2);
+    let mut table = Table::with_profiles(&vec![profile; NODES], &[0, 1]);
+    table.pass(20 * 60_000);
+    let wide = |table: &mut Table, seat: usize| -> Vec<NodeId> {
+        let peers = table.peers(seat).into_iter();
+        let wide = peers.filter(|peer| peer.slot == Slot::Wide);
+        wide.map(|peer| peer.node_id).collect()
+    };
+    let reach = |table: &mut Table| -> usize {
+        let maps = (0..NODES).map(|seat| table.status(seat).map);
+        maps.map(|map| map.hop1 + map.hop2 + map.hop3).sum()
+    };
+    let before: Vec<Vec<NodeId>> = (0..NODES).map(|seat| wide(&mut table, seat)).collect();
+    let reach_before = reach(&mut table);
+    table.requests.clear();
+    table.pass(3 * 60 * 60_000);
+    let after: Vec<Vec<NodeId>> = (0..NODES).map(|seat| wide(&mut table, seat)).collect();
+    let changed = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+    let probes = table.requests.get(&0x06).copied().unwrap_or_default();
+    println!(
+        "{changed} changed by {probes} probes; reach {reach_before} → {}",
+        reach(&mut table)
+    );
+    assert!(
+        changed > 0,
+        "somebody found somebody better by {probes} probes"
+    );
+    assert!(probes < NODES * 40, "tries become rarer: {probes}");
 }

@@ -13,8 +13,10 @@ pub const SWAP_GAIN_PERCENT: u64 = 115;
 /// More than this, in percent of the median of the incumbents, does not count: invented ids must not win.
 pub const SCORE_CAP_PERCENT: u64 = 150;
 
-/// One in so many ids is in the sample.
-pub const SAMPLE_SHARE: u64 = 16;
+/// One id in 2^4 is in the smallest sample.
+pub const SAMPLE_BITS_MAX: u8 = 4;
+/// Ids that a sample should have: what the smallest has of an honest node's 7,000.
+const SAMPLE_IDS: usize = 400;
 
 impl NodeId {
     /// The part of an id that samples name.
@@ -25,10 +27,17 @@ impl NodeId {
     }
 }
 
+/// One id in 2^this is in the sample: fewer of a large network, where it says enough.
+#[must_use]
+pub fn sample_bits(hop_2: usize) -> u8 {
+    let fits = |bits: &u8| hop_2 >> bits >= SAMPLE_IDS;
+    (1..=SAMPLE_BITS_MAX).take_while(fits).last().unwrap_or(0)
+}
+
 /// Whether an id with this keyed hash is in the sample of that key.
 #[must_use]
-pub fn is_sampled(hash: u64) -> bool {
-    hash.is_multiple_of(SAMPLE_SHARE)
+pub fn is_sampled(hash: u64, bits: u8) -> bool {
+    hash.trailing_zeros() >= u32::from(bits)
 }
 
 /// The score of a candidate: how many of its sampled ids nobody reports but it and perhaps the peer it would replace, capped at 1.5
@@ -57,6 +66,17 @@ mod tests {
         assert_eq!(score_of(1_000_000, vec![300, 100, 200]), 300);
         assert_eq!(score_of(250, vec![300, 100, 200]), 250);
         assert_eq!(score_of(7, Vec::new()), 7);
+    }
+
+    #[test]
+    fn samples_have_some_four_hundred_ids() {
+        assert_eq!(
+            [0, 799, 800, 3_000, 7_000, 25_000].map(sample_bits),
+            [0, 0, 1, 2, 4, 4]
+        );
+        let sampled = (0..1u64 << 20).filter(|hash| is_sampled(*hash, 4)).count();
+        assert_eq!(sampled, 1 << 16);
+        assert!(is_sampled(0, 4) && is_sampled(3, 0));
     }
 
     #[test]

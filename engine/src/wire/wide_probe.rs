@@ -2,7 +2,7 @@
 
 use super::codec::{Bounded, ByteVec, as_array};
 use super::{Check, Example};
-use crate::domain::{IdPrefix, NodeId, PREFIX_BYTES};
+use crate::domain::{IdPrefix, NodeId, PREFIX_BYTES, SAMPLE_BITS_MAX};
 use crate::limits;
 use crate::refusal::Refusal;
 
@@ -11,12 +11,15 @@ use crate::refusal::Refusal;
 pub struct WideProbe {
     /// Drawn by the asker anew for each candidate, so that nobody can find ids beforehand that fall into the sample.
     pub salt: u64,
+    /// One id in 2^this is in the sample.
+    pub bits: u8,
     /// The prefixes of the ids that are asked for in full, of 8 bytes each; with none, the sample is.
     pub whose: ByteVec,
 }
 
 as_array!(WideProbe {
     salt: u64,
+    bits: u8,
     whose: ByteVec
 });
 
@@ -24,7 +27,9 @@ impl Check for WideProbe {
     fn check(&self) -> Result<(), Refusal> {
         let is_whole = self.whose.0.len().is_multiple_of(PREFIX_BYTES);
         let fits = self.whose.0.len() <= limits::WIDE_MEMBERS_MAX * PREFIX_BYTES;
-        (is_whole && fits).then_some(()).ok_or(Refusal::OutOfRange)
+        (is_whole && fits && self.bits <= SAMPLE_BITS_MAX)
+            .then_some(())
+            .ok_or(Refusal::OutOfRange)
     }
 }
 
@@ -32,6 +37,7 @@ impl Example for WideProbe {
     fn example() -> Self {
         Self {
             salt: 7,
+            bits: 4,
             whose: ByteVec(vec![3; 2 * PREFIX_BYTES]),
         }
     }

@@ -266,12 +266,10 @@ fn dial(
         let wide_first = candidate.is_anchor && !candidate.wanted;
         // A newcomer whom a full anchor sent away comes back as a visitor, for a sample of others.
         let lonely = social + diverse == 0 && candidate.failures > 0;
-        let wide_free = diverse < profile.wide_diverse_slots();
-        let purpose = match (social < profile.social_slots, wide_free) {
+        let purpose = match diverse < profile.wide_diverse_slots() {
             _ if wide_first && lonely => Purpose::Visit,
-            (true, true) if wide_first => Purpose::Wide,
-            (true, _) => Purpose::Social,
-            (false, _) => Purpose::Wide,
+            true if wide_first => Purpose::Wide,
+            _ => Purpose::Social,
         };
         let addresses = match &target {
             DialTarget::Addresses(addresses) => addresses.clone(),

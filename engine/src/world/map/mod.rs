@@ -402,6 +402,20 @@ impl DiscoveryMap {
         row.is_some_and(|row| self.withdraw_row(reporter, hop, row, entries))
     }
 
+    /// The rows that this reporter alone names, at its hop 2: what would go with it (PROTOCOL section 6, wide peers).
+    pub fn sole_rows<'a>(
+        &'a self,
+        node: &NodeId,
+        entries: &'a [MapEntry],
+    ) -> impl Iterator<Item = Row> + 'a {
+        let reporter = self.reporters.by_node(node);
+        let rows = reporter.and_then(|reporter| self.reporters.rows(reporter, ReportedHop::Two));
+        rows.into_iter().flatten().filter(|row| {
+            let entry = &entries[*row as usize];
+            entry.hop() == Some(3) && entry.reporters() == 1
+        })
+    }
+
     /// Begins to take in the reports of a peer. `None` past [`ReporterSets::REPORTERS_MAX`].
     pub fn add_reporter(&mut self, node: NodeId) -> Option<Reporter> {
         self.reporters.add(node)

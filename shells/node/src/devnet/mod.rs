@@ -223,9 +223,10 @@ async fn live(
     futures_lite::future::or(watching, posting).await
 }
 
-/// Connections that a node will have: all its slots, or everybody else.
+/// Connections that a node will soon have: all its social slots, or everybody else.
 fn wanted_by(member: &Member, nodes: usize) -> usize {
-    NodeProfile::of(member.host.kind()).slots().min(nodes - 1)
+    let profile = NodeProfile::of(member.host.kind());
+    profile.social_slots.min(nodes - 1)
 }
 
 async fn connections(members: &[Member]) -> usize {

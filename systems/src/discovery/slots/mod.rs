@@ -9,7 +9,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{Network, NodeId};
-use distsoc_engine::io::{CallError, LinkId, Notice, Slot};
+use distsoc_engine::io::{CallError, LinkId, Notice, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
@@ -18,7 +18,7 @@ use distsoc_engine::wire::{GoodbyeReason, Purpose};
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling, Lost};
 use distsoc_engine::world::identity::Identity;
-use distsoc_engine::world::map::DiscoveryMap;
+use distsoc_engine::world::map::{DiscoveryMap, entries_of};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
     Link, Partings, Peer, PeerChange, PeerChanges, Peers, proved_address, take_down,
@@ -31,6 +31,8 @@ use seat::{Challenger, Incumbent, Place, Rules, Seat};
 #[derive(Resource, Debug, Default)]
 struct Swaps {
     last_ms: Option<u64>,
+    /// A wide peer that had dialled in gave way: mono ms.
+    yielded_ms: Option<u64>,
 }
 
 impl Swaps {
@@ -38,6 +40,26 @@ impl Swaps {
         self.last_ms
             .is_none_or(|last| now_ms >= last + limits::SWAP_PAUSE_MS)
     }
+}
+
+/// The least diverse of the wide peers that dialled in and are safe no more, if the last that gave way did so long enough ago.
+fn yields(world: &World, incumbents: &[Incumbent], now_ms: u64) -> Option<NodeId> {
+    let pause_ms = world.resource::<NodeProfile>().wide_evaluation_ms;
+    let yielded_ms = world.resource::<Swaps>().yielded_ms;
+    if yielded_ms.is_some_and(|at_ms| now_ms < at_ms + pause_ms) {
+        return None;
+    }
+    let (map, entries) = (world.resource::<DiscoveryMap>(), entries_of(world));
+    let may_go = |one: &&Incumbent| {
+        one.place.role == Some(WideRole::Diverse)
+            && one.is_stranger
+            && now_ms >= one.up_since_ms + limits::INCUMBENT_SAFE_MS
+    };
+    incumbents
+        .iter()
+        .filter(may_go)
+        .map(|one| one.node)
+        .min_by_key(|node| (map.sole_rows(node, entries).count(), *node))
 }
 
 /// Everybody who has a slot, in the order of their ids.
@@ -69,12 +91,18 @@ fn incumbents(world: &World, now_ms: u64) -> Vec<Incumbent> {
 fn take_seat(world: &mut World, challenger: Challenger) -> Option<Place> {
     let now = *world.resource::<Now>();
     let incumbents = incumbents(world, now.mono_ms);
+    let chooses_us = challenger.purpose == Purpose::Wide && !challenger.dialled;
+    let yields = match chooses_us {
+        true => yields(world, &incumbents, now.mono_ms),
+        false => None,
+    };
     let plan = world.resource::<WidePlan>();
     let rules = Rules {
         own: world.resource::<Identity>().node_id(),
         profile: world.resource::<NodeProfile>(),
         swap_allowed: world.resource::<Swaps>().allowed(now.mono_ms),
         swap: plan.swap,
+        yields,
         size: plan.size(world.resource::<DiscoveryMap>().counts().total()),
         now_ms: now.mono_ms,
     };
@@ -84,6 +112,8 @@ fn take_seat(world: &mut World, challenger: Challenger) -> Option<Place> {
         Seat::InsteadOf(incumbent) => {
             if incumbent.place.slot == Slot::Social {
                 world.resource_mut::<Swaps>().last_ms = Some(now.mono_ms);
+            } else if yields == Some(incumbent.node) {
+                world.resource_mut::<Swaps>().yielded_ms = Some(now.mono_ms);
             }
             world
                 .resource_mut::<CoolOffs>()

@@ -80,6 +80,8 @@ pub(super) struct Rules<'a> {
     pub(super) swap_allowed: bool,
     /// A wide peer that is to give way.
     pub(super) swap: Option<WideSwap>,
+    /// The least diverse of those who dialled in, if one of them may go again.
+    pub(super) yields: Option<NodeId>,
     /// Nodes in the network, estimated.
     pub(super) size: f64,
     pub(super) now_ms: u64,
@@ -118,6 +120,13 @@ impl Rules<'_> {
         let wide_free = self.has_diverse_slot(&challenger, incumbents);
         let prefers_wide = challenger.worth == Worth::Anybody
             && (challenger.is_anchor || challenger.purpose == Purpose::Wide);
+        if let (false, false, Some(yielding)) = (
+            social_free,
+            wide_free,
+            self.yielding(&challenger, incumbents),
+        ) {
+            return Seat::InsteadOf(yielding);
+        }
         match (social_free, wide_free) {
             (_, true) if prefers_wide => Seat::Free(Place::wide(WideRole::Diverse)),
             (true, _) => Seat::Free(Place::SOCIAL),
@@ -134,6 +143,20 @@ impl Rules<'_> {
         let swap = self.swap.filter(|swap| swap.comes == challenger.node)?;
         let leaves = |one: &&Incumbent| one.node == swap.leaves && one.place.slot == Slot::Wide;
         incumbents.iter().find(leaves).copied()
+    }
+
+    /// Whoever dials in for a wide slot has found this node to be worth more than another. Since everybody dials as many as they
+    /// accept, hardly a place is free: now and then the least diverse gives way.
+    fn yielding(&self, challenger: &Challenger, incumbents: &[Incumbent]) -> Option<Incumbent> {
+        let is_chosen = challenger.purpose == Purpose::Wide && !challenger.dialled;
+        let node = self.yields.filter(|_| is_chosen)?;
+        let yielding = incumbents.iter().find(|one| one.node == node).copied()?;
+        let others: Vec<Incumbent> = incumbents
+            .iter()
+            .filter(|one| one.node != node)
+            .copied()
+            .collect();
+        (!self.is_crowded(challenger, &others)).then_some(yielding)
     }
 
     /// PROTOCOL section 6: at most one wide peer of a /16 (IPv6 /32).
@@ -174,9 +197,9 @@ impl Rules<'_> {
         let slots = half(self.profile.wide_ring_slots, challenger.dialled);
         let on_side = |one: &&&Incumbent| one.dialled == challenger.dialled;
         if ring.iter().filter(on_side).count() < slots {
-            let fits = !self.is_crowded(challenger, incumbents)
-                && !(self.is_too_close(&challenger.node)
-                    && ring.iter().any(|one| self.is_too_close(&one.node)));
+            let is_second = ring.iter().any(|one| self.is_too_close(&one.node));
+            let is_ground = is_second && self.is_too_close(&challenger.node);
+            let fits = !is_ground && !self.is_crowded(challenger, incumbents);
             return fits.then_some(Seat::Free(place));
         }
         let old = ring.iter().filter(|one| self.is_old(one)).count();

@@ -2,7 +2,6 @@
 
 use super::*;
 use distsoc_engine::domain::Distance;
-use distsoc_engine::io::WideRole;
 use distsoc_engine::world::wide::WideSwap;
 
 const OWN: NodeId = NodeId::from_bytes([0; 32]);
@@ -68,6 +67,7 @@ fn rules(profile: &NodeProfile) -> Rules<'_> {
         profile,
         swap_allowed: true,
         swap: None,
+        yields: None,
         size: 1.0,
         now_ms: LATER_MS,
     }
@@ -253,6 +253,26 @@ fn the_chosen_one_takes_the_place_it_was_chosen_for() {
 }
 
 #[test]
+fn the_least_diverse_gives_way_to_who_chose_this_node() {
+    let desktop = NodeProfile::of(ProfileKind::Desktop);
+    let mut all = seated(&desktop, strangers(Purpose::Social, false));
+    let yields = all[84].node;
+    let rules = Rules {
+        yields: Some(yields),
+        ..rules(&desktop)
+    };
+    let chooses = Challenger {
+        purpose: Purpose::Wide,
+        network: Network::of("8.8.1.1".parse().unwrap()),
+        ..challenger(Worth::Anybody)
+    };
+    assert_eq!(rules.seat(chooses, &all), Seat::InsteadOf(all[84]));
+    assert_eq!(rules.seat(challenger(Worth::Anybody), &all), Seat::Full);
+    all[83].network = chooses.network;
+    assert_eq!(rules.seat(chooses, &all), Seat::Full);
+}
+
+#[test]
 fn a_challenger_must_beat_the_weakest_by_the_margin() {
     let profile = NodeProfile::of(ProfileKind::Mobile);
     let rules = rules(&profile);
@@ -302,6 +322,7 @@ fn swaps_are_rare_and_visits_bounded() {
     assert_eq!(rules(&profile).seat(visitor, &visits), Seat::Full);
     let swaps = Swaps {
         last_ms: Some(1000),
+        ..Swaps::default()
     };
     let (before, after) = (
         1000 + limits::SWAP_PAUSE_MS - 1,

@@ -21,7 +21,7 @@ use std::collections::BTreeSet;
 /// What is told of the ids that this node reports at its hop 2.
 fn answer(probe: &WideProbe, reported: impl Iterator<Item = NodeId>) -> WideSample {
     let hash = SetHash::new(probe.salt);
-    let sampled = reported.filter(|node| is_sampled(hash.of(ReportedHop::Two, node)));
+    let sampled = reported.filter(|node| is_sampled(hash.of(ReportedHop::Two, node), probe.bits));
     if probe.whose.0.is_empty() {
         let prefixes: BTreeSet<IdPrefix> = sampled.map(|node| node.prefix()).collect();
         let told: Vec<IdPrefix> = prefixes.into_iter().take(limits::WIDE_SAMPLE_MAX).collect();
@@ -75,6 +75,7 @@ mod tests {
             |number: u32| NodeId::from_bytes(distsoc_engine::crypto::hash(&number.to_be_bytes()));
         let probe = |whose: Vec<IdPrefix>| WideProbe {
             salt: 5,
+            bits: 4,
             whose: ByteVec(whose.concat()),
         };
         let sample = answer(&probe(Vec::new()), (0..7_000).map(node));

@@ -6,7 +6,8 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    Address, AddressRecord, IdPrefix, Network, NodeId, is_sampled, is_worth_a_swap, score_of,
+    Address, AddressRecord, IdPrefix, Network, NodeId, is_sampled, is_worth_a_swap, sample_bits,
+    score_of,
 };
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{DialTarget, LinkId, RequestId, Slot, WideRole};
@@ -24,7 +25,8 @@ use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Partings, Peer, PeerChange, PeerChanges, Peers};
 use distsoc_engine::world::searches::{Errand, Errands, SearchId, WormSearch, WormSearches};
 use distsoc_engine::world::wide::{WidePlan, WideSwap};
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use roaring::RoaringBitmap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Ids of a sample that are asked for to find one candidate.
 const SAMPLE_ASKED: u16 = 16;
@@ -56,6 +58,28 @@ enum Step {
     Coming,
 }
 
+/// Which ids are in the sample of this trial.
+#[derive(Clone, Copy, Debug)]
+struct Sample {
+    salt: u64,
+    hash: SetHash,
+    bits: u8,
+}
+
+impl Sample {
+    fn has(&self, node: &NodeId) -> bool {
+        is_sampled(self.hash.of(ReportedHop::Two, node), self.bits)
+    }
+
+    fn probe(&self, whose: Vec<u8>) -> WideProbe {
+        WideProbe {
+            salt: self.salt,
+            bits: self.bits,
+            whose: ByteVec(whose),
+        }
+    }
+}
+
 /// A candidate on trial.
 #[derive(Debug)]
 struct Trial {
@@ -64,7 +88,7 @@ struct Trial {
     addresses: Vec<Address>,
     /// Whose place it would take.
     leaves: NodeId,
-    salt: u64,
+    sample: Sample,
     step: Step,
     until_ms: u64,
 }
@@ -127,41 +151,27 @@ fn replaceable<'a>(
 }
 
 /// How many sampled ids only this peer reports.
-fn sole_of(node: &NodeId, hash: Option<SetHash>, map: &MapView<'_, '_>) -> u64 {
-    let reporters = map.map.reporters();
-    let Some(reporter) = reporters.by_node(node) else {
-        return 0;
+fn sole_of(node: &NodeId, sample: Option<Sample>, map: &MapView<'_, '_>) -> u64 {
+    let rows = map.map.sole_rows(node, map.entries());
+    let has = |row: &u32| {
+        let entry = &map.entries()[*row as usize];
+        sample.is_none_or(|sample| sample.has(&entry.node))
     };
-    let rows = reporters
-        .rows(reporter, ReportedHop::Two)
-        .into_iter()
-        .flatten();
-    let is_sole = |row: u32| {
-        let entry = &map.entries()[row as usize];
-        let in_sample = hash.is_none_or(|hash| is_sampled(hash.of(ReportedHop::Two, &entry.node)));
-        in_sample && entry.hop() == Some(3) && entry.reporters() == 1
-    };
-    rows.filter(|row| is_sole(*row)).count() as u64
+    rows.filter(has).count() as u64
 }
 
 /// Of a candidate's sample, the ids that nobody else reports but the peer that would leave.
 fn sole_in(
     sample: &WideSample,
-    hash: SetHash,
+    of: Sample,
     leaves: &NodeId,
     map: &MapView<'_, '_>,
 ) -> Vec<IdPrefix> {
-    let reporters = map.map.reporters();
-    let leaving = reporters
-        .by_node(leaves)
-        .and_then(|reporter| reporters.rows(reporter, ReportedHop::Two));
-    let mut known: HashMap<IdPrefix, bool> = HashMap::new();
+    let leaving: RoaringBitmap = map.map.sole_rows(leaves, map.entries()).collect();
+    let mut known: BTreeMap<IdPrefix, bool> = BTreeMap::new();
     for (row, entry) in (0u32..).zip(map.entries()) {
-        if entry.is_known() && is_sampled(hash.of(ReportedHop::Two, &entry.node)) {
-            let goes = entry.hop() == Some(3)
-                && entry.reporters() == 1
-                && leaving.is_some_and(|rows| rows.contains(row));
-            known.insert(entry.node.prefix(), goes);
+        if entry.is_known() && of.has(&entry.node) {
+            known.insert(entry.node.prefix(), leaving.contains(row));
         }
     }
     known.insert(map.map.own().prefix(), false);
@@ -192,15 +202,15 @@ fn take_answers(
         let Some(mut trial) = trials.trial.take() else {
             continue;
         };
-        let scored = |hash: SetHash| {
+        let scored = |sample: Sample| {
             let diverse = up
                 .iter()
                 .filter(|(_, peer)| peer.role == Some(WideRole::Diverse));
             diverse
-                .map(|(link, _)| sole_of(&link.node, Some(hash), &map))
+                .map(|(link, _)| sole_of(&link.node, Some(sample), &map))
                 .collect::<Vec<u64>>()
         };
-        let hash = SetHash::new(trial.salt);
+        let of_trial = trial.sample;
         let goes_on = match (&mut trial.step, result) {
             (Step::Sampling(of), Ok(Packet::BootstrapSampleResponse(sample))) if *of == request => {
                 let wide: Vec<Network> = up
@@ -225,18 +235,17 @@ fn take_answers(
                 })
             }
             (Step::Probing(of), Ok(Packet::WideSample(sample))) if *of == request => {
-                let mut sole = sole_in(&sample, hash, &trial.leaves, &map);
-                let new = score_of(sole.len() as u64, scored(hash));
-                let old = sole_of(&trial.leaves, Some(hash), &map);
+                let mut sole = sole_in(&sample, of_trial, &trial.leaves, &map);
+                let new = score_of(sole.len() as u64, scored(of_trial));
+                let old = sole_of(&trial.leaves, Some(of_trial), &map);
                 entropy.shuffle(&mut sole);
                 sole.truncate(limits::WIDE_MEMBERS_MAX);
                 is_worth_a_swap(new, old)
                     && trial.ask_members(sole, *now, &peers, &up, &mut outbox, &mut trials.asked)
             }
             (Step::Naming(of, prefixes), Ok(Packet::WideSample(sample))) if *of == request => {
-                let is_asked_for = |node: &&NodeId| {
-                    prefixes.contains(&node.prefix()) && is_sampled(hash.of(ReportedHop::Two, node))
-                };
+                let is_asked_for =
+                    |node: &&NodeId| prefixes.contains(&node.prefix()) && of_trial.has(node);
                 let members: BTreeSet<NodeId> = sample
                     .members
                     .iter()
@@ -335,10 +344,7 @@ impl Trial {
         let Some(link) = self.link(peers, up) else {
             return false;
         };
-        let probe = WideProbe {
-            salt: self.salt,
-            whose: ByteVec(sole.concat()),
-        };
+        let probe = self.sample.probe(sole.concat());
         let request = outbox.request(link, &probe.into());
         asked.insert(request);
         self.set(Step::Naming(request, sole.into_iter().collect()), now)
@@ -461,10 +467,7 @@ fn go_on(
         Step::Visiting => match trial.link(&peers, &up) {
             None => true,
             Some(link) => {
-                let probe = WideProbe {
-                    salt: trial.salt,
-                    whose: ByteVec::default(),
-                };
+                let probe = trial.sample.probe(Vec::new());
                 let request = outbox.request(link, &probe.into());
                 trials.asked.insert(request);
                 trial.set(Step::Probing(request), *now)
@@ -581,12 +584,16 @@ fn begin(
             Step::Searching(searches.begin(WormSearch::quiet(place)))
         }
     };
-    let until_ms = now.after(limits::WIDE_STEP_MS_MAX);
+    let (until_ms, salt) = (now.after(limits::WIDE_STEP_MS_MAX), entropy.next_u64());
     trials.trial = Some(Trial {
         node: leaves,
         addresses: Vec::new(),
         leaves,
-        salt: entropy.next_u64(),
+        sample: Sample {
+            salt,
+            hash: SetHash::new(salt),
+            bits: sample_bits(map.map.hop_2().len() as usize),
+        },
         step,
         until_ms,
     });

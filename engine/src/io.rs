@@ -3,6 +3,10 @@
 //! A driver (the production loop or the simulator) carries out effects in order and answers with inputs. Ids that
 //! tie the two together are made by whoever starts: [`LinkId`] and [`StreamToken`] by the driver, the others by the node.
 
+mod slots;
+
+pub use slots::{Slot, WideRole};
+
 use crate::domain::{
     Address, Bio, ConnectString, EventList, Name, NodeId, PostBytes, PostId, PostText, Profile,
     RecentPostsHead, SignedPost,
@@ -422,52 +426,6 @@ pub enum MapView {
         /// Who reports it; for hop 1 the node itself.
         reporters: Vec<NodeId>,
     },
-}
-
-/// Which slot a peer has.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Slot {
-    /// People one has to do with.
-    Social,
-    /// Peers as different from each other as possible.
-    Wide,
-    /// Beside the slots.
-    Visit,
-}
-
-impl Slot {
-    /// The word in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Social => "social",
-            Self::Wide => "wide",
-            Self::Visit => "visit",
-        }
-    }
-}
-
-/// What a wide slot is for (PROTOCOL section 6, "Wide peers").
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum WideRole {
-    /// Reports what no other peer does.
-    Diverse,
-    /// A neighbour in the order of ids.
-    Ring,
-    /// A node at a certain distance of ids.
-    Finger,
-}
-
-impl WideRole {
-    /// The word in the API.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Diverse => "diverse",
-            Self::Ring => "ring",
-            Self::Finger => "finger",
-        }
-    }
 }
 
 /// A connected peer, for a person.

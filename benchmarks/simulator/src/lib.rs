@@ -13,6 +13,7 @@ pub mod faults;
 pub mod fingerprint;
 pub mod host;
 pub mod map_truth;
+pub mod models;
 pub mod persons;
 pub mod puppet;
 pub mod queue;

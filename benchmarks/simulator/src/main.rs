@@ -1,7 +1,8 @@
-//! The command line of the simulator: `run` a scenario, `replay` a failure.
+//! The command line of the simulator: `run` a scenario, `replay` a failure, a `model` of a large network.
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
+use distsoc_simulator::models;
 use distsoc_simulator::report::{Progress, Report, run};
 use distsoc_simulator::scenario::Scenario;
 use std::io::Write;
@@ -46,6 +47,23 @@ enum Command {
         /// The number of nodes, likewise.
         #[arg(long)]
         nodes: Option<usize>,
+        /// One JSON value on standard output, nothing else.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Run a graph model of a network too large for real nodes.
+    Model {
+        /// reach, lookup, traffic or wide.
+        name: String,
+        /// Nodes in the network.
+        #[arg(long, default_value_t = 2_000_000_000)]
+        nodes: u64,
+        /// Samples: searches, and fewer of what takes longer.
+        #[arg(long, default_value_t = 100)]
+        samples: u32,
+        /// The seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
         /// One JSON value on standard output, nothing else.
         #[arg(long)]
         json: bool,
@@ -175,6 +193,31 @@ fn run_seeds(
     Ok(all_well)
 }
 
+/// Runs a model and prints its figures.
+fn run_model(name: &str, nodes: u64, samples: u32, seed: u64, json: bool) -> Result<(), Failure> {
+    if !(400..=1 << 40).contains(&nodes) || samples == 0 {
+        let text = "a model has from 400 to 2^40 nodes and at least one sample";
+        return Err(Usage(text.to_owned()).into());
+    }
+    let began = Instant::now();
+    let Some(rows) = models::run(name, nodes, samples, seed) else {
+        let names = models::names().join(", ");
+        return Err(Usage(format!("there is no model {name}: there are {names}")).into());
+    };
+    let mut out = std::io::stdout().lock();
+    if json {
+        let text = serde_json::to_string(&rows).context("writing the figures")?;
+        writeln!(out, "{text}").context("writing the figures")?;
+        return Ok(());
+    }
+    for row in rows {
+        writeln!(out, "{row}").context("writing the figures")?;
+    }
+    let took_s = began.elapsed().as_secs_f64();
+    writeln!(out, "took {took_s:.1} s").context("writing the figures")?;
+    Ok(())
+}
+
 enum Failure {
     Usage(String),
     Fault(anyhow::Error),
@@ -194,6 +237,13 @@ impl From<anyhow::Error> for Failure {
 
 fn carry_out(command: Command) -> Result<bool, Failure> {
     match command {
+        Command::Model {
+            name,
+            nodes,
+            samples,
+            seed,
+            json,
+        } => run_model(&name, nodes, samples, seed, json).map(|()| true),
         Command::Run {
             scenario,
             seed,

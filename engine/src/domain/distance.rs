@@ -2,6 +2,7 @@
 //! that nodes, simulator and models go by the same.
 
 use super::NodeId;
+use crate::limits;
 
 /// The XOR of two ids, compared as a number: smaller is closer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -74,6 +75,21 @@ pub fn finger_bits(count: f64, draw: u32) -> u32 {
     ((u64::from(draw) * u64::from(bits.max(1))) >> 32) as u32
 }
 
+/// How much of its budget a node gives to the next attempt, beside the request itself.
+///
+/// An own search keeps a quarter for each of its three paths and one for what comes after; on the way, three quarters go on.
+#[must_use]
+pub fn worm_share(budget: u16, is_own: bool, attempts: u8) -> u16 {
+    let rest = budget.saturating_sub(1);
+    match (is_own, attempts) {
+        (true, before @ 0..limits::WORM_PATHS) => {
+            rest / (u16::from(limits::WORM_PATHS - before) + 1)
+        }
+        (true, _) => rest / 2,
+        (false, _) => rest / 4 * 3 + rest % 4 * 3 / 4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -101,5 +117,27 @@ mod tests {
         let agreeing = |draw| finger_bits(2e9, draw);
         assert_eq!((agreeing(0), agreeing(u32::MAX)), (0, 29));
         assert_eq!(finger_bits(1.0, u32::MAX), 0);
+    }
+
+    #[test]
+    fn shares_never_exceed_the_budget_and_reach_far() {
+        for budget in 1..=limits::WORM_BUDGET {
+            let mut left = budget;
+            for attempts in 0..u8::MAX {
+                let share = worm_share(left, true, attempts);
+                if left == 0 {
+                    break;
+                }
+                assert!(share < left, "{share} of {left}");
+                left -= 1 + share;
+            }
+        }
+        // What is left after 101 peers were asked takes a path far enough, three times over.
+        let (mut budget, mut links) = (worm_share(limits::WORM_BUDGET - 101, true, 0), 1);
+        while budget > 0 {
+            budget = worm_share(budget, false, 0);
+            links += 1;
+        }
+        assert!(links >= 10, "{links}");
     }
 }

@@ -13,7 +13,7 @@ mod text;
 
 pub use address::{Address, AddressBody, AddressRecord, Network, Prefix, Scope};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
-pub use distance::{Distance, estimated_count, finger_bits};
+pub use distance::{Distance, estimated_count, finger_bits, worm_share};
 pub use diversity::{
     IdPrefix, PREFIX_BYTES, SAMPLE_BITS_MAX, SCORE_CAP_PERCENT, SWAP_GAIN_PERCENT, is_sampled,
     is_worth_a_swap, sample_bits, score_of,

@@ -75,20 +75,6 @@ pub(super) struct Worm {
     pub(super) is_quiet: bool,
 }
 
-/// How much of its budget a node gives to the next attempt, beside the request itself.
-///
-/// An own search keeps a quarter for each of its three paths and one for what comes after; on the way, three quarters go on.
-pub(super) fn share_of(budget: u16, is_own: bool, attempts: u8) -> u16 {
-    let rest = budget.saturating_sub(1);
-    match (is_own, attempts) {
-        (true, before @ 0..limits::WORM_PATHS) => {
-            rest / (u16::from(limits::WORM_PATHS - before) + 1)
-        }
-        (true, _) => rest / 2,
-        (false, _) => rest / 4 * 3 + rest % 4 * 3 / 4,
-    }
-}
-
 /// The first three paths of a search begin in different networks (/16, IPv6 /32), and one of them at a social peer.
 pub(super) fn is_disjoint(
     begun: &[(Slot, Option<Network>)],
@@ -279,28 +265,6 @@ pub(super) fn node_targets(targets: &[WormTarget]) -> impl Iterator<Item = NodeI
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn shares_never_exceed_the_budget_and_reach_far() {
-        for budget in 1..=limits::WORM_BUDGET {
-            let mut left = budget;
-            for attempts in 0..u8::MAX {
-                let share = share_of(left, true, attempts);
-                if left == 0 {
-                    break;
-                }
-                assert!(share < left, "{share} of {left}");
-                left -= 1 + share;
-            }
-        }
-        // What is left after 101 peers were asked takes a path far enough, three times over.
-        let (mut budget, mut links) = (share_of(limits::WORM_BUDGET - 101, true, 0), 1);
-        while budget > 0 {
-            budget = share_of(budget, false, 0);
-            links += 1;
-        }
-        assert!(links >= 10, "{links}");
-    }
 
     #[test]
     fn three_paths_begin_in_three_networks_and_one_at_a_social_peer() {

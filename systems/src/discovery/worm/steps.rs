@@ -1,7 +1,7 @@
 //! What a node does next with a search: look by itself, ask its peers, hand it on, try another way, ask the region of the target.
 
-use super::search::{Asker, Open, Stage, Worm, is_disjoint, node_targets, share_of};
-use distsoc_engine::domain::{AddressRecord, Network, NodeId};
+use super::search::{Asker, Open, Stage, Worm, is_disjoint, node_targets};
+use distsoc_engine::domain::{AddressRecord, Network, NodeId, worm_share};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId, Slot};
 use distsoc_engine::limits;
@@ -53,7 +53,7 @@ impl Sender<'_> {
     fn hand_on(&mut self, worm: &mut Worm, via: LinkId, places: Vec<u8>, arrives: bool) {
         let targets = places.iter().map(|place| worm.targets[usize::from(*place)]);
         let targets: Vec<WormTarget> = targets.collect();
-        let budget = share_of(worm.budget, worm.is_own(), worm.attempts);
+        let budget = worm_share(worm.budget, worm.is_own(), worm.attempts);
         let left_ms = worm.until_ms.saturating_sub(self.now_ms);
         let patience_ms = (worm.patience_ms * 3 / 4).min(left_ms);
         let path = match worm.is_own() {

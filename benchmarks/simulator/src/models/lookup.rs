@@ -1,0 +1,308 @@
+//! How well worms find anybody (PROTOCOL sections 6 and 15): every node on a path goes on towards the id closest to the target that is on
+//! its map of three hops, with the budget and the shares that nodes have; some are dead and nothing is repaired, or lie.
+
+use super::Row;
+use super::graph::{Graph, Person, Wide, mix};
+use distsoc_engine::domain::worm_share;
+use distsoc_engine::limits;
+
+/// Nodes on both sides of a target, in the order of ids, to whom all that were ground are connected.
+const REGION: u64 = 8;
+
+/// Bearings that a node considers.
+const BEARINGS: usize = 8;
+
+/// Who is not as they should be.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Trouble {
+    /// Share of nodes that are dead, percent.
+    pub dead_percent: u64,
+    /// Share of nodes that take a search and say nothing, or name ids that are not there, percent.
+    pub sybil_percent: u64,
+    /// Ids ground around each target that do the same, all connected to everybody within [`REGION`] of the target.
+    pub ground: u64,
+}
+
+impl Trouble {
+    fn is_dead(&self, person: Person) -> bool {
+        mix(person, 11) % 100 < self.dead_percent
+    }
+
+    fn is_sybil(&self, person: Person) -> bool {
+        mix(person, 12) % 100 < self.sybil_percent
+    }
+}
+
+/// The way to a bearing: up to three nodes, the last being the bearing; how close it is to the target.
+#[derive(Clone, Copy, Debug)]
+struct Way {
+    distance: u64,
+    nodes: [Person; 3],
+    hops: usize,
+}
+
+/// One search.
+struct Search<'a> {
+    graph: &'a Graph,
+    trouble: Trouble,
+    target: Person,
+    target_id: u64,
+    /// Requests sent.
+    requests: u32,
+}
+
+impl Search<'_> {
+    /// Ids past the last honest one are ground, and closer to the target than any.
+    fn distance(&self, person: Person) -> u64 {
+        match person.checked_sub(self.graph.nodes) {
+            Some(ground) => ground + 1,
+            None => self.graph.id_bits(person) ^ self.target_id,
+        }
+    }
+
+    fn is_lost(&self, person: Person) -> bool {
+        person >= self.graph.nodes || self.trouble.is_sybil(person)
+    }
+
+    /// Whether a node has been left the target's record: its neighbours on the ring, and twelve of ranks 5 to 64.
+    fn has_record(&self, person: Person) -> bool {
+        if person >= self.graph.nodes || self.is_lost(person) || self.trouble.is_dead(person) {
+            return false;
+        }
+        match self.graph.ranks_between(person, self.target) {
+            0..=2 => true,
+            3..=32 => mix(person, self.target).is_multiple_of(5),
+            _ => false,
+        }
+    }
+
+    /// The ids ground around the target that this node is connected to.
+    fn ground_at(&self, person: Person) -> std::ops::Range<Person> {
+        let count = match self.trouble.ground {
+            0 => 0,
+            _ if person == self.target => 0,
+            count if self.graph.ranks_between(person, self.target) <= REGION => count,
+            _ => 0,
+        };
+        self.graph.nodes..self.graph.nodes + count
+    }
+
+    /// The ways to the closest ids on this node's map, and those to the target itself, where it is on it.
+    fn ways(&self, from: Person) -> (Vec<Way>, Vec<Way>) {
+        let (mut first, mut second, mut third) = (Vec::new(), Vec::new(), Vec::new());
+        let mut ways: Vec<Way> = Vec::new();
+        let mut to_target: Vec<Way> = Vec::new();
+        let mut add = |nodes: [Person; 3], hops: usize| {
+            let bearing = nodes[hops - 1];
+            let distance = self.distance(bearing);
+            if bearing == self.target {
+                to_target.push(Way {
+                    distance,
+                    nodes,
+                    hops,
+                });
+                return;
+            }
+            let is_full = ways.len() == BEARINGS;
+            if is_full && ways.last().is_some_and(|worst| worst.distance <= distance) {
+                return;
+            }
+            if self.trouble.is_dead(bearing)
+                || ways.iter().any(|way| way.nodes[way.hops - 1] == bearing)
+            {
+                return;
+            }
+            ways.push(Way {
+                distance,
+                nodes,
+                hops,
+            });
+            ways.sort_by_key(|way| (way.distance, way.hops));
+            ways.truncate(BEARINGS);
+        };
+        self.graph.neighbours(from, &mut first);
+        for a in &first {
+            if self.trouble.is_dead(*a) {
+                continue;
+            }
+            add([*a, 0, 0], 1);
+            for ground in self.ground_at(*a) {
+                add([*a, ground, 0], 2);
+            }
+            self.graph.neighbours(*a, &mut second);
+            for b in &second {
+                if self.trouble.is_dead(*b) {
+                    continue;
+                }
+                add([*a, *b, 0], 2);
+                for ground in self.ground_at(*b) {
+                    add([*a, *b, ground], 3);
+                }
+                self.graph.neighbours(*b, &mut third);
+                for c in &third {
+                    add([*a, *b, *c], 3);
+                }
+            }
+        }
+        to_target.truncate(BEARINGS);
+        (ways, to_target)
+    }
+
+    /// Whether the search gets there from this node; how many bearings it took.
+    fn go(&mut self, from: Person, budget: u16, ttl: u8, is_own: bool) -> Option<u32> {
+        let own = self.graph.id_bits(from) ^ self.target_id;
+        let mut budget = budget;
+        if self.has_record(from) {
+            return Some(0);
+        }
+        let (ways, to_target) = self.ways(from);
+        let is_honest = |way: &Way| {
+            !way.nodes[..way.hops - 1]
+                .iter()
+                .any(|node| self.is_lost(*node))
+        };
+        if to_target.iter().any(is_honest) {
+            return Some(1);
+        }
+        if ttl == 0 {
+            return None;
+        }
+        for (attempts, way) in (0u8..).zip(&ways) {
+            if budget == 0 || way.distance >= own && !is_own {
+                break;
+            }
+            let share = worm_share(budget, is_own, attempts);
+            let links = way.hops as u16;
+            budget -= (1 + share).min(budget);
+            self.requests += u32::from(links);
+            let is_lost = way.nodes[..way.hops].iter().any(|node| self.is_lost(*node));
+            if is_lost || share < links {
+                continue;
+            }
+            let bearing = way.nodes[way.hops - 1];
+            if let Some(jumps) = self.go(bearing, share - links, ttl - 1, false) {
+                return Some(jumps + 1);
+            }
+        }
+        None
+    }
+}
+
+/// What came of many searches.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Outcome {
+    /// How many there were.
+    pub searches: u32,
+    /// How many found their target.
+    pub found: u32,
+    /// Bearings on the way, of those.
+    pub jumps: u32,
+    /// Requests, of all.
+    pub requests: u32,
+}
+
+impl Outcome {
+    fn percent(&self) -> f64 {
+        f64::from(self.found) * 100.0 / f64::from(self.searches.max(1))
+    }
+
+    fn mean_jumps(&self) -> f64 {
+        f64::from(self.jumps) / f64::from(self.found.max(1))
+    }
+}
+
+/// Searches from honest nodes that live for targets that do.
+#[must_use]
+pub fn search(graph: &Graph, trouble: Trouble, searches: u32, ttl: u8, seed: u64) -> Outcome {
+    let good = |salt: u64| {
+        let draws = (0..).map(move |draw| mix(seed ^ salt, draw) % graph.nodes);
+        draws.filter(|person| !trouble.is_dead(*person) && !trouble.is_sybil(*person))
+    };
+    let mut outcome = Outcome::default();
+    let pairs = good(21).zip(good(22)).take(searches as usize);
+    for (from, target) in pairs {
+        let mut search = Search {
+            graph,
+            trouble,
+            target,
+            target_id: graph.id_bits(target),
+            requests: 0,
+        };
+        let budget = limits::WORM_BUDGET - 101;
+        let found = search.go(from, budget, ttl, true);
+        outcome.searches += 1;
+        outcome.found += u32::from(found.is_some());
+        outcome.jumps += found.unwrap_or_default();
+        outcome.requests += search.requests + 101;
+    }
+    outcome
+}
+
+/// The model: random targets, healthy, with dead nodes, with liars.
+#[must_use]
+pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
+    let graph = Graph::new(nodes, Wide::Guided, false, seed);
+    let random = Graph::new(nodes, Wide::Random, false, seed);
+    let ttl = limits::WORM_TTL_MAX - 3;
+    let mut rows = Vec::new();
+    let healthy = search(&graph, Trouble::default(), searches, ttl, seed);
+    rows.push(Row::new(
+        "random target found",
+        "≥ 99.9 %",
+        healthy.percent(),
+        "%",
+    ));
+    rows.push(Row::new(
+        "jumps, mean",
+        "≤ 4 (3.2)",
+        healthy.mean_jumps(),
+        "",
+    ));
+    let requests = f64::from(healthy.requests) / f64::from(searches);
+    rows.push(Row::new("requests a search", "≤ 303", requests, ""));
+    let dead = Trouble {
+        dead_percent: 30,
+        ..Trouble::default()
+    };
+    let with_dead = search(&graph, dead, searches, ttl, seed);
+    rows.push(Row::new(
+        "with 30 % dead, nothing repaired",
+        "≥ 99 %",
+        with_dead.percent(),
+        "%",
+    ));
+    rows.push(Row::new(
+        "jumps then, mean",
+        "(2.8)",
+        with_dead.mean_jumps(),
+        "",
+    ));
+    for (percent, goal) in [(20, "≥ 99 %"), (50, "≥ 90 %")] {
+        let liars = Trouble {
+            sybil_percent: percent,
+            ..Trouble::default()
+        };
+        let found = search(&graph, liars, searches, limits::WORM_TTL_MAX, seed);
+        let name = format!("with {percent} % of nodes silent liars");
+        rows.push(Row::new(name, goal, found.percent(), "%"));
+    }
+    let ground = Trouble {
+        ground: 64,
+        ..Trouble::default()
+    };
+    let found = search(&graph, ground, searches, limits::WORM_TTL_MAX, seed);
+    rows.push(Row::new(
+        "with 64 ids ground around it",
+        "≥ 95 %",
+        found.percent(),
+        "%",
+    ));
+    let unguided = search(&random, Trouble::default(), searches, ttl, seed);
+    rows.push(Row::new(
+        "without id-guided slots",
+        "7.3 % at TTL 5",
+        unguided.percent(),
+        "%",
+    ));
+    rows
+}

@@ -1,0 +1,110 @@
+//! Networks too large for real nodes, as graphs that go by the same pure functions (PROTOCOL section 15): `model NAME`.
+
+pub mod graph;
+pub mod lookup;
+pub mod reach;
+pub mod traffic;
+pub mod wide;
+
+use serde::Serialize;
+use std::fmt;
+
+/// One figure.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Row {
+    /// Of what.
+    pub name: String,
+    /// What PROTOCOL section 15 or FIGURES say.
+    pub stated: String,
+    /// What the model gives.
+    pub measured: f64,
+    /// Its unit.
+    pub unit: &'static str,
+}
+
+impl Row {
+    fn new(name: impl Into<String>, stated: &str, measured: f64, unit: &'static str) -> Self {
+        Self {
+            name: name.into(),
+            stated: stated.to_owned(),
+            measured,
+            unit,
+        }
+    }
+}
+
+impl fmt::Display for Row {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            stated,
+            measured,
+            unit,
+        } = self;
+        write!(f, "{name:<48} {measured:>14.1} {unit:<3} stated {stated}")
+    }
+}
+
+type Model = fn(u64, u32, u64) -> Vec<Row>;
+
+const MODELS: [(&str, Model); 4] = [
+    ("reach", reach::rows),
+    ("lookup", lookup::rows),
+    ("traffic", traffic::rows),
+    ("wide", wide::rows),
+];
+
+/// The names of the models.
+#[must_use]
+pub fn names() -> Vec<&'static str> {
+    MODELS.iter().map(|(name, _)| *name).collect()
+}
+
+/// Runs a model over so many nodes, with so many samples; `None` where there is none of this name.
+#[must_use]
+pub fn run(name: &str, nodes: u64, samples: u32, seed: u64) -> Option<Vec<Row>> {
+    let (_, model) = MODELS.iter().find(|(of, _)| *of == name)?;
+    Some(model(nodes, samples, seed))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn measured(rows: &[Row], name: &str) -> f64 {
+        let row = rows.iter().find(|row| row.name.contains(name));
+        row.expect("the model has this figure").measured
+    }
+
+    #[test]
+    fn searches_in_a_large_network_find_whoever_is_there() {
+        let graph = graph::Graph::new(100_000_000, graph::Wide::Guided, false, 1);
+        let found = lookup::search(&graph, lookup::Trouble::default(), 4, 5, 1);
+        assert_eq!((found.searches, found.found), (4, 4));
+        assert!(found.jumps <= 20 && found.requests <= 4 * 303, "{found:?}");
+    }
+
+    #[test]
+    fn three_hops_hold_what_is_stated() {
+        let rows = run("reach", 2_000_000_000, 40, 2).expect("a model");
+        let near = |name: &str, stated: f64| (measured(&rows, name) / stated - 1.0).abs() < 0.15;
+        assert!(
+            near("hop 1", 101.0) && near("hop 2", 6_980.0) && near("hop 3", 455_000.0),
+            "{rows:?}"
+        );
+        assert!(measured(&rows, "without wide") < measured(&rows, "hop 3") / 2.0);
+        assert_eq!(run("no such", 1, 1, 1), None);
+    }
+
+    #[test]
+    fn wide_peers_chosen_by_samples_reach_as_far_as_random_ones() {
+        let rows = run("wide", 2_000_000, 1, 1).expect("a model");
+        assert!(measured(&rows, "drawn from everybody") > 98.0, "{rows:?}");
+    }
+
+    #[test]
+    fn more_churn_costs_more() {
+        let rows = run("traffic", 2_000_000, 3, 1).expect("a model");
+        assert!(measured(&rows, "5 % an hour: a diff") > measured(&rows, "1 % an hour: a diff"));
+    }
+}

@@ -8,7 +8,7 @@ use distsoc_engine::domain::{is_sampled, is_worth_a_swap, score_of};
 use std::collections::{BTreeMap, BTreeSet};
 
 const DIVERSE: usize = 8;
-const EVALUATIONS: u64 = 200;
+const EVALUATIONS: u64 = 100;
 const BITS: u8 = 4;
 
 /// A node's social peers, and those in its diverse slots with their second hops.
@@ -118,6 +118,6 @@ pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
             after * 100.0 / ideal,
             "%",
         ),
-        Row::new("swaps in 200 evaluations", "few", swaps, ""),
+        Row::new("swaps in 100 evaluations", "few", swaps, ""),
     ]
 }

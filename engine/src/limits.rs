@@ -116,6 +116,8 @@ pub const WORM_PATIENCE_MS: u16 = 6_000;
 pub const WORM_REGION_MAX: usize = 16;
 /// Requests of ours under way at one peer: as many as it takes ([`crate::wire::WormRequest`]).
 pub const WORMS_PER_PEER_MAX: usize = 2;
+/// And so many in a minute.
+pub const WORMS_PER_PEER_MINUTE: usize = 10;
 /// A node that was not found is not searched for again so soon.
 pub const NOT_FOUND_MS: u64 = 30_000;
 /// Of those, how many are remembered.
@@ -214,6 +216,12 @@ pub const STRANGERS_PER_PREFIX_MAX: usize = 2;
 /// With three quarters of its slots taken, a node dials strangers for the rest no faster than this: many of them are full
 /// too.
 pub const FILL_PAUSE_MS: u64 = 2_000;
+/// After so many strangers in a row who had no place, the next is dialled ever later.
+pub const FILL_REFUSALS: u32 = 8;
+/// And more than this many are not counted.
+pub const FILL_REFUSALS_MAX: u32 = 64;
+/// That pause doubles so often at most.
+pub const FILL_DOUBLINGS_MAX: u32 = 6;
 /// The larger of two ids waits so long before it dials somebody it has just heard of.
 pub const CROSSING_PAUSE_MS: u64 = 2_000;
 /// First pause before a lost or failed peer is dialled again; doubles with each failure, always jittered.

@@ -178,6 +178,15 @@ impl NodeProfile {
         self.wide_slots - self.wide_ring_slots - self.wide_finger_slots
     }
 
+    /// Of those, how many a node dials that are no anchors.
+    #[must_use]
+    pub fn diverse_slots_for_others(&self) -> usize {
+        let slots = self.wide_diverse_slots();
+        slots
+            .saturating_sub(self.wide_anchor_slots)
+            .min(slots.div_ceil(2))
+    }
+
     /// Connections in all slots.
     #[must_use]
     pub fn slots(&self) -> usize {

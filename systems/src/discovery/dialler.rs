@@ -36,6 +36,26 @@ struct Waiting {
     until_ms: u64,
 }
 
+/// How dialling strangers for free slots goes: where most are full, hardly anybody is worth another try.
+#[derive(Resource, Debug, Default)]
+struct Filling {
+    /// Dials without a peer, less half of them for each that brought one.
+    refused: u32,
+    /// The next stranger is not dialled before this: mono ms.
+    next_ms: u64,
+}
+
+impl Filling {
+    /// The pause after another dial, before jitter.
+    fn pause_ms(&self, well_connected: bool) -> u64 {
+        match self.refused.checked_sub(limits::FILL_REFUSALS) {
+            Some(more) => limits::FILL_PAUSE_MS << (more / 4).min(limits::FILL_DOUBLINGS_MAX),
+            None if well_connected => limits::FILL_PAUSE_MS,
+            None => 0,
+        }
+    }
+}
+
 impl Connecting {
     /// Answers the calls that the closure says this is the end of.
     fn settle(
@@ -83,12 +103,14 @@ fn learn_failures(
     mut dial_limits: ResMut<DialLimits>,
     mut entropy: ResMut<Entropy>,
     mut connecting: ResMut<Connecting>,
+    mut filling: ResMut<Filling>,
     mut outbox: ResMut<Outbox>,
 ) {
     if inbox.links.is_empty() && dialling.lost.is_empty() {
         return;
     }
     for Lost { node, remote, why } in std::mem::take(&mut dialling.lost) {
+        filling.refused = filling.refused.saturating_add(1);
         let is_there = |address: Address| remote.is_none_or(|remote| address.socket() == remote);
         connecting.settle(node, &Err(why), &mut outbox, |place| {
             went_to(is_there, place)
@@ -99,6 +121,7 @@ fn learn_failures(
             return true;
         };
         if let Some(attempt) = dialling.finish(*dial) {
+            filling.refused = filling.refused.saturating_add(1);
             candidates.failed(&attempt.node, now.mono_ms, &mut entropy);
             for address in &attempt.addresses {
                 dial_limits.failed(*address, now.mono_ms);
@@ -157,8 +180,12 @@ fn settle_connected(
     now: Res<Now>,
     changes: Res<PeerChanges>,
     mut connecting: ResMut<Connecting>,
+    mut filling: ResMut<Filling>,
     mut outbox: ResMut<Outbox>,
 ) {
+    for _ in changes.came_up().filter(|(.., slot)| *slot != Slot::Visit) {
+        filling.refused = filling.refused.min(limits::FILL_REFUSALS_MAX) / 2;
+    }
     if connecting.0.is_empty() {
         return;
     }
@@ -188,8 +215,8 @@ fn dial(
     mut entropy: ResMut<Entropy>,
     inbox: Res<Inbox>,
     up: Query<&Peer>,
+    mut filling: ResMut<Filling>,
     mut next_due_ms: Local<Option<u64>>,
-    mut next_fill_ms: Local<u64>,
 ) {
     let is_due = next_due_ms.is_some_and(|due_ms| due_ms <= now.mono_ms);
     let something_changed = candidates.is_changed() || dialling.is_changed() || peers.is_changed();
@@ -207,15 +234,24 @@ fn dial(
     let social = seated((Slot::Social, None));
     let diverse = seated((Slot::Wide, Some(WideRole::Diverse)));
     let anchors = up.iter().filter(|peer| peer.is_anchor()).count();
-    // Neighbours and fingers are looked for by themselves.
+    // Neighbours and fingers are looked for by themselves, and some slots wait for anchors.
+    let others = up
+        .iter()
+        .filter(|peer| peer.role == Some(WideRole::Diverse) && !peer.is_anchor());
     let slots = profile.social_slots + profile.wide_diverse_slots();
-    let mut free = slots.saturating_sub(social + diverse + dialling.count());
+    let for_others = profile.social_slots + profile.diverse_slots_for_others();
+    let mut free = for_others.saturating_sub(social + others.count() + dialling.count());
+    let anchors_needed = anchors < profile.wide_anchor_slots;
     let well_connected = (social + diverse) * 4 >= slots * 3;
+    let fill_pause_ms = match social + diverse {
+        0 => 0,
+        _ => filling.pause_ms(well_connected),
+    };
     let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
     let mut next_ms: Option<u64> = None;
     for (node, candidate) in candidates.iter() {
-        let rank = rank(candidate, anchors < profile.wide_anchor_slots);
-        let useful = rank == 0 || free > 0;
+        let rank = rank(candidate, anchors_needed);
+        let useful = rank <= 1 || free > 0;
         if !useful
             || peers.is_linked(node)
             || candidate.target().is_none()
@@ -236,11 +272,11 @@ fn dial(
         if dialling.count() >= limits::DIALS_IN_FLIGHT_MAX {
             break;
         }
-        if rank > 0 && free == 0 {
+        if rank > 1 && free == 0 {
             break;
         }
-        if rank > 0 && well_connected && now.mono_ms < *next_fill_ms {
-            next_ms = Some(next_ms.map_or(*next_fill_ms, |ms| ms.min(*next_fill_ms)));
+        if rank > 0 && fill_pause_ms > 0 && now.mono_ms < filling.next_ms {
+            next_ms = Some(next_ms.map_or(filling.next_ms, |ms| ms.min(filling.next_ms)));
             break;
         }
         let candidate = candidates.get(&node).expect("listed from the candidates");
@@ -285,8 +321,8 @@ fn dial(
             },
         );
         free = free.saturating_sub(1);
-        if rank > 0 && well_connected {
-            *next_fill_ms = now.after(entropy.jittered(limits::FILL_PAUSE_MS));
+        if rank > 0 && fill_pause_ms > 0 {
+            filling.next_ms = now.after(entropy.jittered(fill_pause_ms));
         }
     }
     *next_due_ms = next_ms;
@@ -367,6 +403,7 @@ fn permitted(
 /// Whom to dial.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Connecting::default());
+    frame.world.insert_resource(Filling::default());
     frame.add(Phase::Ingest, learn_failures);
     frame.add(Phase::Judge, take_connect_calls);
     frame.add(Phase::Judge, settle_connected);

@@ -87,9 +87,10 @@ pub(super) struct Rules<'a> {
     pub(super) now_ms: u64,
 }
 
-/// PROTOCOL section 6, "each role half dialled, half accepted": of so many slots, those for this side.
+/// PROTOCOL section 6, "each role half dialled, half accepted": of so many slots, those for this side. A single one is for whoever
+/// comes first.
 fn half(slots: usize, dialled: bool) -> usize {
-    match dialled {
+    match dialled || slots == 1 {
         true => slots.div_ceil(2),
         false => slots / 2,
     }
@@ -196,7 +197,8 @@ impl Rules<'_> {
         let ring: Vec<&Incumbent> = incumbents.iter().filter(|one| one.place == place).collect();
         let slots = half(self.profile.wide_ring_slots, challenger.dialled);
         let on_side = |one: &&&Incumbent| one.dialled == challenger.dialled;
-        if ring.iter().filter(on_side).count() < slots {
+        let is_free = ring.len() < self.profile.wide_ring_slots;
+        if is_free && ring.iter().filter(on_side).count() < slots {
             let is_second = ring.iter().any(|one| self.is_too_close(&one.node));
             let is_ground = is_second && self.is_too_close(&challenger.node);
             let fits = !is_ground && !self.is_crowded(challenger, incumbents);

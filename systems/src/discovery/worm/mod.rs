@@ -14,7 +14,6 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{AddressRecord, NodeId};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::LinkId;
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
@@ -31,7 +30,7 @@ use distsoc_engine::world::searches::{Ended, Finding, WormSearch, WormSearches};
 use search::{Asker, Worm};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use steps::{Requests, Sender, advance};
+use steps::{Requests, Sender, With, advance};
 
 /// Nodes near a target that an answer names.
 const NEAR_TOLD: usize = 4;
@@ -43,8 +42,8 @@ struct Worms {
     last: u64,
     /// Whose answer it is, and who was handed the search; also of worms that have ended, until it has come.
     requests: Requests,
-    /// How many searches are with each peer.
-    with: BTreeMap<LinkId, usize>,
+    /// What each peer was handed.
+    with: With,
     /// Searches and paths taken, until when they are remembered.
     seen: BTreeMap<(u64, u8), u64>,
 }
@@ -90,7 +89,7 @@ fn take_answers(
     let answers = inbox.take_responses(|request| Some((request, requests.remove(&request)?)));
     for ((request, (number, handed_to)), result) in answers {
         if let Some(via) = handed_to {
-            release(with, via);
+            with.release(via);
         }
         let Some(worm) = worms.get_mut(&number) else {
             continue;
@@ -102,15 +101,6 @@ fn take_answers(
         };
         if let Err((link, refusal)) = worm.take(request, response, &knowledge) {
             offences.note(link, refusal, "WormResponse");
-        }
-    }
-}
-
-fn release(with: &mut BTreeMap<LinkId, usize>, via: LinkId) {
-    if let Some(count) = with.get_mut(&via) {
-        *count -= 1;
-        if *count == 0 {
-            with.remove(&via);
         }
     }
 }
@@ -344,6 +334,9 @@ fn go_on(
             worm.due_ms = worm.due_ms.max(now.mono_ms + 1);
             outbox.wake_at(worm.due_ms);
         }
+    }
+    if !ended.is_empty() {
+        with.retain(|via| knowledge.peer(via).is_some());
     }
     for number in ended {
         let worm = worms.remove(&number).expect("just listed");

@@ -9,16 +9,58 @@ use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, WormFinding, WormQuery, WormRequest, WormTarget};
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Of which worm a request is, and who was handed the search.
 pub(super) type Requests = BTreeMap<RequestId, (u64, Option<LinkId>)>;
 
+/// The searches that each peer was handed: no more than it takes (PROTOCOL section 6: 10 a minute, 2 at once).
+#[derive(Debug, Default)]
+pub(super) struct With(BTreeMap<LinkId, Handed>);
+
+#[derive(Debug, Default)]
+struct Handed {
+    /// Without an answer yet.
+    open: usize,
+    /// When, those of the last minute.
+    at_ms: VecDeque<u64>,
+}
+
+impl With {
+    fn hand(&mut self, via: LinkId, now_ms: u64) {
+        let handed = self.0.entry(via).or_default();
+        handed.open += 1;
+        handed.at_ms.push_back(now_ms);
+        if handed.at_ms.len() > limits::WORMS_PER_PEER_MINUTE {
+            handed.at_ms.pop_front();
+        }
+    }
+
+    pub(super) fn release(&mut self, via: LinkId) {
+        if let Some(handed) = self.0.get_mut(&via) {
+            handed.open = handed.open.saturating_sub(1);
+        }
+    }
+
+    /// Connections that are no more are forgotten.
+    pub(super) fn retain(&mut self, is_up: impl Fn(LinkId) -> bool) {
+        self.0.retain(|via, handed| handed.open > 0 || is_up(*via));
+    }
+
+    fn is_busy(&self, via: LinkId, now_ms: u64) -> bool {
+        self.0.get(&via).is_some_and(|handed| {
+            let is_full = handed.at_ms.len() == limits::WORMS_PER_PEER_MINUTE;
+            let first_ms = handed.at_ms.front().copied().unwrap_or_default();
+            handed.open >= limits::WORMS_PER_PEER_MAX || is_full && now_ms < first_ms + 60_000
+        })
+    }
+}
+
 /// What sending needs.
 pub(super) struct Sender<'a> {
     pub(super) requests: &'a mut Requests,
-    /// How many searches are with each peer.
-    pub(super) with: &'a mut BTreeMap<LinkId, usize>,
+    /// What each peer was handed.
+    pub(super) with: &'a mut With,
     pub(super) outbox: &'a mut Outbox,
     /// Of the worm.
     pub(super) number: u64,
@@ -73,7 +115,7 @@ impl Sender<'_> {
             .outbox
             .request_within(via, packet.encode(), left_ms.max(1));
         self.requests.insert(request, (self.number, Some(via)));
-        *self.with.entry(via).or_default() += 1;
+        self.with.hand(via, self.now_ms);
         worm.tried.extend(places.iter().map(|place| (*place, via)));
         worm.open.push(Open {
             request,
@@ -87,16 +129,15 @@ impl Sender<'_> {
 /// Whom to hand the search to next: for every target the best way not tried, targets with the same way together.
 fn next_ways(
     worm: &Worm,
-    with: &BTreeMap<LinkId, usize>,
+    with: &With,
+    now_ms: u64,
     begun: &[(Slot, Option<Network>)],
     knowledge: &Knowledge<'_, '_>,
     entropy: &mut Entropy,
 ) -> BTreeMap<LinkId, (Vec<u8>, bool)> {
     let usable = |place: u8, via: LinkId| {
         let back = matches!(worm.asker, Asker::Peer { link, .. } if link == via);
-        let busy = with
-            .get(&via)
-            .is_some_and(|count| *count >= limits::WORMS_PER_PEER_MAX);
+        let busy = with.is_busy(via, now_ms);
         let disjoint = || {
             let starts = worm.is_own() && worm.attempts < limits::WORM_PATHS;
             let peer = knowledge.peer(via);
@@ -212,7 +253,7 @@ fn hand_on_more(
     }
     let mut begun = Vec::new();
     for _ in 0..missing {
-        let next = next_ways(worm, sender.with, &begun, knowledge, entropy);
+        let next = next_ways(worm, sender.with, sender.now_ms, &begun, knowledge, entropy);
         for (via, (places, arrives)) in next {
             if worm.budget == 0 {
                 break;

@@ -86,6 +86,21 @@ fn everybody_is_found_within_the_budget() {
     assert!(by_worm >= NODES / 9, "{by_worm} lie beyond three hops");
 }
 
+/// One in five names an id right beside the target, so that the search is handed to it, and says nothing more.
+#[test]
+fn liars_who_promise_the_target_do_not_take_the_whole_search() {
+    let mut table = ring();
+    table.liars = (1..NODES).filter(|seat| seat % 3 == 0).collect();
+    let targets: Vec<usize> = (1..NODES).step_by(2).filter(|seat| seat % 3 != 0).collect();
+    let mut found = 0;
+    for target in &targets {
+        found += usize::from(find(&mut table, 0, *target).is_some());
+        table.pass(20_000);
+    }
+    let all = targets.len();
+    assert!(found * 100 >= all * 90, "{found} of {all}");
+}
+
 #[test]
 fn the_silent_are_gone_round() {
     let mut table = ring();

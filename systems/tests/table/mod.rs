@@ -10,7 +10,10 @@ use distsoc_engine::io::*;
 use distsoc_engine::node::{Node, NodeConfig};
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::wire::{Expected, PacketBytes, admit};
+use distsoc_engine::wire::codec::Bounded;
+use distsoc_engine::wire::{
+    Expected, Packet, PacketBytes, WormNear, WormResponse, WormTarget, admit,
+};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
@@ -41,6 +44,8 @@ pub struct Table {
     pub roads: Option<BTreeSet<(usize, usize)>>,
     /// Who takes worms and says nothing.
     pub silent: BTreeSet<usize>,
+    /// Who names an id right beside every target that is asked for, and says nothing after.
+    pub liars: BTreeSet<usize>,
     /// How many requests were sent, by code.
     pub requests: BTreeMap<u8, usize>,
     dials: BTreeMap<usize, usize>,
@@ -95,6 +100,7 @@ impl Table {
             unreachable: Vec::new(),
             roads: None,
             silent: BTreeSet::new(),
+            liars: BTreeSet::new(),
             requests: BTreeMap::new(),
             dials: BTreeMap::new(),
         };
@@ -419,6 +425,32 @@ impl Table {
             .push_back(Input::DialFailed { dial, failure });
     }
 
+    /// Whoever is asked what it knows of a target names an id that is closer than any.
+    fn lie(&mut self, seat: usize, request: RequestId, bytes: &PacketBytes) {
+        let asked = admit(bytes, Expected::Request).expect("nodes send what nodes admit");
+        let Packet::WormQuery(query) = asked.into_inner() else {
+            return;
+        };
+        let beside = |(place, target): (u8, &WormTarget)| match target {
+            WormTarget::Node(node) => Some(WormNear {
+                target: place,
+                node: node.sibling(255, &[0; 32]),
+                record: None,
+            }),
+            _ => None,
+        };
+        let near = (0u8..).zip(query.targets.iter()).filter_map(beside);
+        let answer = Packet::from(WormResponse {
+            near: Bounded::truncated(near.collect()),
+            ..WormResponse::default()
+        });
+        let expected = Expected::Response(WormResponse::SPEC.code);
+        let result = admit(&answer.encode(), expected).map_err(RequestFailure::Refused);
+        self.seats[seat]
+            .inputs
+            .push_back(Input::Response { request, result });
+    }
+
     fn perform(&mut self, seat: usize, effect: Effect) {
         match effect {
             Effect::Dial { dial, node, target } => self.dial(seat, dial, node, target),
@@ -431,7 +463,12 @@ impl Table {
             } => match self.links.get(&link).copied() {
                 Some((other, theirs)) => {
                     *self.requests.entry(bytes[0]).or_default() += 1;
-                    if self.silent.contains(&other) && (0x10..=0x11).contains(&bytes[0]) {
+                    let is_worm = (0x10..=0x11).contains(&bytes[0]);
+                    if is_worm && self.liars.contains(&other) {
+                        self.lie(seat, request, &bytes);
+                        return;
+                    }
+                    if is_worm && self.silent.contains(&other) {
                         return;
                     }
                     let token = StreamToken(self.fresh());

@@ -234,7 +234,7 @@ impl Worm {
         self.near.truncate(NEAR_KEPT);
     }
 
-    /// The ways to go on with a target, best first: those of the own map, and those that peers named.
+    /// The ways to go on with a target, best first: by turns the closest of all that anybody named, and those of the own map.
     pub(super) fn ways(
         &self,
         place: u8,
@@ -246,11 +246,18 @@ impl Worm {
         };
         let own = target.distance(&knowledge.own());
         let mut ways = knowledge.ways(&target, BEARINGS);
-        let of_place = self.leads.iter().filter(|(other, _)| *other == place);
-        ways.extend(of_place.map(|(_, way)| *way));
         // Every node on a path must be closer than the one that chose it: so no path goes round.
         ways.retain(|way| way.distance < own || self.is_own());
-        ways.sort_by_key(|way| (way.distance, !way.arrives));
+        let by_closeness = |way: &Way| (way.distance, !way.arrives);
+        ways.sort_by_key(by_closeness);
+        let own_map = ways.len();
+        let of_place = self.leads.iter().filter(|(other, _)| *other == place);
+        ways.extend(of_place.map(|(_, way)| *way));
+        // Anybody can promise an id right beside the target: so every second attempt goes by the own map first.
+        match self.attempts % 2 {
+            0 => ways.sort_by_key(by_closeness),
+            _ => ways[own_map..].sort_by_key(by_closeness),
+        }
         ways
     }
 }

@@ -217,10 +217,12 @@ pub const STRANGERS_PER_PREFIX_MAX: usize = 2;
 /// too.
 pub const FILL_PAUSE_MS: u64 = 2_000;
 /// After so many strangers in a row who had no place, the next is dialled ever later.
-pub const FILL_REFUSALS: u32 = 8;
+pub const FILL_REFUSALS: u32 = 4;
 /// And more than this many are not counted.
-pub const FILL_REFUSALS_MAX: u32 = 64;
-/// That pause doubles so often at most.
+pub const FILL_REFUSALS_MAX: u32 = 32;
+/// With each so many more, that pause doubles.
+pub const FILL_REFUSALS_PER_DOUBLING: u32 = 2;
+/// So often at most.
 pub const FILL_DOUBLINGS_MAX: u32 = 6;
 /// The larger of two ids waits so long before it dials somebody it has just heard of.
 pub const CROSSING_PAUSE_MS: u64 = 2_000;

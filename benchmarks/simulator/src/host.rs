@@ -2,11 +2,12 @@
 
 use crate::cargo::Cargo;
 use crate::disk::Disk;
+use crate::frames::Waiting;
 use crate::slots::Key;
 use distsoc_engine::clock::Now;
 use distsoc_engine::crypto::{self, Secret};
 use distsoc_engine::domain::{NodeId, PostId};
-use distsoc_engine::io::{Call, CallId, DownCause, Found, Input, LinkId};
+use distsoc_engine::io::{Call, CallId, DownCause, Found, LinkId};
 use distsoc_engine::node::Node;
 use distsoc_engine::profile::ProfileKind;
 use std::collections::{BTreeMap, BTreeSet};
@@ -83,7 +84,7 @@ pub struct Host {
     /// When the last frame was, µs.
     pub last_frame_us: Option<u64>,
     /// What waits for the next frame.
-    pub inbox: Vec<Input>,
+    pub inbox: Vec<Waiting>,
     /// The frame that is planned, µs.
     pub frame_at_us: Option<u64>,
     /// Frames in a row that were woken early for nothing.

@@ -1,8 +1,8 @@
 //! Real distsoc nodes in virtual time, over a virtual network and virtual disks.
 //!
-//! The same [`distsoc_engine::node::Node`] as in production, with the same rules, thousands of them in one thread; every byte
-//! passes the same admission. What always holds: a run is a function of its scenario and one seed, and two runs of the same
-//! give the same hash, on any machine and in any build profile.
+//! The same [`distsoc_engine::node::Node`] as in production, with the same rules, thousands of them side by side; every byte passes
+//! the same admission. What always holds: a run is a function of its scenario and one seed, and two runs of the same
+//! give the same hash, on any machine, on any number of cores and in any build profile.
 
 pub mod cargo;
 pub mod chance;
@@ -11,6 +11,7 @@ pub mod dials;
 pub mod disk;
 pub mod faults;
 pub mod fingerprint;
+pub mod frames;
 pub mod host;
 pub mod map_truth;
 pub mod models;

@@ -111,6 +111,18 @@ impl Queue {
             .map(|Reverse(planned)| (planned.at_us, planned.event))
     }
 
+    /// Takes the next event if it is a frame at this virtual time, µs.
+    pub fn pop_frame(&mut self, at_us: u64) -> Option<HostNumber> {
+        let Reverse(planned) = self.planned.peek()?;
+        let Event::Frame(number) = planned.event else {
+            return None;
+        };
+        (planned.at_us == at_us).then(|| {
+            self.planned.pop();
+            number
+        })
+    }
+
     /// How many are planned.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -1,12 +1,13 @@
 //! The swarm and its virtual time: takes the next event, gives the node concerned its input, carries out what comes back.
-//! One thread, no clock, no hashing order: a run is a function of the scenario and the seed.
+//! No clock, no hashing order: a run is a function of the scenario and the seed.
 //!
-//! The parts meet here: [`crate::transport`] is the network, [`crate::disk`] the disks, [`crate::faults`] what goes wrong,
+//! The parts meet here: [`crate::frames`] runs the nodes, [`crate::transport`] is the network, [`crate::disk`] the disks, [`crate::faults`] what goes wrong,
 //! [`crate::persons`] who uses it, [`crate::checks`] what must hold.
 
 use crate::chance::{Chance, spread};
 use crate::dials::Dial;
 use crate::fingerprint::Fingerprint;
+use crate::frames::{FRAME_US, Waiting};
 use crate::host::{Host, NodeIdOrNone, Power, secret_of, seed_of};
 use crate::queue::{Event, HostNumber, Queue};
 use crate::scenario::Scenario;
@@ -14,17 +15,11 @@ use crate::slots::Slots;
 use crate::traffic::Traffic;
 use crate::transport::{Connection, Exchange};
 use distsoc_engine::domain::{ConnectString, NodeId, PostId};
-use distsoc_engine::io::{Durability, Effect, Input, Notice, Outputs};
-use distsoc_engine::limits;
+use distsoc_engine::io::{Durability, Effect, Input, Notice};
 use distsoc_engine::node::{Node, NodeConfig};
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use std::collections::{BTreeMap, BTreeSet};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A frame begins on a whole millisecond, so that what comes in meanwhile shares it.
-const FRAME_US: u64 = 1_000;
-/// Frames in a row that a node may ask for without having anything to do.
-const IDLE_FRAMES_MAX: u32 = 10_000;
 /// The network as a whole is looked at this often, µs.
 const SURVEY_US: u64 = 30_000_000;
 
@@ -266,18 +261,24 @@ impl Simulation {
 
     /// Puts an input into a node's next frame.
     pub fn give(&mut self, number: HostNumber, input: Input) {
+        self.hand(number, Waiting::Ready(Box::new(input)));
+    }
+
+    /// Hands over something for a node's next frame.
+    pub fn hand(&mut self, number: HostNumber, waiting: Waiting) {
         let host = &mut self.hosts[number as usize];
         if !host.is_on() {
             return;
         }
-        host.inbox.push(input);
+        host.inbox.push(waiting);
         self.counts.inputs += 1;
         let after_last_us = host.last_frame_us.map_or(0, |at_us| at_us + FRAME_US);
         let at_us = (self.now_us.div_ceil(FRAME_US) * FRAME_US).max(after_last_us);
         self.plan_frame(number, at_us);
     }
 
-    fn plan_frame(&mut self, number: HostNumber, at_us: u64) {
+    /// Plans a node's next frame, if none is planned before.
+    pub fn plan_frame(&mut self, number: HostNumber, at_us: u64) {
         let host = &mut self.hosts[number as usize];
         if host.frame_at_us.is_none_or(|planned| at_us < planned) {
             host.frame_at_us = Some(at_us);
@@ -306,7 +307,7 @@ impl Simulation {
         self.now_us = at_us;
         self.counts.events += 1;
         match event {
-            Event::Frame(number) => self.frame(number),
+            Event::Frame(number) => self.frames(number),
             Event::Boot(number) => self.boot(number),
             Event::Deed(number) => self.do_deed(number),
             Event::Try(dial) => self.try_address(dial),
@@ -342,74 +343,8 @@ impl Simulation {
         true
     }
 
-    fn frame(&mut self, number: HostNumber) {
-        // A frame that was planned earlier than another has made this one void.
-        if self.hosts[number as usize].frame_at_us == Some(self.now_us) {
-            self.frame_now(number);
-        }
-    }
-
-    /// Runs a frame of a node, with what waits for it.
-    pub fn frame_now(&mut self, number: HostNumber) {
-        let now_us = self.now_us;
-        let host = &mut self.hosts[number as usize];
-        host.frame_at_us = None;
-        host.last_frame_us = Some(now_us);
-        let now = host.now(now_us);
-        let Power::On(node) = &mut host.power else {
-            return;
-        };
-        let taken = host.inbox.len().min(limits::INPUTS_PER_FRAME_MAX);
-        let had_inputs = taken > 0;
-        let concerns_links = host.inbox[..taken].iter().any(concerns_links);
-        let inputs = host.inbox.drain(..taken);
-        let outputs = catch_unwind(AssertUnwindSafe(|| node.tick(now, inputs)));
-        let more = !host.inbox.is_empty();
-        let Outputs {
-            effects,
-            next_wake_ms,
-        } = match outputs {
-            Ok(outputs) => outputs,
-            Err(payload) => {
-                let text = payload.downcast_ref::<String>().cloned();
-                let text = text.or_else(|| {
-                    payload
-                        .downcast_ref::<&str>()
-                        .map(|text| (*text).to_owned())
-                });
-                let text = text.unwrap_or_else(|| "without a message".into());
-                self.violate(Some(number), format!("the node panicked: {text}"));
-                return;
-            }
-        };
-        host.idle_frames = if had_inputs || !effects.is_empty() {
-            0
-        } else {
-            host.idle_frames + 1
-        };
-        if host.idle_frames > IDLE_FRAMES_MAX {
-            self.violate(
-                Some(number),
-                format!("{IDLE_FRAMES_MAX} frames in a row with nothing to do"),
-            );
-            return;
-        }
-        self.counts.frames += 1;
-        let next_us = (now_us / FRAME_US + 1) * FRAME_US;
-        if more {
-            self.plan_frame(number, next_us);
-        }
-        if let Some(wake_ms) = next_wake_ms {
-            let at_us = self.hosts[number as usize].at_us(wake_ms).max(next_us);
-            self.plan_frame(number, at_us);
-        }
-        for effect in effects {
-            self.perform(number, effect);
-        }
-        self.check_node(number, concerns_links);
-    }
-
-    fn perform(&mut self, number: HostNumber, effect: Effect) {
+    /// Carries out what a node asks for.
+    pub fn perform(&mut self, number: HostNumber, effect: Effect) {
         match effect {
             Effect::Dial { dial, node, target } => self.dial(number, dial, node, target),
             Effect::Send { link, bytes } => self.send_notification(number, link, bytes),
@@ -496,14 +431,5 @@ impl Simulation {
                 what,
             });
         }
-    }
-}
-
-fn concerns_links(input: &Input) -> bool {
-    use distsoc_engine::wire::Packet;
-    match input {
-        Input::LinkUp { .. } | Input::LinkDown { .. } => true,
-        Input::Packet { packet, .. } => matches!(**packet, Packet::Hello(_) | Packet::Goodbye(_)),
-        _ => false,
     }
 }

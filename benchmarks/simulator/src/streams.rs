@@ -3,6 +3,7 @@
 //! preview, size, rates and admission exactly as in the real transport.
 
 use crate::cargo::Cargo;
+use crate::frames::{Waiting, refused};
 use crate::host::{Heard, Power};
 use crate::queue::{Event, HostNumber};
 use crate::simulation::Simulation;
@@ -11,7 +12,7 @@ use crate::traffic::datagrams;
 use crate::transport::{EndState, Exchange, link_of, split};
 use distsoc_engine::io::{Input, LinkId, RequestFailure, RequestId, StreamToken};
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::wire::{self, Direction, Expected, PacketBytes, admit, preview};
+use distsoc_engine::wire::{self, Direction, Expected, PacketBytes, preview};
 
 /// Streams that wait on a broken path, at most; past it the sender's own limits would have stopped it.
 const STALLED_MAX: usize = 4_096;
@@ -189,8 +190,8 @@ impl Simulation {
             return;
         }
         match cargo {
-            Cargo::Notification(bytes) => self.notified(number, link, &bytes),
-            Cargo::Request(bytes, exchange) => self.requested(number, link, &bytes, exchange),
+            Cargo::Notification(bytes) => self.notified(number, link, bytes),
+            Cargo::Request(bytes, exchange) => self.requested(number, link, bytes, exchange),
             Cargo::Response(bytes, exchange) => self.responded(number, bytes, exchange),
         }
     }
@@ -234,70 +235,34 @@ impl Simulation {
         connection.ends[side].gate.begin(spec, now_ms)
     }
 
-    fn finish(&mut self, link: LinkId, bytes: &[u8]) {
+    /// What a stream took of the rate's share in flight is free again.
+    pub fn finish(&mut self, link: LinkId, code: u8) {
         let (key, side) = split(link);
-        if let (Some(connection), Some(code)) = (self.connections.get_mut(key), bytes.first()) {
-            connection.ends[side].gate.finish(*code);
+        if let Some(connection) = self.connections.get_mut(key) {
+            connection.ends[side].gate.finish(code);
         }
     }
 
     fn refuse(&mut self, number: HostNumber, link: LinkId, bytes: &[u8], refusal: Refusal) {
         self.counts.refused += 1;
-        let code = bytes.first().copied().unwrap_or_default();
-        self.give(
-            number,
-            Input::Refused {
-                link,
-                code,
-                refusal,
-                count: 1,
-            },
-        );
+        self.give(number, refused(link, bytes, refusal));
     }
 
-    fn notified(&mut self, number: HostNumber, link: LinkId, bytes: &[u8]) {
-        let admitted = self
-            .begin(link, bytes, Expected::Notification)
-            .and_then(|()| {
-                let admitted = admit(bytes, Expected::Notification);
-                self.finish(link, bytes);
-                admitted
-            });
-        match admitted {
-            Ok(packet) => self.give(
-                number,
-                Input::Packet {
-                    link,
-                    stream: None,
-                    packet,
-                },
-            ),
-            Err(refusal) => self.refuse(number, link, bytes, refusal),
+    fn notified(&mut self, number: HostNumber, link: LinkId, bytes: PacketBytes) {
+        match self.begin(link, &bytes, Expected::Notification) {
+            Ok(()) => {
+                self.finish(link, bytes[0]);
+                self.hand(number, Waiting::Notification(link, bytes));
+            }
+            Err(refusal) => self.refuse(number, link, &bytes, refusal),
         }
     }
 
-    fn requested(&mut self, number: HostNumber, link: LinkId, bytes: &[u8], exchange: Key) {
-        let admitted = self.begin(link, bytes, Expected::Request).and_then(|()| {
-            let admitted = admit(bytes, Expected::Request);
-            if admitted.is_err() {
-                self.finish(link, bytes);
-            }
-            admitted
-        });
-        match admitted {
-            Ok(packet) => {
-                let stream = Some(StreamToken(exchange.to_u64()));
-                self.give(
-                    number,
-                    Input::Packet {
-                        link,
-                        stream,
-                        packet,
-                    },
-                );
-            }
+    fn requested(&mut self, number: HostNumber, link: LinkId, bytes: PacketBytes, exchange: Key) {
+        match self.begin(link, &bytes, Expected::Request) {
+            Ok(()) => self.hand(number, Waiting::Request(link, bytes, exchange)),
             Err(refusal) => {
-                self.refuse(number, link, bytes, refusal);
+                self.refuse(number, link, &bytes, refusal);
                 self.ship(number, link, Cargo::Response(None, exchange));
             }
         }
@@ -311,17 +276,15 @@ impl Simulation {
         if exchange.is_over {
             return;
         }
-        let admitted = |bytes: PacketBytes| {
-            admit(&bytes, Expected::Response(exchange.answer)).map_err(RequestFailure::Refused)
+        let request = exchange.request;
+        let waiting = match bytes {
+            Some(bytes) => Waiting::Response(request, bytes, exchange.answer),
+            None => {
+                let result = Err(RequestFailure::NoResponse);
+                return self.give(number, Input::Response { request, result });
+            }
         };
-        let result = bytes.ok_or(RequestFailure::NoResponse).and_then(admitted);
-        self.give(
-            number,
-            Input::Response {
-                request: exchange.request,
-                result,
-            },
-        );
+        self.hand(number, waiting);
     }
 
     fn forget_asking(&mut self, link: LinkId, exchange: Key) {

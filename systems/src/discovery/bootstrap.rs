@@ -1,6 +1,7 @@
 //! PROTOCOL section 11: from anchors.json and the last good peers to a full set of connections, by lightweight samples.
 
 use crate::Installer;
+use crate::discovery::hints::hints_for;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
@@ -11,7 +12,7 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::wire::{BootstrapSampleRequest, BootstrapSampleResponse, Hint, Packet};
+use distsoc_engine::wire::{BootstrapSampleRequest, BootstrapSampleResponse, Packet};
 use distsoc_engine::world::candidates::{Candidates, CurrentStanding, Dialling};
 use distsoc_engine::world::identity::{Anchors, Identity};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
@@ -100,43 +101,25 @@ fn take_samples(
     }
 }
 
-/// Peers whose address a handshake proved, shuffled, as many as asked for.
-fn serve_samples(
-    mut arrivals: ResMut<Arrivals<BootstrapSampleRequest>>,
-    peers: Res<Peers>,
-    mut entropy: ResMut<Entropy>,
-    mut outbox: ResMut<Outbox>,
-    up: Query<(&Link, &Peer)>,
-) {
-    for arrival in arrivals.take() {
+/// A sample of connected peers, as many as asked for.
+fn serve_samples(world: &mut World) {
+    for arrival in world
+        .resource_mut::<Arrivals<BootstrapSampleRequest>>()
+        .take()
+    {
         let Some(stream) = arrival.stream else {
             continue;
         };
-        let Some((asker, _)) = peers
-            .up_behind(arrival.link)
-            .and_then(|entity| up.get(entity).ok())
-        else {
-            outbox.respond(stream, None);
-            continue;
-        };
-        let mut hints: Vec<Hint> = Vec::new();
-        for (node_id, entity) in peers.up() {
-            if let Ok((link, peer)) = up.get(entity)
-                && let Some(address) = proved_address(link, peer)
-                && address.fits_scope_of(asker.remote.ip())
-                && node_id != asker.node
-                && !peer.unlisted
-            {
-                hints.push(Hint { node_id, address });
+        let is_up = world.resource::<Peers>().up_behind(arrival.link).is_some();
+        let response = is_up.then(|| {
+            let hints = hints_for(world, arrival.link, usize::from(arrival.packet.count));
+            BootstrapSampleResponse {
+                hints: Bounded::truncated(hints),
+                peers: world.resource::<Peers>().up_count() as u32,
             }
-        }
-        entropy.shuffle(&mut hints);
-        hints.truncate(usize::from(arrival.packet.count));
-        let response = BootstrapSampleResponse {
-            hints: Bounded::truncated(hints),
-            peers: peers.up_count() as u32,
-        };
-        outbox.respond(stream, Some(&response.into()));
+        });
+        let mut outbox = world.resource_mut::<Outbox>();
+        outbox.respond(stream, response.map(Packet::from).as_ref());
     }
 }
 

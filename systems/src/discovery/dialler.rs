@@ -49,7 +49,10 @@ impl Filling {
     /// The pause after another dial, before jitter.
     fn pause_ms(&self, well_connected: bool) -> u64 {
         match self.refused.checked_sub(limits::FILL_REFUSALS) {
-            Some(more) => limits::FILL_PAUSE_MS << (more / 4).min(limits::FILL_DOUBLINGS_MAX),
+            Some(more) => {
+                let doublings = more / limits::FILL_REFUSALS_PER_DOUBLING;
+                limits::FILL_PAUSE_MS << doublings.min(limits::FILL_DOUBLINGS_MAX)
+            }
             None if well_connected => limits::FILL_PAUSE_MS,
             None => 0,
         }

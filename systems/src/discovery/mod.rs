@@ -9,6 +9,7 @@ pub(crate) mod diff_builder;
 pub(crate) mod directory;
 pub(crate) mod greeting;
 pub(crate) mod hello;
+mod hints;
 pub(crate) mod left;
 pub(crate) mod links;
 pub(crate) mod liveness;

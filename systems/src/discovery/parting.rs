@@ -1,20 +1,18 @@
 //! PROTOCOL sections 5 and 6: Goodbye, said and heard.
 
 use crate::Installer;
+use crate::discovery::hints::hints_for;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::LinkId;
 use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::wire::{Goodbye, GoodbyeReason, Hint};
+use distsoc_engine::wire::{Goodbye, GoodbyeReason};
 use distsoc_engine::world::candidates::{Candidates, cool_off_ms};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{
-    Greeting, Link, Partings, Peer, Peers, failed_to_greet, proved_address, take_down,
-};
+use distsoc_engine::world::peers::{Greeting, Link, Partings, Peers, failed_to_greet, take_down};
 
 /// PROTOCOL section 6: a full node answers Goodbye with peers to try, of whom at most 2 are dialled.
 fn part(world: &mut World) {
@@ -70,39 +68,15 @@ fn part(world: &mut World) {
 fn take_leave(world: &mut World) {
     for (link, reason) in world.resource_mut::<Partings>().take() {
         let hints = match reason {
-            GoodbyeReason::Full | GoodbyeReason::Swapped => hints_for(world, link),
+            GoodbyeReason::Full | GoodbyeReason::Swapped => {
+                hints_for(world, link, limits::GOODBYE_HINTS_MAX)
+            }
             _ => Vec::new(),
         };
         let mut outbox = world.resource_mut::<Outbox>();
         outbox.send(link, &Goodbye::new(reason, hints).into());
         outbox.close(link, reason);
     }
-}
-
-/// Connected peers whose address a handshake proved, for a peer in the same scope.
-fn hints_for(world: &mut World, link: LinkId) -> Vec<Hint> {
-    let Some(remote) = world
-        .resource::<Peers>()
-        .by_link(link)
-        .and_then(|entity| world.get::<Link>(entity))
-        .map(|link| (link.node, link.remote.ip()))
-    else {
-        return Vec::new();
-    };
-    let mut hints: Vec<Hint> = Vec::new();
-    for (node_id, entity) in world.resource::<Peers>().up() {
-        if let (Some(link), Some(peer)) = (world.get::<Link>(entity), world.get::<Peer>(entity))
-            && let Some(address) = proved_address(link, peer)
-            && address.fits_scope_of(remote.1)
-            && node_id != remote.0
-            && !peer.unlisted
-        {
-            hints.push(Hint { node_id, address });
-        }
-    }
-    world.resource_mut::<Entropy>().shuffle(&mut hints);
-    hints.truncate(limits::GOODBYE_HINTS_MAX);
-    hints
 }
 
 /// PROTOCOL section 10: whoever stops says so.

@@ -37,6 +37,8 @@ struct Neighbours {
     pause_ms: u64,
     /// The last search was for the ring.
     ring_was_last: bool,
+    /// How many were missing before the last search.
+    missing: usize,
     /// Who was dialled, and until when they are not dialled again: they may be full, or gone.
     dialled: BTreeMap<NodeId, u64>,
 }
@@ -48,6 +50,7 @@ impl Default for Neighbours {
             next_ms: None,
             pause_ms: limits::RING_PAUSE_MS_MIN,
             ring_was_last: false,
+            missing: usize::MAX,
             dialled: BTreeMap::new(),
         }
     }
@@ -137,7 +140,6 @@ fn take_ends(
         neighbours
             .dialled
             .retain(|_, until_ms| now.mono_ms < *until_ms);
-        let mut is_news = false;
         for record in &ended.near {
             let node = record.node_id;
             let is_new = nodes.contains(&node) && !neighbours.dialled.contains_key(&node);
@@ -145,13 +147,8 @@ fn take_ends(
                 neighbours
                     .dialled
                     .insert(node, now.after(limits::RING_TRIED_MS));
-                is_news = true;
             }
         }
-        neighbours.pause_ms = match is_news {
-            true => limits::RING_PAUSE_MS_MIN,
-            false => (2 * neighbours.pause_ms).min(limits::WIDE_EVALUATION_MS_MAX),
-        };
         neighbours.next_ms = Some(now.after(entropy.jittered(neighbours.pause_ms)));
     }
 }
@@ -195,13 +192,17 @@ fn look(
     let counts = knowledge.counts();
     let ring = missing(&knowledge, WideRole::Ring, profile.wide_ring_slots);
     let fingers = missing(&knowledge, WideRole::Finger, profile.wide_finger_slots);
-    if ring + fingers == 0 {
-        neighbours.pause_ms = neighbours.pause_ms.max(profile.wide_evaluation_ms);
-    }
+    // Soon again where the last search closed a gap, ever more rarely where whoever was found had no place.
+    neighbours.pause_ms = match ring + fingers {
+        0 => neighbours.pause_ms.max(profile.wide_evaluation_ms),
+        missing if missing < neighbours.missing => limits::RING_PAUSE_MS_MIN,
+        _ => 2 * neighbours.pause_ms,
+    };
+    neighbours.pause_ms = neighbours.pause_ms.min(limits::WIDE_EVALUATION_MS_MAX);
+    neighbours.missing = ring + fingers;
     // Where everybody is connected, there is nobody to look for.
     let is_alone = counts.total() <= counts.hop_1;
     if is_alone {
-        neighbours.pause_ms = (2 * neighbours.pause_ms).min(limits::WIDE_EVALUATION_MS_MAX);
         let next_ms = now.after(entropy.jittered(neighbours.pause_ms));
         neighbours.next_ms = Some(next_ms);
         outbox.wake_at(next_ms);

@@ -183,6 +183,14 @@ pub const RING_PAUSE_MS_MIN: u64 = 15_000;
 
 /// PROTOCOL section 11: ids in a bootstrap sample.
 pub const SAMPLE_HINTS_MAX: usize = 200;
+/// PROTOCOL section 6, InitialMapSync: ids of a peer's hop 3 at once, for a node that is bootstrapping.
+pub const OUTER_IDS_MAX: usize = 256;
+/// It asks for them once it has had peers for this long and too few of them, and again after this.
+pub const OUTER_PAUSE_MS: u64 = 30_000;
+/// Of those ids, one is looked up in this time.
+pub const OUTER_LOOKUP_MS: u64 = 2_000;
+/// A node counts as bootstrapping for this long at most.
+pub const BOOTSTRAP_MS_MAX: u64 = 10 * 60 * 1000;
 /// PROTOCOL section 6: peers to try in a Goodbye.
 pub const GOODBYE_HINTS_MAX: usize = 16;
 /// PROTOCOL section 6: of those, how many are dialled.

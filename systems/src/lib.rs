@@ -49,6 +49,7 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     // Sections 6 and 11: whom to dial, where candidates come from.
     discovery::dialler::install(&mut frame);
     discovery::bootstrap::install(&mut frame);
+    discovery::outer_map::install(&mut frame);
     // Section 3: keep-alive, pings, visits.
     discovery::liveness::install(&mut frame);
 

@@ -8,6 +8,7 @@ mod table;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::{Call, CallError, FoundBy, MapView, Reply};
 use distsoc_engine::limits;
+use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::Desktop;
 use distsoc_engine::refusal::Refusal;
 use table::{Table, address, connect_string, secret};
@@ -44,6 +45,40 @@ fn a_chain_knows_three_hops_each_way() {
         panic!("it is on the map");
     };
     assert_eq!((hop, reporters), (3, vec![id(1)]));
+}
+
+/// The newcomer's only peer has one peer of its own, whom the newcomer cannot reach; whom it could reach is at that peer's hop 3.
+#[test]
+fn a_newcomer_hears_of_those_beyond_the_samples() {
+    let mut profile = NodeProfile::of(Desktop);
+    // Nobody is found by id.
+    (profile.wide_ring_slots, profile.wide_finger_slots) = (0, 0);
+    let mut table = Table::with_profiles(&vec![profile; 6], &[]);
+    let newcomer = 5;
+    let chain = (0..4).map(|seat| (seat, seat + 1));
+    table.roads = Some(chain.chain([(0, newcomer), (3, newcomer)]).collect());
+    for seat in 0..4 {
+        table
+            .call(seat, Call::Connect(connect_string(seat + 1)))
+            .unwrap();
+    }
+    // The others are no newcomers any more.
+    table.pass(limits::BOOTSTRAP_MS_MAX + 60_000);
+    table
+        .call(newcomer, Call::Connect(connect_string(0)))
+        .unwrap();
+    table.requests.clear();
+    table.pass(180_000);
+    let peers = table.peers(newcomer).into_iter().map(|peer| peer.node_id);
+    let peers: Vec<NodeId> = peers.collect();
+    assert!(peers.contains(&id(3)), "{peers:?}");
+    let asked = table.requests.get(&0x08).copied().unwrap_or_default();
+    assert!((1..=7).contains(&asked), "twice a minute at most: {asked}");
+    // It is no newcomer any more, even where it has few peers.
+    table.pass(limits::BOOTSTRAP_MS_MAX);
+    table.requests.clear();
+    table.pass(limits::BOOTSTRAP_MS_MAX);
+    assert_eq!(table.requests.get(&0x08), None);
 }
 
 #[test]

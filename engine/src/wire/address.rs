@@ -10,7 +10,8 @@ use crate::refusal::Refusal;
 pub struct AddressRequest {
     /// Whose.
     pub target: NodeId,
-    /// 1 where the asked one may ask on its side, if the target is its peers' peer; 0 where it is to answer by itself.
+    /// How many may ask on their side, one after the other: 1 if the target is a peer of the asked one's peers, 2 if it lies one hop
+    /// farther; 0 where the asked one is to answer by itself.
     pub relays: u8,
 }
 
@@ -21,7 +22,7 @@ as_array!(AddressRequest {
 
 impl Check for AddressRequest {
     fn check(&self) -> Result<(), Refusal> {
-        (self.relays <= 1).then_some(()).ok_or(Refusal::OutOfRange)
+        (self.relays <= 2).then_some(()).ok_or(Refusal::OutOfRange)
     }
 }
 

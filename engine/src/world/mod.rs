@@ -5,6 +5,7 @@ pub mod authors;
 pub mod candidates;
 pub mod files;
 pub mod gossip;
+pub mod hints;
 pub mod identity;
 pub mod inbox;
 pub mod knowledge;

@@ -1,7 +1,6 @@
 //! PROTOCOL section 11: from anchors.json and the last good peers to a full set of connections, by lightweight samples.
 
 use crate::Installer;
-use crate::discovery::hints::hints_for;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
@@ -14,6 +13,7 @@ use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{BootstrapSampleRequest, BootstrapSampleResponse, Packet};
 use distsoc_engine::world::candidates::{Candidates, CurrentStanding, Dialling};
+use distsoc_engine::world::hints::hints_for;
 use distsoc_engine::world::identity::{Anchors, Identity};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;

@@ -1,7 +1,6 @@
 //! PROTOCOL sections 5 and 6: Goodbye, said and heard.
 
 use crate::Installer;
-use crate::discovery::hints::hints_for;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::entropy::Entropy;
@@ -9,6 +8,7 @@ use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{Goodbye, GoodbyeReason};
 use distsoc_engine::world::candidates::{Candidates, cool_off_ms};
+use distsoc_engine::world::hints::hints_for;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;

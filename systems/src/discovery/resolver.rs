@@ -366,18 +366,19 @@ fn serve(
             .by_node(&target)
             .and_then(|entity| links.get(entity).ok());
         let record = peer.and_then(|(link, peer)| tellable_record(link, peer, asker.remote, *now));
-        let closer = match (&record, relays) {
-            (None, 1) => reporters_of(
-                &target,
-                ReportedHop::One,
-                &map,
-                &peers,
-                &links,
-                &mut entropy,
-            ),
-            _ => Vec::new(),
+        // The nearest way: over a peer of the target's, and only else over somebody who knows one.
+        let mut closer = |hop| {
+            let all = reporters_of(&target, hop, &map, &peers, &links, &mut entropy);
+            all.into_iter().find(|link| *link != asker.id)
         };
-        let Some(closer) = closer.into_iter().find(|link| *link != asker.id) else {
+        let closer = match (&record, relays) {
+            (Some(_), _) | (None, 0) => None,
+            (None, 1) => closer(ReportedHop::One).map(|link| (link, 0)),
+            (None, _) => closer(ReportedHop::One)
+                .map(|link| (link, 0))
+                .or_else(|| closer(ReportedHop::Two).map(|link| (link, 1))),
+        };
+        let Some((closer, relays)) = closer else {
             outbox.respond(stream, Some(&AddressResponse { record }.into()));
             continue;
         };
@@ -386,7 +387,7 @@ fn serve(
             outbox.respond(stream, None);
             continue;
         }
-        let request = outbox.request(closer, &AddressRequest { target, relays: 0 }.into());
+        let request = outbox.request(closer, &AddressRequest { target, relays }.into());
         let relay = Relay {
             stream,
             link: arrival.link,

@@ -1,16 +1,17 @@
 //! PROTOCOL sections 6 and 11: which peers a node names to somebody who looks for others.
 
-use bevy_ecs::prelude::*;
-use distsoc_engine::domain::Network;
-use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::LinkId;
-use distsoc_engine::wire::Hint;
-use distsoc_engine::world::peers::{Link, Peer, Peers, proved_address};
+use super::peers::{Link, Peer, Peers, proved_address};
+use crate::domain::Network;
+use crate::entropy::Entropy;
+use crate::io::LinkId;
+use crate::wire::Hint;
+use bevy_ecs::prelude::World;
 use std::collections::BTreeSet;
 
 /// Connected peers whose address a handshake proved, for the peer behind this connection: of the same scope, listed, and not the
 /// peer itself.
-pub(super) fn hints_for(world: &mut World, link: LinkId, count: usize) -> Vec<Hint> {
+#[must_use]
+pub fn hints_for(world: &mut World, link: LinkId, count: usize) -> Vec<Hint> {
     let asker = world.resource::<Peers>().by_link(link);
     let Some((asker, remote)) = asker
         .and_then(|entity| world.get::<Link>(entity))
@@ -51,7 +52,7 @@ mod tests {
     #![allow(clippy::unwrap_used, reason = "a test stops where it fails")]
 
     use super::*;
-    use distsoc_engine::domain::{Address, NodeId};
+    use crate::domain::{Address, NodeId};
 
     fn known(number: u8, network: u8) -> Hint {
         let address = format!("20.{network}.{number}.1:4433").parse().unwrap();

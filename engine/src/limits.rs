@@ -230,8 +230,8 @@ pub const FILL_REFUSALS: u32 = 4;
 pub const FILL_REFUSALS_MAX: u32 = 32;
 /// With each so many more, that pause doubles.
 pub const FILL_REFUSALS_PER_DOUBLING: u32 = 2;
-/// So often at most.
-pub const FILL_DOUBLINGS_MAX: u32 = 6;
+/// So often at most: half an hour and more.
+pub const FILL_DOUBLINGS_MAX: u32 = 10;
 /// The larger of two ids waits so long before it dials somebody it has just heard of.
 pub const CROSSING_PAUSE_MS: u64 = 2_000;
 /// First pause before a lost or failed peer is dialled again; doubles with each failure, always jittered.

@@ -15,8 +15,6 @@ use distsoc_engine::wire::{Expected, Packet, PacketBytes, admit};
 use rayon::prelude::*;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-/// A frame begins on a whole millisecond, so that what comes in meanwhile shares it.
-pub const FRAME_US: u64 = 1_000;
 /// Frames in a row that a node may ask for without having anything to do.
 const IDLE_FRAMES_MAX: u32 = 10_000;
 /// Fewer frames than this are not worth waking other cores for.
@@ -216,12 +214,14 @@ impl Simulation {
         }
         self.counts.frames += 1;
         self.counts.refused += done.refused;
-        let next_us = (self.now_us / FRAME_US + 1) * FRAME_US;
+        let frame_us = self.scenario.frame_us();
+        let next_us = (self.now_us / frame_us + 1) * frame_us;
         if !self.hosts[number as usize].inbox.is_empty() {
             self.plan_frame(number, next_us);
         }
         if let Some(wake_ms) = next_wake_ms {
-            let at_us = self.hosts[number as usize].at_us(wake_ms).max(next_us);
+            let wake_us = self.hosts[number as usize].at_us(wake_ms);
+            let at_us = wake_us.next_multiple_of(frame_us).max(next_us);
             self.plan_frame(number, at_us);
         }
         for (link, code, exchange) in done.dropped {
@@ -231,6 +231,7 @@ impl Simulation {
         for effect in effects {
             self.perform(number, effect);
         }
-        self.check_node(number, done.concerns_links);
+        self.note_listed(number);
+        self.check_frame(number, done.concerns_links);
     }
 }

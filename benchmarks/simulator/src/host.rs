@@ -3,6 +3,7 @@
 use crate::cargo::Cargo;
 use crate::disk::Disk;
 use crate::frames::Waiting;
+use crate::map_truth::Listed;
 use crate::slots::Key;
 use distsoc_engine::clock::Now;
 use distsoc_engine::crypto::{self, Secret};
@@ -91,6 +92,8 @@ pub struct Host {
     pub idle_frames: u32,
     /// Ends of connections that are open here.
     pub links: BTreeSet<LinkId>,
+    /// Whom its node has told of as its peers.
+    pub listed: Listed,
     /// Dials under way.
     pub dials: BTreeSet<Key>,
     /// When the uplink has sent everything handed to it, µs.

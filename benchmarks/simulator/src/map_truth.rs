@@ -1,90 +1,209 @@
 //! The maps beside the true graph: who is really within one, two and three hops of whom.
+//!
+//! Peers come and go while the news of it travels, so a map is held against two graphs: what has stood for longer than news
+//! takes must be on it, and what it says must have stood at some time since then.
 
+use crate::host::Host;
+use crate::queue::HostNumber;
 use crate::simulation::Simulation;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::Slot;
+use distsoc_engine::world::gossip::MapSyncs;
 use distsoc_engine::world::map::{DiscoveryMap, MapEntry, entries_of};
 use distsoc_engine::world::peers::{Peer, Peers};
-use std::collections::{BTreeMap, BTreeSet};
+use roaring::RoaringBitmap;
+use std::collections::BTreeMap;
+
+/// News of a peer that came or went is everywhere within three hops after this, µs (PROTOCOL section 6).
+pub const NEWS_US: u64 = 360_000_000;
+/// A map of before a restart is out of use this long after it, µs.
+const RESTORED_US: u64 = NEWS_US + distsoc_engine::limits::REMEMBERED_MS * 1_000;
 
 /// How well the maps of all running nodes fit the graph.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct MapTruth {
-    /// Pairs of a node and an id that is within three hops of it.
-    pub right: u64,
-    /// Of those, how many are not on its map, or at another hop.
+    /// Pairs of a node and an id that has been within three hops of it for longer than news takes.
+    pub settled: u64,
+    /// Of those, how many are not on its map, or at a farther hop.
     pub missing: u64,
-    /// Ids on a map that are not within three hops.
+    /// Ids on a map that have not been within so many hops at any time since.
     pub surplus: u64,
+    /// Reports that a map takes in part or without their hop 2, for lack of room: what they alone would tell is not counted.
+    pub capped: u64,
 }
 
-type Ids = BTreeSet<NodeId>;
+impl MapTruth {
+    /// What is missing or too much, in a million of what is settled.
+    #[must_use]
+    pub fn wrong_per_million(&self) -> u64 {
+        (self.missing + self.surplus) * 1_000_000 / self.settled.max(1)
+    }
+}
 
-/// The hop of everybody within three.
-fn hops_of(
-    own: &NodeId,
-    peers: &BTreeMap<NodeId, Ids>,
-    second: &BTreeMap<NodeId, Ids>,
-) -> BTreeMap<NodeId, u8> {
-    let mut hops = BTreeMap::new();
-    let none = Ids::new();
-    let of =
-        |all: &BTreeMap<NodeId, Ids>, node: &NodeId| all.get(node).cloned().unwrap_or_default();
-    let first = peers.get(own).unwrap_or(&none);
-    hops.extend(first.iter().map(|node| (*node, 1)));
-    for node in first.iter().flat_map(|peer| of(peers, peer)) {
-        hops.entry(node).or_insert(2);
+/// Whom a machine's node has told of as its peers, and for how long.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// Peers that are listed now and since when, µs.
+    now: BTreeMap<NodeId, u64>,
+    /// Peers that no longer are, and when they ceased to be, µs.
+    gone: BTreeMap<NodeId, u64>,
+    /// When the node last changed its peers, by its world's ticks.
+    as_of: Option<u32>,
+}
+
+impl Listed {
+    fn follow(&mut self, peers: &[NodeId], at_us: u64) {
+        if self.now.len() == peers.len() && self.now.keys().eq(peers) {
+            return;
+        }
+        self.gone.retain(|_, gone_us| *gone_us + NEWS_US >= at_us);
+        let before = std::mem::take(&mut self.now);
+        for peer in peers {
+            let since_us = before.get(peer).copied().unwrap_or(at_us);
+            self.now.insert(*peer, since_us);
+        }
+        for peer in before.into_keys() {
+            if !self.now.contains_key(&peer) {
+                self.gone.insert(peer, at_us);
+            }
+        }
     }
-    for node in first.iter().flat_map(|peer| of(second, peer)) {
-        hops.entry(node).or_insert(3);
+}
+
+/// Whom the node of a machine tells of as its peers.
+fn listed_of(host: &Host) -> Vec<NodeId> {
+    let Some(node) = host.node() else {
+        return Vec::new();
+    };
+    let world = node.world();
+    let listed = world.resource::<Peers>().up().filter(|(_, entity)| {
+        let peer = world.get::<Peer>(*entity);
+        peer.is_some_and(|peer| peer.slot != Slot::Visit && !peer.unlisted)
+    });
+    let mut listed: Vec<NodeId> = listed.map(|(id, _)| id).collect();
+    listed.sort_unstable();
+    listed
+}
+
+/// Who is within one, two and three hops of each machine.
+struct Graph {
+    peers: Vec<RoaringBitmap>,
+    second: Vec<RoaringBitmap>,
+}
+
+impl Graph {
+    fn new(peers: Vec<RoaringBitmap>) -> Self {
+        let reached = |own: u32, first: &RoaringBitmap| {
+            let mut second = RoaringBitmap::new();
+            first
+                .iter()
+                .for_each(|peer| second |= &peers[peer as usize]);
+            second -= first;
+            second.remove(own);
+            second
+        };
+        let second = (0..).zip(&peers).map(|(own, first)| reached(own, first));
+        Self {
+            second: second.collect(),
+            peers,
+        }
     }
-    hops.remove(own);
-    hops
+
+    /// Everybody within one, within two and within three hops, without the node itself; the third only by peers that the closure
+    /// accepts.
+    fn within(
+        &self,
+        own: HostNumber,
+        tells_all: impl Fn(HostNumber) -> bool,
+    ) -> [RoaringBitmap; 3] {
+        let first = &self.peers[own as usize];
+        let two = first | &self.second[own as usize];
+        let mut three = two.clone();
+        for peer in first.iter().filter(|peer| tells_all(*peer)) {
+            three |= &self.second[peer as usize];
+        }
+        three.remove(own);
+        [first.clone(), two, three]
+    }
 }
 
 impl Simulation {
-    /// Compares every map with the graph as it is now.
-    #[must_use]
-    pub fn map_truth(&self) -> MapTruth {
-        let mut peers = BTreeMap::new();
-        for host in self.hosts.iter().filter(|host| host.is_on()) {
-            let Some(node) = host.node() else { continue };
-            let world = node.world();
-            let listed = world.resource::<Peers>().up().filter(|(_, entity)| {
-                let peer = world.get::<Peer>(*entity);
-                peer.is_some_and(|peer| peer.slot != Slot::Visit && !peer.unlisted)
-            });
-            peers.insert(host.node_id(), listed.map(|(id, _)| id).collect::<Ids>());
+    /// Notes whom a node tells of as its peers, where that may have changed.
+    pub fn note_listed(&mut self, number: HostNumber) {
+        let host = &mut self.hosts[number as usize];
+        let ticks = host
+            .node()
+            .and_then(|node| node.world().get_resource_change_ticks::<Peers>());
+        let as_of = ticks.map(|ticks| ticks.changed.get());
+        if host.listed.as_of == as_of {
+            return;
         }
-        let second_of = |own: &NodeId| -> Ids {
-            let hops = hops_of(own, &peers, &BTreeMap::new());
-            hops.into_iter()
-                .filter(|(_, hop)| *hop == 2)
-                .map(|(id, _)| id)
+        let listed = listed_of(host);
+        host.listed.follow(&listed, self.now_us);
+        host.listed.as_of = as_of;
+    }
+
+    fn graph(&self, is_in: impl Fn(&Listed) -> Vec<NodeId>) -> Graph {
+        let numbers_of = |host: &Host| -> RoaringBitmap {
+            let ids = is_in(&host.listed);
+            ids.iter()
+                .filter_map(|id| self.numbers.get(id).copied())
                 .collect()
         };
-        let second: BTreeMap<NodeId, Ids> =
-            peers.keys().map(|own| (*own, second_of(own))).collect();
+        Graph::new(self.hosts.iter().map(numbers_of).collect())
+    }
+
+    /// Compares every map with the graph as it is now, and as it was while news travelled.
+    #[must_use]
+    pub fn map_truth(&self) -> MapTruth {
+        let settled_us = self.now_us.saturating_sub(NEWS_US);
+        let stood = self.graph(|listed| {
+            let settled = listed.now.iter().filter(|(_, us)| **us <= settled_us);
+            settled.map(|(id, _)| *id).collect()
+        });
+        let seen = self.graph(|listed| {
+            let gone = listed.gone.iter().filter(|(_, us)| **us >= settled_us);
+            let all = listed.now.iter().chain(gone);
+            all.map(|(id, _)| *id).collect()
+        });
         let mut truth = MapTruth::default();
-        for host in &self.hosts {
+        for (number, host) in (0..).zip(&self.hosts) {
             let Some(node) = host.node() else { continue };
             let (map, entries) = (
                 node.world().resource::<DiscoveryMap>(),
                 entries_of(node.world()),
             );
-            let hops = hops_of(&host.node_id(), &peers, &second);
-            let at = |id: &NodeId| {
-                map.find(id, entries)
+            let hop_of = |other: u32| {
+                map.find(&self.hosts[other as usize].node_id(), entries)
                     .and_then(|row| entries[row as usize].hop())
             };
-            truth.right += hops.len() as u64;
-            truth.missing += hops
-                .iter()
-                .filter(|(id, hop)| at(id) != Some(**hop))
-                .count() as u64;
+            let syncs = &node.world().resource::<MapSyncs>().by_node;
+            let tells_all = |peer: HostNumber| {
+                let sync = syncs.get(&self.hosts[peer as usize].node_id());
+                sync.is_none_or(|sync| sync.with_hop_2 && !sync.is_capped)
+            };
+            let [one, two, three] = stood.within(number, tells_all);
+            truth.settled += three.len();
+            truth.capped += one.iter().filter(|peer| !tells_all(*peer)).count() as u64;
+            for other in &three {
+                let most = match () {
+                    () if one.contains(other) => 1,
+                    () if two.contains(other) => 2,
+                    () => 3,
+                };
+                truth.missing += u64::from(hop_of(other).is_none_or(|hop| hop > most));
+            }
+            if host.starts > 1 && self.now_us < host.booted_us + RESTORED_US {
+                continue;
+            }
+            let within = seen.within(number, |_| true);
+            let is_seen = |entry: &MapEntry| {
+                let number = self.numbers.get(&entry.node);
+                let hop = usize::from(entry.hop().unwrap_or(3));
+                number.is_some_and(|number| within[hop - 1].contains(*number))
+            };
             let known = entries.iter().filter(|entry| entry.is_known());
-            let stray = |entry: &&MapEntry| !hops.contains_key(&entry.node);
-            truth.surplus += known.filter(stray).count() as u64;
+            truth.surplus += known.filter(|entry| !is_seen(entry)).count() as u64;
         }
         truth
     }

@@ -45,8 +45,9 @@ pub struct Report {
     pub peers: [usize; 3],
     /// From a start to the first peer, ms: median, 95 %, longest.
     pub first_peer_ms: [u64; 3],
-    /// What is within three hops of each node, and how much of it is missing on its map or too much.
-    pub maps: [u64; 3],
+    /// What has settled within three hops of each node, how much of it is missing on its map, what is too much there, and how many
+    /// reports were taken in part for lack of room.
+    pub maps: [u64; 4],
     /// Posts acknowledged.
     pub posts: u64,
     /// (Follower, post) pairs that arrived, of those where both machines run.
@@ -149,8 +150,7 @@ impl Simulation {
         }
         if let Some(most) = expect.map_wrong_per_million_max {
             let truth = self.map_truth();
-            let wrong = truth.missing + truth.surplus;
-            if wrong * 1_000_000 > truth.right * most {
+            if truth.wrong_per_million() > most {
                 self.violate(None, format!("the maps are wrong: {truth:?}"));
             }
         }
@@ -237,7 +237,7 @@ impl Report {
             calls_failed: simulation.hosts.iter().map(|host| host.calls_failed).sum(),
             peers: spread_of(simulation.peer_counts(), [0, 50, 100]),
             first_peer_ms: spread_of(simulation.first_peer_ms.clone(), [50, 95, 100]),
-            maps: [truth.right, truth.missing, truth.surplus],
+            maps: [truth.settled, truth.missing, truth.surplus, truth.capped],
             posts: counts.posts,
             delivered: [arrived, all],
             refusals,
@@ -290,10 +290,10 @@ impl std::fmt::Display for Report {
             "connections   {}, {} dials failed",
             self.connections, self.dials_failed
         )?;
-        let [right, missing, surplus] = self.maps;
+        let [settled, missing, surplus, capped] = self.maps;
         writeln!(
             f,
-            "maps          {right} ids within three hops, {missing} missing, {surplus} too much"
+            "maps          {settled} settled ids within three hops, {missing} missing, {surplus} too much, {capped} reports capped"
         )?;
         writeln!(
             f,

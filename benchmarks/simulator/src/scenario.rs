@@ -7,6 +7,8 @@ use serde::Deserialize;
 pub const NODES_MAX: usize = 4_000_000;
 /// Virtual time of one run, at most: 30 days.
 pub const DURATION_S_MAX: u64 = 30 * 24 * 60 * 60;
+/// Longest time between two frames of a node that has something to do, ms.
+pub const FRAME_MS_MAX: u64 = 100;
 
 /// A whole scenario.
 #[derive(Clone, Debug, Deserialize)]
@@ -30,6 +32,10 @@ pub struct Scenario {
     /// The nodes start at random times within this.
     #[serde(default = "ten")]
     pub start_within_s: u64,
+    /// A frame begins on a whole multiple of this, ms, so that what comes in meanwhile shares it and more nodes run side by
+    /// side. Packets wait half of it on average.
+    #[serde(default = "one")]
+    pub frame_ms: u64,
     /// Shares of profiles among those that are no anchors.
     #[serde(default)]
     pub profiles: Profiles,
@@ -55,6 +61,9 @@ pub struct Scenario {
 
 fn three() -> usize {
     3
+}
+fn one() -> u64 {
+    1
 }
 fn ten() -> u64 {
     10
@@ -275,6 +284,12 @@ impl Scenario {
         }
     }
 
+    /// How far apart frames begin, µs.
+    #[must_use]
+    pub const fn frame_us(&self) -> u64 {
+        self.frame_ms * 1_000
+    }
+
     /// Checks every value.
     ///
     /// # Errors
@@ -297,6 +312,12 @@ impl Scenario {
             return wrong(format!(
                 "duration_s must be between 1 and {DURATION_S_MAX}, not {}",
                 self.duration_s
+            ));
+        }
+        if !(1..=FRAME_MS_MAX).contains(&self.frame_ms) {
+            return wrong(format!(
+                "frame_ms must be between 1 and {FRAME_MS_MAX}, not {}",
+                self.frame_ms
             ));
         }
         if self.seeds.is_empty() {

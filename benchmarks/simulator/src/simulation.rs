@@ -7,7 +7,7 @@
 use crate::chance::{Chance, spread};
 use crate::dials::Dial;
 use crate::fingerprint::Fingerprint;
-use crate::frames::{FRAME_US, Waiting};
+use crate::frames::Waiting;
 use crate::host::{Host, NodeIdOrNone, Power, secret_of, seed_of};
 use crate::queue::{Event, HostNumber, Queue};
 use crate::scenario::Scenario;
@@ -251,6 +251,7 @@ impl Simulation {
         host.inbox.clear();
         host.frame_at_us = None;
         host.asked.clear();
+        self.note_listed(number);
         self.note(number, 2, &[]);
     }
 
@@ -272,8 +273,9 @@ impl Simulation {
         }
         host.inbox.push(waiting);
         self.counts.inputs += 1;
-        let after_last_us = host.last_frame_us.map_or(0, |at_us| at_us + FRAME_US);
-        let at_us = (self.now_us.div_ceil(FRAME_US) * FRAME_US).max(after_last_us);
+        let frame_us = self.scenario.frame_us();
+        let after_last_us = host.last_frame_us.map_or(0, |at_us| at_us + frame_us);
+        let at_us = self.now_us.next_multiple_of(frame_us).max(after_last_us);
         self.plan_frame(number, at_us);
     }
 

@@ -113,6 +113,8 @@ pub struct MapSync {
     pub seq: Option<u64>,
     /// Its sets are larger than we take: digests say nothing.
     pub is_capped: bool,
+    /// It was asked for its hop 2 too: there was room for it.
+    pub with_hop_2: bool,
     /// Syncs in a row after which the digests differed still.
     pub failures: u32,
     /// What comes next.

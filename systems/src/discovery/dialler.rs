@@ -16,7 +16,7 @@ use distsoc_engine::world::candidates::{
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Peer, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Peer, PeerChange, PeerChanges, Peers};
 use distsoc_engine::world::searches::{Errand, Errands};
 
 /// Calls to connect that wait for their dial, at most.
@@ -188,6 +188,12 @@ fn settle_connected(
 ) {
     for _ in changes.came_up().filter(|(.., slot)| *slot != Slot::Visit) {
         filling.refused = filling.refused.min(limits::FILL_REFUSALS_MAX) / 2;
+    }
+    let went = |change: &PeerChange| matches!(change, PeerChange::Down { slot, .. } if *slot != Slot::Visit);
+    if changes.0.iter().any(went) {
+        // A place is free again, here and at whoever else had that peer.
+        filling.refused = filling.refused.min(limits::FILL_REFUSALS);
+        filling.next_ms = filling.next_ms.min(now.after(limits::FILL_PAUSE_MS));
     }
     if connecting.0.is_empty() {
         return;

@@ -56,6 +56,7 @@ fn follow_peers(
                     salt,
                     seq: None,
                     is_capped: false,
+                    with_hop_2: false,
                     failures: 0,
                     step: SyncStep::Due {
                         at_ms: now.mono_ms,
@@ -200,9 +201,14 @@ fn ask(
             .is_some_and(|rows| !rows.is_empty());
         let with_hop_2 =
             knows_hop_2 || taken + limits::REPORT_IDS_TYPICAL <= profile.map_entries_max;
+        if !with_hop_2 && asked > 0 {
+            // There may be room for its hop 2 once it is known how much the others told.
+            continue;
+        }
         if with_hop_2 && !knows_hop_2 {
             taken += limits::REPORT_IDS_TYPICAL;
         }
+        sync.with_hop_2 = with_hop_2;
         let request = MapReconcile {
             salt: sync.salt,
             with_hop_2,

@@ -114,6 +114,8 @@ pub const WORM_SEEN_MS: u64 = 10_000;
 pub const WORM_PATIENCE_MS: u16 = 6_000;
 /// PROTOCOL section 6: nodes near a target that are asked for its record in the end.
 pub const WORM_REGION_MAX: usize = 16;
+/// PROTOCOL section 6, a lookup against liars: nodes that one search dials at most, where worms have found nothing.
+pub const VISITS_PER_SEARCH_MAX: u32 = 64;
 /// Requests of ours under way at one peer: as many as it takes ([`crate::wire::WormRequest`]).
 pub const WORMS_PER_PEER_MAX: usize = 2;
 /// And so many in a minute.

@@ -5,6 +5,7 @@ mod connect_string;
 mod distance;
 mod diversity;
 mod ids;
+mod itinerary;
 mod person;
 mod post;
 mod recent_posts;
@@ -18,6 +19,7 @@ pub use diversity::{
     IdPrefix, PREFIX_BYTES, SAMPLE_BITS_MAX, SCORE_CAP_PERCENT, SWAP_GAIN_PERCENT, is_sampled,
     is_worth_a_swap, sample_bits, score_of,
 };
+pub use itinerary::{Itinerary, STOPS_MAX};
 pub use ids::{BlobHash, IdError, NodeId, PostId};
 pub use person::{Avatar, Profile, ProfileBody};
 pub use post::{

@@ -143,6 +143,15 @@ impl Graph {
         self.by_id.apply(a).abs_diff(self.by_id.apply(b))
     }
 
+    /// Those whose ids are so many places at most from a node's, in the order of ids.
+    #[must_use]
+    pub fn around(&self, person: Person, places: u64) -> Vec<Person> {
+        let rank = self.by_id.apply(person);
+        let ranks = rank.saturating_sub(places)..=(rank + places).min(self.nodes - 1);
+        let others = ranks.filter(|other| *other != rank);
+        others.map(|other| self.by_id.invert(other)).collect()
+    }
+
     /// A node's id.
     #[must_use]
     pub fn id(&self, person: Person) -> NodeId {

@@ -5,6 +5,7 @@ use super::Row;
 use super::graph::{Graph, Person, Wide, mix};
 use distsoc_engine::domain::worm_share;
 use distsoc_engine::limits;
+use rayon::prelude::*;
 
 /// Nodes on both sides of a target, in the order of ids, to whom all that were ground are connected.
 const REGION: u64 = 8;
@@ -42,10 +43,10 @@ struct Way {
 }
 
 /// One search.
-struct Search<'a> {
-    graph: &'a Graph,
+pub(super) struct Search<'a> {
+    pub(super) graph: &'a Graph,
     trouble: Trouble,
-    target: Person,
+    pub(super) target: Person,
     target_id: u64,
     /// Requests sent.
     requests: u32,
@@ -53,19 +54,19 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Ids past the last honest one are ground, and closer to the target than any.
-    fn distance(&self, person: Person) -> u64 {
+    pub(super) fn distance(&self, person: Person) -> u64 {
         match person.checked_sub(self.graph.nodes) {
             Some(ground) => ground + 1,
             None => self.graph.id_bits(person) ^ self.target_id,
         }
     }
 
-    fn is_lost(&self, person: Person) -> bool {
+    pub(super) fn is_lost(&self, person: Person) -> bool {
         person >= self.graph.nodes || self.trouble.is_sybil(person)
     }
 
     /// Whether a node has been left the target's record: its neighbours on the ring, and twelve of ranks 5 to 64.
-    fn has_record(&self, person: Person) -> bool {
+    pub(super) fn has_record(&self, person: Person) -> bool {
         if person >= self.graph.nodes || self.is_lost(person) || self.trouble.is_dead(person) {
             return false;
         }
@@ -74,6 +75,25 @@ impl Search<'_> {
             3..=32 => mix(person, self.target).is_multiple_of(5),
             _ => false,
         }
+    }
+
+    pub(super) fn is_dead(&self, person: Person) -> bool {
+        person < self.graph.nodes && self.trouble.is_dead(person)
+    }
+
+    /// All ids ground around the target.
+    pub(super) fn ground(&self) -> std::ops::Range<Person> {
+        self.graph.nodes..self.graph.nodes + self.trouble.ground
+    }
+
+    /// The living that a node is connected to, of those ground nobody else.
+    pub(super) fn neighbours(&self, person: Person, all: &mut Vec<Person>) {
+        if person >= self.graph.nodes {
+            return all.clear();
+        }
+        self.graph.neighbours(person, all);
+        all.retain(|other| !self.is_dead(*other));
+        all.extend(self.ground_at(person));
     }
 
     /// The ids ground around the target that this node is connected to.
@@ -199,11 +219,26 @@ pub struct Outcome {
     pub jumps: u32,
     /// Requests, of all.
     pub requests: u32,
+    /// How many visits found in the end.
+    pub found_by_visits: u32,
+    /// Visits, of all that needed any.
+    pub visits: u32,
 }
 
 impl Outcome {
+    fn and(self, other: Self) -> Self {
+        Self {
+            searches: self.searches + other.searches,
+            found: self.found + other.found,
+            jumps: self.jumps + other.jumps,
+            requests: self.requests + other.requests,
+            found_by_visits: self.found_by_visits + other.found_by_visits,
+            visits: self.visits + other.visits,
+        }
+    }
+
     fn percent(&self) -> f64 {
-        f64::from(self.found) * 100.0 / f64::from(self.searches.max(1))
+        f64::from(self.found + self.found_by_visits) * 100.0 / f64::from(self.searches.max(1))
     }
 
     fn mean_jumps(&self) -> f64 {
@@ -218,24 +253,30 @@ pub fn search(graph: &Graph, trouble: Trouble, searches: u32, ttl: u8, seed: u64
         let draws = (0..).map(move |draw| mix(seed ^ salt, draw) % graph.nodes);
         draws.filter(|person| !trouble.is_dead(*person) && !trouble.is_sybil(*person))
     };
-    let mut outcome = Outcome::default();
-    let pairs = good(21).zip(good(22)).take(searches as usize);
-    for (from, target) in pairs {
+    let pairs: Vec<(Person, Person)> = good(21).zip(good(22)).take(searches as usize).collect();
+    let outcomes = pairs.par_iter().map(|(from, target)| {
         let mut search = Search {
             graph,
             trouble,
-            target,
-            target_id: graph.id_bits(target),
+            target: *target,
+            target_id: graph.id_bits(*target),
             requests: 0,
         };
-        let budget = limits::WORM_BUDGET - 101;
-        let found = search.go(from, budget, ttl, true);
-        outcome.searches += 1;
-        outcome.found += u32::from(found.is_some());
-        outcome.jumps += found.unwrap_or_default();
-        outcome.requests += search.requests + 101;
-    }
-    outcome
+        let found = search.go(*from, limits::WORM_BUDGET - 101, ttl, true);
+        let visited = match found {
+            Some(_) => None,
+            None => Some(search.visit(*from)),
+        };
+        Outcome {
+            searches: 1,
+            found: u32::from(found.is_some()),
+            jumps: found.unwrap_or_default(),
+            requests: search.requests + 101,
+            found_by_visits: u32::from(visited.flatten().is_some()),
+            visits: visited.map_or(0, |visits| visits.unwrap_or(limits::VISITS_PER_SEARCH_MAX)),
+        }
+    });
+    outcomes.reduce(Outcome::default, Outcome::and)
 }
 
 /// The model: random targets, healthy, with dead nodes, with liars.
@@ -283,8 +324,14 @@ pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
             ..Trouble::default()
         };
         let found = search(&graph, liars, searches, limits::WORM_TTL_MAX, seed);
-        let name = format!("with {percent} % of nodes silent liars");
+        let name = format!("with {percent} % of nodes liars");
         rows.push(Row::new(name, goal, found.percent(), "%"));
+        let name = format!("with {percent} % of nodes liars, by worms alone");
+        let by_worms = f64::from(found.found) * 100.0 / f64::from(found.searches);
+        rows.push(Row::new(name, "", by_worms, "%"));
+        let name = format!("with {percent} % of nodes liars, visits a search");
+        let visits = f64::from(found.visits) / f64::from(found.searches - found.found);
+        rows.push(Row::new(name, "", visits, ""));
     }
     let ground = Trouble {
         ground: 64,

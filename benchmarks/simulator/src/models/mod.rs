@@ -4,6 +4,7 @@ pub mod graph;
 pub mod lookup;
 pub mod reach;
 pub mod traffic;
+mod visits;
 pub mod wide;
 
 use serde::Serialize;

@@ -55,6 +55,8 @@ pub const REMOVAL_DEBOUNCE_MS: u64 = 20_000;
 pub const ASK_REPORTER_MS_MAX: u64 = 1_500;
 /// And one that asks on its side.
 pub const ASK_CLOSER_MS_MAX: u64 = 3_000;
+/// Peers that are asked for one address at once, by whoever looks for it and by whoever asks on.
+pub const ADDRESS_WAYS_MAX: usize = 3;
 /// Questions of peers that are asked on, at once.
 pub const ADDRESS_RELAYS_MAX: usize = 256;
 /// When somebody has gone, the next diff does not wait out its two minutes, but this since the last.
@@ -114,14 +116,24 @@ pub const WORM_SEEN_MS: u64 = 10_000;
 pub const WORM_PATIENCE_MS: u16 = 6_000;
 /// PROTOCOL section 6: nodes near a target that are asked for its record in the end.
 pub const WORM_REGION_MAX: usize = 16;
-/// PROTOCOL section 6, a lookup against liars: nodes that one search dials at most, where worms have found nothing.
-pub const VISITS_PER_SEARCH_MAX: u32 = 64;
+/// PROTOCOL section 6, a lookup against liars: nodes that one search asks at most, one by one, where worms have found nothing.
+pub const VISITS_PER_SEARCH_MAX: u32 = 128;
+/// Of those, how many at once.
+pub const VISITS_IN_FLIGHT_MAX: usize = 12;
+/// One of them may take so long, with its dial.
+pub const VISIT_MS_MAX: u64 = 5_000;
+/// Searches by visits at once.
+pub const TOURS_MAX: usize = 4;
+/// Such a search may take so long.
+pub const TOUR_MS_MAX: u64 = 20_000;
+/// Ids near a target that one answer names.
+pub const WORM_NEAR_MAX: u8 = 16;
 /// Requests of ours under way at one peer: as many as it takes ([`crate::wire::WormRequest`]).
 pub const WORMS_PER_PEER_MAX: usize = 2;
 /// And so many in a minute.
 pub const WORMS_PER_PEER_MINUTE: usize = 10;
 /// A node that was not found is not searched for again so soon.
-pub const NOT_FOUND_MS: u64 = 30_000;
+pub const NOT_FOUND_MS: u64 = 60_000;
 /// Of those, how many are remembered.
 pub const NOT_FOUND_MAX: usize = 256;
 /// Records of others that a node keeps for those who look for them near its id.

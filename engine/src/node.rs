@@ -82,6 +82,7 @@ impl Node {
         world.insert_resource(left_records::LeftRecords::new(own));
         world.insert_resource(searches::WormSearches::default());
         world.insert_resource(searches::DirectorySearches::default());
+        world.insert_resource(searches::Tours::default());
         world.insert_resource(searches::Errands::default());
         wire::insert_queues(&mut world);
         install(&mut world, &mut schedule, config.restored);

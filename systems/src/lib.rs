@@ -39,11 +39,12 @@ pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
     discovery::diff_builder::install(&mut frame);
     // Section 12: the map outlives the node.
     discovery::map_keeper::install(&mut frame);
-    // Section 6: where somebody is, by those who are near, by worms, by anchors.
+    // Section 6: where somebody is, by those who are near, by worms, by anchors, by visits.
     discovery::resolver::install(&mut frame);
     discovery::left::install(&mut frame);
     discovery::worm::install(&mut frame);
     discovery::directory::install(&mut frame);
+    discovery::visitor::install(&mut frame);
     // Section 6: wide peers, by order of ids and by diversity.
     discovery::wide::install(&mut frame);
     // Sections 6 and 11: whom to dial, where candidates come from.

@@ -24,10 +24,32 @@ fn id(seat: usize) -> NodeId {
 
 /// Every node has the next and the previous one in the order of ids, and dials a finger.
 fn ring() -> Table {
+    let roads = ring_roads();
     // Who is where on the ring is given, so nobody looks for neighbours.
-    let mut profile = NodeProfile::of(Desktop);
-    (profile.wide_ring_slots, profile.wide_finger_slots) = (0, 0);
-    let mut table = Table::with_profiles(&vec![profile; NODES], &[]);
+    let profile = |seat: usize| {
+        let mut profile = NodeProfile::of(Desktop);
+        (profile.wide_ring_slots, profile.wide_finger_slots) = (0, 0);
+        if seat == 0 {
+            // It has as many peers as it takes.
+            let own = roads.iter().filter(|(a, b)| *a == 0 || *b == 0).count();
+            (profile.social_slots, profile.wide_slots) = (own, 0);
+        }
+        profile
+    };
+    let profiles: Vec<NodeProfile> = (0..NODES).map(profile).collect();
+    let mut table = Table::with_profiles(&profiles, &[]);
+    table.roads = Some(roads.clone());
+    for (a, b) in roads {
+        assert!(matches!(
+            table.call(a, Call::Connect(connect_string(b))),
+            Ok(Reply::Connected(_))
+        ));
+    }
+    table.pass(600_000);
+    table
+}
+
+fn ring_roads() -> BTreeSet<(usize, usize)> {
     let mut order: Vec<usize> = (0..NODES).collect();
     order.sort_by_key(|seat| id(*seat));
     let mut roads = BTreeSet::new();
@@ -41,20 +63,12 @@ fn ring() -> Table {
             roads.insert((*seat.min(&other), *seat.max(&other)));
         }
     }
-    table.roads = Some(roads.clone());
-    for (a, b) in roads {
-        assert!(matches!(
-            table.call(a, Call::Connect(connect_string(b))),
-            Ok(Reply::Connected(_))
-        ));
-    }
-    table.pass(600_000);
-    table
+    roads
 }
 
 fn find(table: &mut Table, seat: usize, target: usize) -> Option<Found> {
     table.requests.clear();
-    match table.try_call(seat, Call::Find(id(target)), 15_000) {
+    match table.try_call(seat, Call::Find(id(target)), 30_000) {
         Ok(Reply::Found(found)) => Some(found),
         Err(CallError::NotFound(_)) => None,
         other => panic!("{other:?}"),
@@ -118,13 +132,40 @@ fn the_silent_are_gone_round() {
     );
 }
 
+/// Half of the nodes say nothing: hardly any way of three connections is left, but the searcher goes there itself.
+#[test]
+fn where_half_are_silent_visits_find_whom_worms_do_not() {
+    let mut table = ring();
+    let is_silent = |seat: &usize| hash(&seat.to_be_bytes())[0].is_multiple_of(2);
+    table.silent = (1..NODES).filter(is_silent).collect();
+    let targets: Vec<usize> = (1..NODES)
+        .filter(|seat| !is_silent(seat))
+        .step_by(2)
+        .collect();
+    let mut found = [0, 0];
+    for (found, travels) in found.iter_mut().zip([false, true]) {
+        table.travellers = BTreeSet::from_iter(travels.then_some(0));
+        for target in &targets {
+            table.dials.clear();
+            *found += usize::from(find(&mut table, 0, *target).is_some());
+            let dials = table.dials.get(&0).copied().unwrap_or_default();
+            assert!(dials <= limits::VISITS_PER_SEARCH_MAX as usize, "{dials}");
+            table.pass(60_000);
+        }
+    }
+    let [by_others, by_visits] = found;
+    let all = targets.len();
+    assert!(by_visits * 100 >= all * 90, "{by_visits} of {all}");
+    assert!(by_others < by_visits, "{by_others} without visits");
+}
+
 #[test]
 fn who_is_not_there_is_not_found_and_not_searched_for_again_at_once() {
     let mut table = ring();
     let nobody = NodeId::from_bytes([9; 32]);
     let call = |table: &mut Table| {
         table.requests.clear();
-        let result = table.try_call(0, Call::Find(nobody), 15_000);
+        let result = table.try_call(0, Call::Find(nobody), 30_000);
         assert!(matches!(result, Err(CallError::NotFound(_))), "{result:?}");
         worm_requests(table)
     };
@@ -198,7 +239,7 @@ fn anchors_answer_for_who_is_offline() {
     table.silent = BTreeSet::from([0]);
     table.cut(0, 2);
     table.pass(600_000);
-    let Ok(Reply::Found(found)) = table.try_call(1, Call::Find(id(2)), 15_000) else {
+    let Ok(Reply::Found(found)) = table.try_call(1, Call::Find(id(2)), 30_000) else {
         panic!("the anchor has the record");
     };
     assert_eq!(
@@ -207,6 +248,6 @@ fn anchors_answer_for_who_is_offline() {
     );
     // The record ends a day after it was signed.
     table.pass(limits::ADDRESS_RECORD_TTL_MS);
-    let late = table.try_call(1, Call::Find(id(2)), 15_000);
+    let late = table.try_call(1, Call::Find(id(2)), 30_000);
     assert!(matches!(late, Err(CallError::NotFound(_))), "{late:?}");
 }

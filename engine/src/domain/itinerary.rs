@@ -60,8 +60,31 @@ impl<N: Copy + Ord, D: Copy + Ord> Itinerary<N, D> {
         }
     }
 
-    /// The next place; `None` where there is none, or enough were visited.
-    pub fn next(&mut self) -> Option<N> {
+    /// Whether somebody has named it.
+    #[must_use]
+    pub fn knows(&self, node: &N) -> bool {
+        self.stops.contains_key(node)
+    }
+
+    /// Whether it is still to be visited.
+    #[must_use]
+    pub fn is_open(&self, node: &N) -> bool {
+        self.stops.get(node).is_some_and(|stop| !stop.is_done)
+    }
+
+    /// How many were visited.
+    #[must_use]
+    pub fn visits(&self) -> u32 {
+        self.visits
+    }
+}
+
+/// The places to visit, one after the other; more may be named in between.
+impl<N: Copy + Ord, D: Copy + Ord> Iterator for Itinerary<N, D> {
+    type Item = N;
+
+    /// `None` where there is none, or enough were visited.
+    fn next(&mut self) -> Option<N> {
         if self.visits >= self.visits_max {
             return None;
         }
@@ -74,7 +97,8 @@ impl<N: Copy + Ord, D: Copy + Ord> Itinerary<N, D> {
             let rank = if by_closeness { 0 } else { turns };
             (rank, stop.distance, *node, patron)
         });
-        let (.., node, patron) = ranked.min_by_key(|(rank, distance, node, _)| (*rank, *distance, *node))?;
+        let (.., node, patron) =
+            ranked.min_by_key(|(rank, distance, node, _)| (*rank, *distance, *node))?;
         self.visits += 1;
         if let Some(patron) = patron {
             *self.turns.entry(patron).or_default() += 1;
@@ -83,12 +107,6 @@ impl<N: Copy + Ord, D: Copy + Ord> Itinerary<N, D> {
             stop.is_done = true;
         }
         Some(node)
-    }
-
-    /// How many were visited.
-    #[must_use]
-    pub fn visits(&self) -> u32 {
-        self.visits
     }
 }
 
@@ -104,8 +122,7 @@ mod tests {
         }
         assert_eq!(itinerary.next(), Some(2));
         itinerary.name(Some(2), 2, 10);
-        let rest: Vec<u32> = std::iter::from_fn(|| itinerary.next()).collect();
-        assert_eq!(rest, [3, 1]);
+        assert!(itinerary.by_ref().eq([3, 1]));
         assert_eq!(itinerary.visits(), 3);
     }
 
@@ -118,7 +135,7 @@ mod tests {
         for node in 0..100 {
             itinerary.name(Some(2_000), 100 + node, node);
         }
-        let visited: Vec<u32> = std::iter::from_fn(|| itinerary.next()).collect();
+        let visited: Vec<u32> = itinerary.collect();
         assert_eq!(visited.len(), 20);
         assert_eq!(visited.iter().filter(|node| **node < 10).count(), 10);
     }
@@ -129,6 +146,6 @@ mod tests {
         for node in 0..10_000u32 {
             itinerary.name(Some(node % 7), node, 10_000 - node);
         }
-        assert_eq!(std::iter::from_fn(|| itinerary.next()).count(), STOPS_MAX);
+        assert_eq!(itinerary.count(), STOPS_MAX);
     }
 }

@@ -19,8 +19,8 @@ pub use diversity::{
     IdPrefix, PREFIX_BYTES, SAMPLE_BITS_MAX, SCORE_CAP_PERCENT, SWAP_GAIN_PERCENT, is_sampled,
     is_worth_a_swap, sample_bits, score_of,
 };
-pub use itinerary::{Itinerary, STOPS_MAX};
 pub use ids::{BlobHash, IdError, NodeId, PostId};
+pub use itinerary::{Itinerary, STOPS_MAX};
 pub use person::{Avatar, Profile, ProfileBody};
 pub use post::{
     BlobRef, Content, PostBody, PostBytes, PostKind, PublicContent, SealedContent, SignedPost,

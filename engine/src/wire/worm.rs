@@ -53,13 +53,21 @@ pub type WormTargets = Bounded<WormTarget, { limits::WORM_TARGETS_MAX }>;
 pub struct WormQuery {
     /// What is looked for.
     pub targets: WormTargets,
+    /// How many ids near each target that is not known are to be named, at most [`limits::WORM_NEAR_MAX`].
+    pub near: u8,
 }
 
 as_array!(WormQuery {
-    targets: WormTargets
+    targets: WormTargets,
+    near: u8,
 });
 
-impl Check for WormQuery {}
+impl Check for WormQuery {
+    fn check(&self) -> Result<(), Refusal> {
+        let fits = self.near <= limits::WORM_NEAR_MAX;
+        fits.then_some(()).ok_or(Refusal::OutOfRange)
+    }
+}
 
 impl Example for WormQuery {
     fn example() -> Self {
@@ -68,6 +76,7 @@ impl Example for WormQuery {
                 WormTarget::Node(NodeId::from_bytes([4; 32])),
                 WormTarget::Post(PostId::from_bytes([5; 32])),
             ]),
+            near: 1,
         }
     }
 }
@@ -145,7 +154,7 @@ pub struct WormNear {
     pub target: u8,
     /// Who.
     pub node: NodeId,
-    /// Its own record, where the sender is connected to it.
+    /// Its own record, where the sender has it.
     pub record: Option<AddressRecord>,
 }
 

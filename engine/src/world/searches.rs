@@ -6,7 +6,7 @@ use crate::io::DialTarget;
 use crate::limits;
 use crate::wire::{Purpose, WormTarget};
 use bevy_ecs::prelude::Resource;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Names a search of this node's own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +39,7 @@ pub struct Ended {
 pub struct Searches<T: Send + Sync + 'static> {
     wanted: Vec<(SearchId, T)>,
     ended: Vec<Ended>,
+    cancelled: BTreeSet<SearchId>,
     last: u64,
 }
 
@@ -84,12 +85,22 @@ impl WormSearch {
 pub type WormSearches = Searches<WormSearch>;
 /// Questions of anchors for a record that was left with them.
 pub type DirectorySearches = Searches<NodeId>;
+/// Searches by visits, where worms have found nothing.
+pub type Tours = Searches<Tour>;
+
+/// A search by visits: whoever is close to the target is dialled and asked who is closer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tour {
+    /// Who is looked for.
+    pub target: NodeId,
+}
 
 impl<T: Send + Sync + 'static> Default for Searches<T> {
     fn default() -> Self {
         Self {
             wanted: Vec::new(),
             ended: Vec::new(),
+            cancelled: BTreeSet::new(),
             last: 0,
         }
     }
@@ -113,6 +124,17 @@ impl<T: Send + Sync + 'static> Searches<T> {
     /// Those to begin.
     pub fn take_wanted(&mut self) -> Vec<(SearchId, T)> {
         std::mem::take(&mut self.wanted)
+    }
+
+    /// Nobody waits for a search any more.
+    pub fn cancel(&mut self, id: SearchId) {
+        self.wanted.retain(|(wanted, _)| *wanted != id);
+        self.cancelled.insert(id);
+    }
+
+    /// Those that nobody waits for any more.
+    pub fn take_cancelled(&mut self) -> BTreeSet<SearchId> {
+        std::mem::take(&mut self.cancelled)
     }
 
     /// A search has ended.
@@ -169,6 +191,12 @@ impl Errands {
             self.0.insert(node, errand);
         }
         has_room
+    }
+
+    /// Whether a connection to this node is still to be dialled.
+    #[must_use]
+    pub fn has(&self, node: &NodeId) -> bool {
+        self.0.contains_key(node)
     }
 
     /// Whether there are none.

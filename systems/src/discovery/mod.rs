@@ -19,5 +19,6 @@ pub(crate) mod outer_map;
 pub(crate) mod parting;
 pub(crate) mod resolver;
 pub(crate) mod slots;
+pub(crate) mod visitor;
 pub(crate) mod wide;
 pub(crate) mod worm;

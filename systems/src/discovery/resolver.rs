@@ -20,12 +20,10 @@ use distsoc_engine::world::map::{MapView, ReportedHop};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Peer, Peers, tellable_record, usable_address};
 use distsoc_engine::world::searches::{
-    DirectorySearches, Ended, SearchId, WormSearch, WormSearches,
+    DirectorySearches, Ended, SearchId, Tour, Tours, WormSearch, WormSearches,
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Peers asked at once in a step.
-const ASKED_AT_ONCE: usize = 3;
 /// Searches of persons at once.
 const SEARCHES_MAX: usize = 64;
 
@@ -42,28 +40,34 @@ struct Search {
     open: Vec<(RequestId, FoundBy)>,
     /// The worm or the question of anchors under way.
     search: Option<SearchId>,
+    /// The search by visits, beside the anchors.
+    tour: Option<SearchId>,
 }
 
 impl Search {
     fn waits(&self, now_ms: u64) -> bool {
         let is_open = || self.open.iter().any(|(_, step)| *step == self.step);
-        now_ms < self.until_ms && (self.search.is_some() || is_open())
+        let is_under_way = self.search.is_some() || self.tour.is_some();
+        now_ms < self.until_ms && (is_under_way || is_open())
     }
 }
 
 /// A question of a peer's that this node asks on.
 #[derive(Clone, Copy, Debug)]
 struct Relay {
-    stream: StreamToken,
     link: LinkId,
     target: NodeId,
+    /// Those asked who have not answered.
+    open: usize,
 }
 
 /// Searches and relays under way.
 #[derive(Resource, Debug, Default)]
 struct Resolving {
     searches: Vec<Search>,
-    relays: BTreeMap<RequestId, Relay>,
+    relays: BTreeMap<StreamToken, Relay>,
+    /// Requests on behalf of relays.
+    relayed: BTreeMap<RequestId, StreamToken>,
     /// Requests of searches that have ended.
     late: BTreeSet<RequestId>,
     /// Nodes that were not found, until when that counts.
@@ -107,7 +111,7 @@ fn reporters_of(
     };
     let mut found: Vec<LinkId> = map.map.reporters().who(hop, row).filter_map(link).collect();
     entropy.shuffle(&mut found);
-    found.truncate(ASKED_AT_ONCE);
+    found.truncate(limits::ADDRESS_WAYS_MAX);
     found
 }
 
@@ -156,6 +160,7 @@ fn take_calls(
                 until_ms: now.mono_ms,
                 open: Vec::new(),
                 search: None,
+                tour: None,
             });
         }
     }
@@ -167,7 +172,7 @@ fn step_after(step: FoundBy) -> Option<(FoundBy, u64)> {
         FoundBy::Direct => Some((FoundBy::Reporter, limits::ASK_REPORTER_MS_MAX)),
         FoundBy::Reporter => Some((FoundBy::Closer, limits::ASK_CLOSER_MS_MAX)),
         FoundBy::Closer => Some((FoundBy::Worm, limits::ASK_WORM_MS_MAX)),
-        FoundBy::Worm => Some((FoundBy::Anchor, limits::ASK_ANCHORS_MS_MAX + 1_000)),
+        FoundBy::Worm => Some((FoundBy::Anchor, limits::TOUR_MS_MAX + 1_000)),
         FoundBy::Anchor => None,
     }
 }
@@ -180,6 +185,7 @@ fn go_on(
     mut resolving: ResMut<Resolving>,
     mut worms: ResMut<WormSearches>,
     mut directory: ResMut<DirectorySearches>,
+    mut tours: ResMut<Tours>,
     mut entropy: ResMut<Entropy>,
     mut outbox: ResMut<Outbox>,
     links: Query<(&Link, &Peer)>,
@@ -209,7 +215,9 @@ fn go_on(
                     continue;
                 }
                 FoundBy::Anchor => {
-                    search.search = Some(directory.begin(search.target));
+                    let target = search.target;
+                    search.search = Some(directory.begin(target));
+                    search.tour = Some(tours.begin(Tour { target }));
                     continue;
                 }
                 FoundBy::Closer => (ReportedHop::Two, 1),
@@ -228,50 +236,68 @@ fn go_on(
     resolving.searches = searches;
 }
 
-/// What worms and anchors have found.
+/// What worms, anchors and visits have found.
 fn take_ended(
     now: Res<Now>,
     mut worms: ResMut<WormSearches>,
     mut directory: ResMut<DirectorySearches>,
+    mut tours: ResMut<Tours>,
     mut resolving: ResMut<Resolving>,
     mut outbox: ResMut<Outbox>,
     links: Query<&Link>,
 ) {
-    if !worms.has_ended() && !directory.has_ended() {
+    if !worms.has_ended() && !directory.has_ended() && !tours.has_ended() {
         return;
     }
     let Some(near) = links.iter().next().map(|link| link.remote) else {
         return;
     };
     let Resolving { searches, late, .. } = &mut *resolving;
-    let place_of = |step: FoundBy, id: SearchId, searches: &[Search]| {
-        let is_it = |search: &Search| search.step == step && search.search == Some(id);
-        searches.iter().position(is_it)
+    let call_of = |is_it: &dyn Fn(&Search) -> bool| {
+        let search = searches.iter().find(|search| is_it(search))?;
+        Some(search.call)
     };
-    let of_worms = worms.take_ended(|id| place_of(FoundBy::Worm, id, searches));
-    let of_anchors = directory.take_ended(|id| place_of(FoundBy::Anchor, id, searches));
-    let mut over: Vec<(usize, Ended)> = of_worms.into_iter().chain(of_anchors).collect();
-    over.sort_by_key(|(place, _)| std::cmp::Reverse(*place));
-    for (place, ended) in over {
-        let search = &mut searches[place];
-        search.search = None;
-        let found = ended.found.into_iter().find_map(|finding| {
-            let address = usable_address(&finding.record, &search.target, near, *now)?;
-            Some((finding.jumps, address))
-        });
-        let Some((jumps, address)) = found else {
-            continue;
-        };
-        let found = Found {
-            node_id: search.target,
-            found_by: search.step,
-            address,
-            jumps,
-            ms: now.mono_ms - search.since_ms,
-        };
-        outbox.reply(search.call, Ok(Reply::Found(found)));
-        let search = searches.remove(place);
-        late.extend(search.open.into_iter().map(|(request, _)| request));
+    let of_step = |step: FoundBy, id: SearchId| {
+        call_of(&|search: &Search| search.step == step && search.search == Some(id))
+    };
+    let of_worms = worms.take_ended(|id| of_step(FoundBy::Worm, id));
+    let of_anchors = directory.take_ended(|id| of_step(FoundBy::Anchor, id));
+    let of_tours = tours.take_ended(|id| call_of(&|search: &Search| search.tour == Some(id)));
+    let ends = [
+        (FoundBy::Worm, of_worms, false),
+        (FoundBy::Anchor, of_anchors, false),
+        // Whoever was visited was asked as a worm asks.
+        (FoundBy::Worm, of_tours, true),
+    ];
+    for (found_by, ended, is_tour) in ends {
+        for (call, Ended { found, .. }) in ended {
+            let Some(place) = searches.iter().position(|search| search.call == call) else {
+                continue;
+            };
+            let search = &mut searches[place];
+            match is_tour {
+                true => search.tour = None,
+                false => search.search = None,
+            }
+            let found = found.into_iter().find_map(|finding| {
+                let address = usable_address(&finding.record, &search.target, near, *now)?;
+                Some((finding.jumps, address))
+            });
+            let Some((jumps, address)) = found else {
+                continue;
+            };
+            let found = Found {
+                node_id: search.target,
+                found_by,
+                address,
+                jumps,
+                ms: now.mono_ms - search.since_ms,
+            };
+            outbox.reply(call, Ok(Reply::Found(found)));
+            let search = searches.remove(place);
+            search.tour.into_iter().for_each(|tour| tours.cancel(tour));
+            late.extend(search.open.into_iter().map(|(request, _)| request));
+        }
     }
 }
 
@@ -289,6 +315,7 @@ fn take_answers(
     let Resolving {
         searches,
         relays,
+        relayed,
         late,
         ..
     } = &mut *resolving;
@@ -296,7 +323,7 @@ fn take_answers(
         let is_search = searches
             .iter()
             .any(|search| search.open.iter().any(|(open, _)| *open == request));
-        (is_search || relays.contains_key(&request) || late.contains(&request)).then_some(request)
+        (is_search || relayed.contains_key(&request) || late.contains(&request)).then_some(request)
     });
     for (request, response) in answers {
         late.remove(&request);
@@ -304,7 +331,12 @@ fn take_answers(
             Ok(Packet::AddressResponse(response)) => response.record,
             _ => None,
         };
-        if let Some(relay) = relays.remove(&request) {
+        if let Some(stream) = relayed.remove(&request) {
+            // The first good answer is handed back; the others find no relay any more.
+            let Some(relay) = relays.get_mut(&stream) else {
+                continue;
+            };
+            relay.open -= 1;
             let asker = links
                 .iter()
                 .find(|link| link.id == relay.link)
@@ -314,7 +346,10 @@ fn take_answers(
                     usable_address(record, &relay.target, asker, *now).is_some()
                 })
             });
-            outbox.respond(relay.stream, Some(&AddressResponse { record }.into()));
+            if record.is_some() || relay.open == 0 {
+                relays.remove(&stream);
+                outbox.respond(stream, Some(&AddressResponse { record }.into()));
+            }
             continue;
         }
         let asked_by = |search: &Search| search.open.iter().position(|(open, _)| *open == request);
@@ -366,34 +401,38 @@ fn serve(
             .by_node(&target)
             .and_then(|entity| links.get(entity).ok());
         let record = peer.and_then(|(link, peer)| tellable_record(link, peer, asker.remote, *now));
-        // The nearest way: over a peer of the target's, and only else over somebody who knows one.
-        let mut closer = |hop| {
+        // The nearest ways: over peers of the target's, and only else over those who know one.
+        let mut closer = |hop, relays| {
             let all = reporters_of(&target, hop, &map, &peers, &links, &mut entropy);
-            all.into_iter().find(|link| *link != asker.id)
+            let others = all.into_iter().filter(|link| *link != asker.id);
+            others.map(|link| (link, relays)).collect::<Vec<_>>()
         };
-        let closer = match (&record, relays) {
-            (Some(_), _) | (None, 0) => None,
-            (None, 1) => closer(ReportedHop::One).map(|link| (link, 0)),
-            (None, _) => closer(ReportedHop::One)
-                .map(|link| (link, 0))
-                .or_else(|| closer(ReportedHop::Two).map(|link| (link, 1))),
-        };
-        let Some((closer, relays)) = closer else {
+        let mut ways = Vec::new();
+        if record.is_none() && relays > 0 {
+            ways = closer(ReportedHop::One, 0);
+        }
+        if record.is_none() && relays > 1 && ways.is_empty() {
+            ways = closer(ReportedHop::Two, 1);
+        }
+        if ways.is_empty() {
             outbox.respond(stream, Some(&AddressResponse { record }.into()));
             continue;
-        };
-        if resolving.relays.len() >= limits::ADDRESS_RELAYS_MAX {
+        }
+        if resolving.relayed.len() + ways.len() > limits::ADDRESS_RELAYS_MAX {
             offences.note(arrival.link, Refusal::Full, "AddressRequest");
             outbox.respond(stream, None);
             continue;
         }
-        let request = outbox.request(closer, &AddressRequest { target, relays }.into());
         let relay = Relay {
-            stream,
             link: arrival.link,
             target,
+            open: ways.len(),
         };
-        resolving.relays.insert(request, relay);
+        resolving.relays.insert(stream, relay);
+        for (link, relays) in ways {
+            let request = outbox.request(link, &AddressRequest { target, relays }.into());
+            resolving.relayed.insert(request, stream);
+        }
     }
 }
 

@@ -42,13 +42,15 @@ pub struct Table {
     pub unreachable: Vec<usize>,
     /// Only these pairs, the smaller first, reach each other.
     pub roads: Option<BTreeSet<(usize, usize)>>,
+    /// They may dial anybody, whatever the roads.
+    pub travellers: BTreeSet<usize>,
     /// Who takes worms and says nothing.
     pub silent: BTreeSet<usize>,
     /// Who names an id right beside every target that is asked for, and says nothing after.
     pub liars: BTreeSet<usize>,
     /// How many requests were sent, by code.
     pub requests: BTreeMap<u8, usize>,
-    dials: BTreeMap<usize, usize>,
+    pub dials: BTreeMap<usize, usize>,
     /// Somebody whose inputs pile up.
     deaf: Option<usize>,
 }
@@ -99,6 +101,7 @@ impl Table {
             deaf: None,
             unreachable: Vec::new(),
             roads: None,
+            travellers: BTreeSet::new(),
             silent: BTreeSet::new(),
             liars: BTreeSet::new(),
             requests: BTreeMap::new(),
@@ -383,7 +386,7 @@ impl Table {
             let no_road = self
                 .roads
                 .as_ref()
-                .is_some_and(|roads| !roads.contains(&road));
+                .is_some_and(|roads| !roads.contains(&road) && !self.travellers.contains(&seat));
             self.unreachable.contains(&other) || no_road
         };
         match other {
@@ -464,11 +467,12 @@ impl Table {
                 Some((other, theirs)) => {
                     *self.requests.entry(bytes[0]).or_default() += 1;
                     let is_worm = (0x10..=0x11).contains(&bytes[0]);
+                    let is_search = is_worm || bytes[0] == 0x20;
                     if is_worm && self.liars.contains(&other) {
                         self.lie(seat, request, &bytes);
                         return;
                     }
-                    if is_worm && self.silent.contains(&other) {
+                    if is_search && self.silent.contains(&other) {
                         return;
                     }
                     let token = StreamToken(self.fresh());

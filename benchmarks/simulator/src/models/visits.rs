@@ -1,15 +1,15 @@
 //! Searches by visits, where worms have found nothing (PROTOCOL section 6, a lookup against liars): the searcher dials those close to
 //! the target one by one, and asks each of them who is closer. A liar says nothing, or names the liars that are closest.
 
-use super::graph::{Person, mix};
+use super::graph::Person;
 use super::lookup::Search;
 use distsoc_engine::domain::Itinerary;
 use distsoc_engine::limits;
 
 /// Ids that an answer names.
 const NAMED: usize = limits::WORM_TARGETS_MAX;
-/// Ways to one of them that are remembered.
-const WAYS: usize = 3;
+/// Ways to one of them that are asked.
+const WAYS: usize = limits::ADDRESS_WAYS_MAX;
 
 /// An id on somebody's map, and the nodes between the two, for some of the ways to it.
 struct Near {
@@ -25,7 +25,8 @@ impl Search<'_> {
         let mut add = |person: Person, between: &[Person]| {
             let distance = self.distance(person);
             let worst = near.last().map(|one| one.distance);
-            if person == from || near.len() == NAMED && worst.is_some_and(|worst| distance > worst) {
+            if person == from || near.len() == NAMED && worst.is_some_and(|worst| distance > worst)
+            {
                 return;
             }
             match near.binary_search_by_key(&distance, |one| one.distance) {
@@ -41,7 +42,14 @@ impl Search<'_> {
                 }
                 Err(at) if !self.is_dead(person) => {
                     let between = vec![between.to_vec()];
-                    near.insert(at, Near { distance, person, between });
+                    near.insert(
+                        at,
+                        Near {
+                            distance,
+                            person,
+                            between,
+                        },
+                    );
                     near.truncate(NAMED);
                 }
                 Err(_) => {}
@@ -75,7 +83,17 @@ impl Search<'_> {
     pub(super) fn visit(&mut self, from: Person) -> Option<u32> {
         let mut itinerary = Itinerary::new(limits::VISITS_PER_SEARCH_MAX);
         let is_honest = |between: &Vec<Person>| !between.iter().any(|node| self.is_lost(*node));
-        for Near { distance, person, between } in self.near(from) {
+        let mut peers = Vec::new();
+        self.neighbours(from, &mut peers);
+        for peer in peers {
+            itinerary.name(None, peer, self.distance(peer));
+        }
+        for Near {
+            distance,
+            person,
+            between,
+        } in self.near(from)
+        {
             if self.is_lost(person) || between.iter().any(is_honest) {
                 itinerary.name(None, person, distance);
             }
@@ -90,9 +108,13 @@ impl Search<'_> {
             if self.has_record(person) {
                 return Some(itinerary.visits());
             }
-            for Near { distance, person: named, between } in self.near(person) {
-                let asked = mix(person, named) as usize % between.len();
-                let reached = is_honest(&between[asked]);
+            for Near {
+                distance,
+                person: named,
+                between,
+            } in self.near(person)
+            {
+                let reached = between.iter().any(is_honest);
                 if named == self.target && reached {
                     return Some(itinerary.visits());
                 }

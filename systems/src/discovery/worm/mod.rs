@@ -107,27 +107,29 @@ fn take_answers(
 
 /// What this node knows of the targets, and of who is close to the others.
 fn answer_of(
-    targets: &[WormTarget],
+    WormQuery {
+        targets,
+        near: near_max,
+    }: &WormQuery,
     asker_remote: SocketAddr,
     asker: NodeId,
     knowledge: &Knowledge<'_, '_>,
 ) -> WormResponse {
     let (mut found, mut near) = (Vec::new(), Vec::new());
-    for (place, target) in (0u8..).zip(targets) {
+    for (place, target) in (0u8..).zip(targets.iter()) {
         if let Some(record) = knowledge.find(*target, asker_remote) {
             found.push(WormFinding {
                 target: place,
                 links: 0,
                 record,
             });
-        } else if let WormTarget::Node(node) = target
-            && let Some(closest) = knowledge.closest(node, 1, Some(asker)).first()
-        {
-            near.push(WormNear {
+        } else if let WormTarget::Node(node) = target {
+            let closest = knowledge.closest(node, usize::from(*near_max), Some(asker));
+            near.extend(closest.into_iter().map(|node| WormNear {
                 target: place,
-                node: *closest,
-                record: knowledge.record_of(closest, asker_remote),
-            });
+                node,
+                record: knowledge.find(WormTarget::Node(node), asker_remote),
+            }));
         }
     }
     WormResponse {
@@ -145,10 +147,9 @@ fn answer_queries(
         let Some(stream) = arrival.stream else {
             continue;
         };
-        let response = knowledge.peer(arrival.link).map(|(link, _)| {
-            let targets = &arrival.packet.targets;
-            answer_of(targets, link.remote, link.node, &knowledge).into()
-        });
+        let response = knowledge
+            .peer(arrival.link)
+            .map(|(link, _)| answer_of(&arrival.packet, link.remote, link.node, &knowledge).into());
         outbox.respond(stream, response.as_ref());
     }
 }

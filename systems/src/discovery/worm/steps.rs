@@ -74,6 +74,7 @@ impl Sender<'_> {
         let (places, targets): (Vec<u8>, Vec<WormTarget>) = worm.unfound().unzip();
         let bytes = Packet::from(WormQuery {
             targets: Bounded::truncated(targets),
+            near: 1,
         })
         .encode();
         for via in vias.into_iter().take(usize::from(worm.budget)) {

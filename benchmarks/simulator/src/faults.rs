@@ -87,6 +87,7 @@ impl Simulation {
             FaultKind::SlowDisk => self.hosts[number as usize].disk.slowness = planned.by as u64,
             FaultKind::ClockJump => self.hosts[number as usize].skew_ms += planned.by,
             FaultKind::AddressChange => self.move_host(number),
+            FaultKind::Lie => self.hosts[number as usize].lies = true,
             FaultKind::Lossy | FaultKind::Join => {}
         }
         if let Some(for_s) = planned.for_s {
@@ -118,6 +119,7 @@ impl Simulation {
             FaultKind::DiskFull | FaultKind::DiskFailed => host.disk.trouble = None,
             FaultKind::SlowDisk => host.disk.slowness = 1,
             FaultKind::ClockJump => host.skew_ms -= planned.by,
+            FaultKind::Lie => host.lies = false,
             FaultKind::Lossy | FaultKind::Join | FaultKind::AddressChange => {}
         }
     }

@@ -58,6 +58,10 @@ pub struct Asked {
 pub struct Host {
     /// The name of its node.
     pub id: NodeIdOrNone,
+    /// What the key of its node is made from, where it is a test's.
+    pub key_seed: Option<[u8; 32]>,
+    /// Its node answers searches falsely.
+    pub lies: bool,
     /// By which profile it runs.
     pub kind: ProfileKind,
     /// What became of each search of its person, in the order of the answers.

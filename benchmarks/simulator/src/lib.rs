@@ -13,6 +13,7 @@ pub mod faults;
 pub mod fingerprint;
 pub mod frames;
 pub mod host;
+mod liars;
 pub mod map_truth;
 pub mod models;
 pub mod persons;

@@ -233,6 +233,8 @@ pub enum FaultKind {
     ClockJump,
     /// The machine gets another address.
     AddressChange,
+    /// The node answers searches falsely: it names others that do, and nobody else.
+    Lie,
 }
 
 /// What must hold at the end besides the invariants.

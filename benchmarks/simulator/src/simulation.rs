@@ -14,6 +14,7 @@ use crate::scenario::Scenario;
 use crate::slots::Slots;
 use crate::traffic::Traffic;
 use crate::transport::{Connection, Exchange};
+use distsoc_engine::crypto::Secret;
 use distsoc_engine::domain::{ConnectString, NodeId, PostId};
 use distsoc_engine::io::{Durability, Effect, Input, Notice};
 use distsoc_engine::node::{Node, NodeConfig};
@@ -228,7 +229,10 @@ impl Simulation {
         host.idle_timeout_ms = NodeProfile::of(host.kind).open_idle_timeout_ms;
         host.first_peer_us = None;
         let config = NodeConfig {
-            secret: secret_of(self.seed, number),
+            secret: match &host.key_seed {
+                Some(seed) => Secret::from_seed(seed),
+                None => secret_of(self.seed, number),
+            },
             profile: NodeProfile::of(host.kind),
             seed: seed_of(self.seed, "entropy", number, host.starts),
             anchors: anchors

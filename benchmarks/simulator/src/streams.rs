@@ -259,6 +259,9 @@ impl Simulation {
     }
 
     fn requested(&mut self, number: HostNumber, link: LinkId, bytes: PacketBytes, exchange: Key) {
+        if self.answers_falsely(number, link, &bytes, exchange) {
+            return;
+        }
         match self.begin(link, &bytes, Expected::Request) {
             Ok(()) => self.hand(number, Waiting::Request(link, bytes, exchange)),
             Err(refusal) => {

@@ -34,12 +34,34 @@ impl Trouble {
     }
 }
 
-/// The way to a bearing: up to three nodes, the last being the bearing; how close it is to the target.
+/// The way to a bearing: up to three nodes, or one more where a peer named it, the last being the bearing; how close it is to the
+/// target.
 #[derive(Clone, Copy, Debug)]
 struct Way {
     distance: u64,
-    nodes: [Person; 3],
+    nodes: [Person; 4],
     hops: usize,
+}
+
+impl Way {
+    /// The same beginning at somebody who is connected to this peer.
+    fn over(self, peer: Person) -> Self {
+        let [a, b, c, _] = self.nodes;
+        Self {
+            nodes: [peer, a, b, c],
+            hops: self.hops + 1,
+            ..self
+        }
+    }
+}
+
+/// A way that led to the target.
+#[derive(Clone, Copy, Debug, Default)]
+struct Trip {
+    /// Bearings.
+    jumps: u32,
+    /// Connections, to the one who had the target's record.
+    links: u32,
 }
 
 /// One search.
@@ -48,6 +70,8 @@ pub(super) struct Search<'a> {
     trouble: Trouble,
     pub(super) target: Person,
     target_id: u64,
+    /// All peers are asked first.
+    fans_out: bool,
     /// Requests sent.
     requests: u32,
 }
@@ -112,7 +136,7 @@ impl Search<'_> {
         let (mut first, mut second, mut third) = (Vec::new(), Vec::new(), Vec::new());
         let mut ways: Vec<Way> = Vec::new();
         let mut to_target: Vec<Way> = Vec::new();
-        let mut add = |nodes: [Person; 3], hops: usize| {
+        let mut add = |nodes: [Person; 4], hops: usize| {
             let bearing = nodes[hops - 1];
             let distance = self.distance(bearing);
             if bearing == self.target {
@@ -145,22 +169,22 @@ impl Search<'_> {
             if self.trouble.is_dead(*a) {
                 continue;
             }
-            add([*a, 0, 0], 1);
+            add([*a, 0, 0, 0], 1);
             for ground in self.ground_at(*a) {
-                add([*a, ground, 0], 2);
+                add([*a, ground, 0, 0], 2);
             }
             self.graph.neighbours(*a, &mut second);
             for b in &second {
                 if self.trouble.is_dead(*b) {
                     continue;
                 }
-                add([*a, *b, 0], 2);
+                add([*a, *b, 0, 0], 2);
                 for ground in self.ground_at(*b) {
-                    add([*a, *b, ground], 3);
+                    add([*a, *b, ground, 0], 3);
                 }
                 self.graph.neighbours(*b, &mut third);
                 for c in &third {
-                    add([*a, *b, *c], 3);
+                    add([*a, *b, *c, 0], 3);
                 }
             }
         }
@@ -168,21 +192,48 @@ impl Search<'_> {
         (ways, to_target)
     }
 
-    /// Whether the search gets there from this node; how many bearings it took.
-    fn go(&mut self, from: Person, budget: u16, ttl: u8, is_own: bool) -> Option<u32> {
+    /// What all peers answer who are asked at once: the ways to the id that each knows to be closest.
+    fn leads(&self, from: Person) -> (Vec<Way>, Vec<Way>) {
+        let (mut peers, mut ways, mut to_target) = (Vec::new(), Vec::new(), Vec::new());
+        self.graph.neighbours(from, &mut peers);
+        for peer in peers
+            .into_iter()
+            .filter(|peer| !self.is_dead(*peer) && !self.is_lost(*peer))
+        {
+            let (of_peer, to) = self.ways(peer);
+            let first = of_peer.into_iter().take(1).map(|way| way.over(peer));
+            ways.extend(first);
+            to_target.extend(to.into_iter().map(|way| way.over(peer)));
+        }
+        ways.sort_by_key(|way| (way.distance, way.hops));
+        ways.dedup_by_key(|way| way.distance);
+        ways.truncate(BEARINGS);
+        (ways, to_target)
+    }
+
+    /// Whether the search gets there from this node; how many bearings it took, and connections to those on the way that led there.
+    fn go(&mut self, from: Person, budget: u16, ttl: u8, is_own: bool) -> Option<Trip> {
         let own = self.graph.id_bits(from) ^ self.target_id;
         let mut budget = budget;
         if self.has_record(from) {
-            return Some(0);
+            return Some(Trip::default());
         }
-        let (ways, to_target) = self.ways(from);
+        let (mut ways, mut to_target) = self.ways(from);
+        if is_own && self.fans_out {
+            let (leads, to) = self.leads(from);
+            ways.extend(leads);
+            ways.sort_by_key(|way| (way.distance, way.hops));
+            to_target.extend(to);
+        }
         let is_honest = |way: &Way| {
             !way.nodes[..way.hops - 1]
                 .iter()
                 .any(|node| self.is_lost(*node))
         };
-        if to_target.iter().any(is_honest) {
-            return Some(1);
+        let straight = to_target.iter().filter(|way| is_honest(way));
+        if let Some(links) = straight.map(|way| way.hops - 1).min() {
+            let links = links as u32;
+            return Some(Trip { jumps: 1, links });
         }
         if ttl == 0 {
             return None;
@@ -200,8 +251,11 @@ impl Search<'_> {
                 continue;
             }
             let bearing = way.nodes[way.hops - 1];
-            if let Some(jumps) = self.go(bearing, share - links, ttl - 1, false) {
-                return Some(jumps + 1);
+            if let Some(trip) = self.go(bearing, share - links, ttl - 1, false) {
+                return Some(Trip {
+                    jumps: trip.jumps + 1,
+                    links: trip.links + u32::from(links),
+                });
             }
         }
         None
@@ -217,6 +271,8 @@ pub struct Outcome {
     pub found: u32,
     /// Bearings on the way, of those.
     pub jumps: u32,
+    /// Connections on the way, of those.
+    pub links: u32,
     /// Requests, of all.
     pub requests: u32,
     /// How many visits found in the end.
@@ -231,6 +287,7 @@ impl Outcome {
             searches: self.searches + other.searches,
             found: self.found + other.found,
             jumps: self.jumps + other.jumps,
+            links: self.links + other.links,
             requests: self.requests + other.requests,
             found_by_visits: self.found_by_visits + other.found_by_visits,
             visits: self.visits + other.visits,
@@ -241,6 +298,17 @@ impl Outcome {
         f64::from(self.found + self.found_by_visits) * 100.0 / f64::from(self.searches.max(1))
     }
 
+    fn percent_by_worms(&self) -> f64 {
+        f64::from(self.found) * 100.0 / f64::from(self.searches.max(1))
+    }
+
+    /// What one search takes at 100 ms there and back, s: all peers are asked, then it goes from one to the next. Somebody who died
+    /// unnoticed is waited for as long again as the others took.
+    fn seconds(&self, someone_died: bool) -> f64 {
+        let asked = if someone_died { 0.2 } else { 0.1 };
+        asked + 0.1 * f64::from(self.links)
+    }
+
     fn mean_jumps(&self) -> f64 {
         f64::from(self.jumps) / f64::from(self.found.max(1))
     }
@@ -249,6 +317,18 @@ impl Outcome {
 /// Searches from honest nodes that live for targets that do.
 #[must_use]
 pub fn search(graph: &Graph, trouble: Trouble, searches: u32, ttl: u8, seed: u64) -> Outcome {
+    let each = each_search(graph, trouble, searches, ttl, seed, false);
+    each.into_iter().fold(Outcome::default(), Outcome::and)
+}
+
+fn each_search(
+    graph: &Graph,
+    trouble: Trouble,
+    searches: u32,
+    ttl: u8,
+    seed: u64,
+    fans_out: bool,
+) -> Vec<Outcome> {
     let good = |salt: u64| {
         let draws = (0..).map(move |draw| mix(seed ^ salt, draw) % graph.nodes);
         draws.filter(|person| !trouble.is_dead(*person) && !trouble.is_sybil(*person))
@@ -260,6 +340,7 @@ pub fn search(graph: &Graph, trouble: Trouble, searches: u32, ttl: u8, seed: u64
             trouble,
             target: *target,
             target_id: graph.id_bits(*target),
+            fans_out,
             requests: 0,
         };
         let found = search.go(*from, limits::WORM_BUDGET - 101, ttl, true);
@@ -270,13 +351,14 @@ pub fn search(graph: &Graph, trouble: Trouble, searches: u32, ttl: u8, seed: u64
         Outcome {
             searches: 1,
             found: u32::from(found.is_some()),
-            jumps: found.unwrap_or_default(),
+            jumps: found.unwrap_or_default().jumps,
+            links: found.unwrap_or_default().links,
             requests: search.requests + 101,
             found_by_visits: u32::from(visited.flatten().is_some()),
             visits: visited.map_or(0, |visits| visits.unwrap_or(limits::VISITS_PER_SEARCH_MAX)),
         }
     });
-    outcomes.reduce(Outcome::default, Outcome::and)
+    outcomes.collect()
 }
 
 /// The model: random targets, healthy, with dead nodes, with liars.
@@ -327,8 +409,7 @@ pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
         let name = format!("with {percent} % of nodes liars");
         rows.push(Row::new(name, goal, found.percent(), "%"));
         let name = format!("with {percent} % of nodes liars, by worms alone");
-        let by_worms = f64::from(found.found) * 100.0 / f64::from(found.searches);
-        rows.push(Row::new(name, "", by_worms, "%"));
+        rows.push(Row::new(name, "", found.percent_by_worms(), "%"));
         let name = format!("with {percent} % of nodes liars, visits a search");
         let visits = f64::from(found.visits) / f64::from(found.searches - found.found);
         rows.push(Row::new(name, "", visits, ""));
@@ -348,8 +429,30 @@ pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
     rows.push(Row::new(
         "without id-guided slots",
         "7.3 % at TTL 5",
-        unguided.percent(),
+        unguided.percent_by_worms(),
         "%",
     ));
+    for (what, trouble) in [("", Trouble::default()), (", 30 % dead", dead)] {
+        let few = searches.div_ceil(8);
+        let each = each_search(&graph, trouble, few, ttl, seed, true);
+        let of_all = |sum: fn(&Outcome) -> u32| {
+            f64::from(each.iter().map(sum).sum::<u32>()) / f64::from(few)
+        };
+        let name = format!("jumps after all peers were asked{what}");
+        rows.push(Row::new(name, "(1.6)", of_all(|one| one.jumps), ""));
+        let found = each.iter().filter(|one| one.found > 0);
+        let mut seconds: Vec<f64> = found.map(|one| one.seconds(!what.is_empty())).collect();
+        seconds.sort_by(f64::total_cmp);
+        for (percent, goal) in [(50, "≤ 0.5"), (99, "≤ 1.5")] {
+            let at = (seconds.len().saturating_sub(1) * percent).div_ceil(100);
+            let name = format!("seconds at 100 ms round trips, p{percent}{what}");
+            rows.push(Row::new(
+                name,
+                goal,
+                seconds.get(at).copied().unwrap_or(f64::NAN),
+                "s",
+            ));
+        }
+    }
     rows
 }

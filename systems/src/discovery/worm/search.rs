@@ -38,14 +38,33 @@ pub(super) struct Open {
 pub(super) enum Stage {
     /// Nothing was asked yet.
     Begun,
-    /// All peers were asked what they know.
-    FannedOut { until_ms: u64 },
+    /// So many peers were asked what they know.
+    FannedOut {
+        since_ms: u64,
+        until_ms: u64,
+        asked: usize,
+    },
     /// The search is with others.
     HandedOn,
     /// Nobody leads closer: the peers nearest to the target were asked.
     InRegion { until_ms: u64 },
     /// They have answered.
     Last,
+}
+
+/// When the wait for those asked is over: once two thirds have answered, as long again as that took, for the dead and the slow
+/// would take all of the time there is.
+pub(super) fn wait_until_ms(
+    since_ms: u64,
+    until_ms: u64,
+    asked: usize,
+    open: usize,
+    now_ms: u64,
+) -> u64 {
+    match open * 3 <= asked {
+        true => until_ms.min(now_ms + (now_ms - since_ms)),
+        false => until_ms,
+    }
 }
 
 /// A search as this node sees it.
@@ -272,6 +291,15 @@ pub(super) fn node_targets(targets: &[WormTarget]) -> impl Iterator<Item = NodeI
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_last_third_is_waited_for_as_long_as_the_others_took() {
+        let wait = |open, now_ms| wait_until_ms(1_000, 1_500, 90, open, now_ms);
+        assert_eq!(wait(90, 1_010), 1_500);
+        assert_eq!(wait(31, 1_090), 1_500);
+        assert_eq!(wait(30, 1_100), 1_200);
+        assert_eq!(wait(1, 1_400), 1_500);
+    }
 
     #[test]
     fn three_paths_begin_in_three_networks_and_one_at_a_social_peer() {

@@ -1,6 +1,6 @@
 //! What a node does next with a search: look by itself, ask its peers, hand it on, try another way, ask the region of the target.
 
-use super::search::{Asker, Open, Stage, Worm, is_disjoint, node_targets};
+use super::search::{Asker, Open, Stage, Worm, is_disjoint, node_targets, wait_until_ms};
 use distsoc_engine::domain::{AddressRecord, Network, NodeId, worm_share};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId, Slot};
@@ -201,12 +201,27 @@ pub(super) fn advance(
         if fans_out(worm) {
             let vias = all_but_asker(worm, knowledge);
             let until_ms = sender.query(worm, vias);
-            worm.stage = Stage::FannedOut { until_ms };
+            worm.stage = Stage::FannedOut {
+                since_ms: sender.now_ms,
+                until_ms,
+                asked: worm.open.len(),
+            };
         }
     }
-    if let Stage::FannedOut { until_ms } | Stage::InRegion { until_ms } = worm.stage {
-        let has_queries = worm.open.iter().any(|open| open.is_query);
-        if has_queries && sender.now_ms < until_ms {
+    if let Stage::FannedOut { until_ms, .. } | Stage::InRegion { until_ms } = worm.stage {
+        let open = worm.open.iter().filter(|open| open.is_query).count();
+        let until_ms = match &mut worm.stage {
+            Stage::FannedOut {
+                since_ms,
+                until_ms,
+                asked,
+            } => {
+                *until_ms = wait_until_ms(*since_ms, *until_ms, *asked, open, sender.now_ms);
+                *until_ms
+            }
+            _ => until_ms,
+        };
+        if open > 0 && sender.now_ms < until_ms {
             worm.due_ms = until_ms.min(worm.until_ms);
             return false;
         }

@@ -114,6 +114,10 @@ pub const WORMS_MAX: usize = 1024;
 pub const WORM_SEEN_MS: u64 = 10_000;
 /// The longest that anybody waits for the answer to a worm, ms.
 pub const WORM_PATIENCE_MS: u16 = 6_000;
+/// A search that has come with so little patience left is four connections or more from where it began: shorter back by a dial.
+pub const WORM_DIRECT_PATIENCE_MS: u64 = 2_000;
+/// Those who are to be told directly, waiting for their dial at once.
+pub const WORM_DIRECT_MAX: usize = 64;
 /// PROTOCOL section 6: nodes near a target that are asked for its record in the end.
 pub const WORM_REGION_MAX: usize = 16;
 /// PROTOCOL section 6, a lookup against liars: nodes that one search asks at most, one by one, where worms have found nothing.

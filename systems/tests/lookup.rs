@@ -12,7 +12,10 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{Anchor, Desktop};
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::wire::{Expected, Hello, Packet, Purpose, WormQuery, WormRequest, WormTarget};
+use distsoc_engine::wire::{
+    AddressRequest, Expected, Hello, Packet, Purpose, WormAnswer, WormQuery, WormRequest,
+    WormTarget,
+};
 use std::collections::BTreeSet;
 use table::{Table, address, connect_string, secret};
 
@@ -98,6 +101,46 @@ fn everybody_is_found_within_the_budget() {
         table.pass(7_000);
     }
     assert!(by_worm >= NODES / 9, "{by_worm} lie beyond three hops");
+}
+
+/// Whoever finds a target far away dials the searcher, who has signed that it may.
+#[test]
+fn who_finds_far_away_tells_the_searcher_directly() {
+    let mut table = ring();
+    table.notified.clear();
+    table.travellers = (0..NODES).collect();
+    for target in (1..NODES).step_by(3) {
+        assert!(find(&mut table, 0, target).is_some(), "node {target}");
+        table.pass(7_000);
+    }
+    let told = table.notified.get(&WormAnswer::SPEC.code).copied();
+    assert!(told > Some(0), "{:?}", table.notified);
+    // Nobody who was told stays connected for it.
+    table.pass(60_000);
+    let Ok(Reply::Status(status)) = table.call(0, Call::Status) else {
+        panic!("a status");
+    };
+    assert_eq!(status.visits, 0);
+}
+
+#[test]
+fn what_nobody_asked_for_is_not_taken() {
+    let mut table = ring();
+    let stranger = NodeId::from_bytes([250; 32]);
+    let link = table.stranger(1, stranger, address(200));
+    let hello = Hello::new(Desktop, Purpose::Visit, false, false, None, None);
+    table.deliver(
+        1,
+        link,
+        &Packet::from(hello).encode(),
+        Expected::Notification,
+    );
+    let examples = Packet::examples();
+    let is_answer = |packet: &&Packet| matches!(packet, Packet::WormAnswer(_));
+    let answer = examples.iter().find(is_answer).unwrap().encode();
+    table.deliver(1, link, &answer, Expected::Notification);
+    table.settle();
+    assert!(find(&mut table, 1, 2).is_some());
 }
 
 /// One in five names an id right beside the target, so that the search is handed to it, and says nothing more.
@@ -210,6 +253,7 @@ fn a_fan_out_causes_no_more_than_its_budgets() {
                 budget: limits::WORM_BUDGET,
                 patience_ms: limits::WORM_PATIENCE_MS,
                 targets: Bounded::truncated(vec![nobody, content]),
+                origin: None,
             };
             table.deliver(
                 *seat,
@@ -227,6 +271,41 @@ fn a_fan_out_causes_no_more_than_its_budgets() {
         caused <= sent * usize::from(limits::WORM_BUDGET),
         "{caused} by {sent}"
     );
+}
+
+/// A question for an address goes on over three ways twice, and no farther.
+#[test]
+fn a_question_for_an_address_causes_twelve_more_at_most() {
+    let mut table = ring();
+    let stranger = NodeId::from_bytes([250; 32]);
+    let link = table.stranger(1, stranger, address(200));
+    let hello = Hello::new(Desktop, Purpose::Visit, false, false, None, None);
+    table.deliver(
+        1,
+        link,
+        &Packet::from(hello).encode(),
+        Expected::Notification,
+    );
+    table.settle();
+    let mut most = 0;
+    for target in (2..NODES).step_by(7) {
+        table.requests.clear();
+        let question = AddressRequest {
+            target: id(target),
+            relays: 2,
+        };
+        table.deliver(1, link, &Packet::from(question).encode(), Expected::Request);
+        table.pass(3_000);
+        most = most.max(
+            table
+                .requests
+                .get(&AddressRequest::SPEC.code)
+                .copied()
+                .unwrap_or(0),
+        );
+    }
+    let ways = limits::ADDRESS_WAYS_MAX;
+    assert!(0 < most && most <= ways + ways * ways, "{most}");
 }
 
 #[test]

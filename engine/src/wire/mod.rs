@@ -36,7 +36,8 @@ pub use pull_sync::{ListPart, PullSyncRequest, PullSyncResponse, Want};
 pub use routing_diff::RoutingDiff;
 pub use wide_probe::{WideProbe, WideSample, prefixes_in};
 pub use worm::{
-    WormFinding, WormNear, WormQuery, WormRequest, WormResponse, WormTarget, WormTargets,
+    WormAnswer, WormFinding, WormNear, WormOrigin, WormOriginBody, WormQuery, WormRequest,
+    WormResponse, WormTarget, WormTargets,
 };
 
 use crate::io::{LinkId, StreamToken};
@@ -251,6 +252,7 @@ packets! {
     0x10 WormRequest: Request(0x12), Discovery, bytes 1024, burst 10, per_minute 10, in_flight 2;
     0x11 WormQuery: Request(0x12), Discovery, bytes 1024, burst 32, per_minute 60, in_flight 4;
     0x12 WormResponse: Response, Discovery, bytes 24 * 1024, burst 42, per_minute 70, in_flight 6;
+    0x13 WormAnswer: Notification, Discovery, bytes 1024, burst 4, per_minute 4, in_flight 2;
     0x20 AddressRequest: Request(0x21), Discovery, bytes 64, burst 32, per_minute 60, in_flight 8;
     0x21 AddressResponse: Response, Discovery, bytes 512, burst 32, per_minute 60, in_flight 8;
     0x22 AddressAnnounce: Notification, Discovery, bytes 768, burst 32, per_minute 32, in_flight 4;

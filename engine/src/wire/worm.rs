@@ -1,8 +1,9 @@
-//! 0x10, 0x11, 0x12: worm lookups (PROTOCOL section 6). A query asks for what one node knows; a request hands the search on.
+//! 0x10, 0x11, 0x12, 0x13: worm lookups (PROTOCOL section 6). A query asks for what one node knows; a request hands the search on.
 
 use super::codec::{Bounded, as_array};
 use super::{Check, Example};
-use crate::domain::{AddressRecord, NodeId, PostId};
+use crate::crypto::Secret;
+use crate::domain::{Address, AddressRecord, NodeId, PostId, RecordBody, Signed};
 use crate::limits;
 use crate::refusal::Refusal;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -81,6 +82,43 @@ impl Example for WormQuery {
     }
 }
 
+/// Where whoever began a search is to be told directly, in its own signed words for this search alone: so nobody can make others dial
+/// a third.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct WormOriginBody {
+    /// Who began it.
+    pub node_id: NodeId,
+    /// Which search.
+    pub search: u64,
+    /// Where it listens.
+    pub address: Address,
+    /// Nobody is told after this: ms since the epoch.
+    pub expiry_ms: u64,
+}
+
+as_array!(WormOriginBody {
+    node_id: NodeId,
+    search: u64,
+    address: Address,
+    expiry_ms: u64,
+});
+
+impl RecordBody for WormOriginBody {
+    const TYPE: &'static str = "worm-origin";
+    const BYTES_MAX: usize = 96;
+
+    fn author(&self) -> NodeId {
+        self.node_id
+    }
+
+    fn seq(&self) -> u64 {
+        self.expiry_ms
+    }
+}
+
+/// See [`WormOriginBody`].
+pub type WormOrigin = Signed<WormOriginBody>;
+
 /// Hands a search on. The answer comes back on the same stream, and so along the path.
 #[derive(Clone, Debug, PartialEq)]
 pub struct WormRequest {
@@ -96,6 +134,8 @@ pub struct WormRequest {
     pub patience_ms: u16,
     /// What is looked for.
     pub targets: WormTargets,
+    /// Who may be told directly; never in a search on behalf of a follow.
+    pub origin: Option<WormOrigin>,
 }
 
 as_array!(WormRequest {
@@ -105,6 +145,7 @@ as_array!(WormRequest {
     budget: u16,
     patience_ms: u16,
     targets: WormTargets,
+    origin: Option<WormOrigin>,
 });
 
 impl Check for WormRequest {
@@ -112,7 +153,11 @@ impl Check for WormRequest {
         let fits = self.path < limits::WORM_PATHS
             && self.ttl <= limits::WORM_TTL_MAX
             && self.budget <= limits::WORM_BUDGET
-            && self.patience_ms <= limits::WORM_PATIENCE_MS;
+            && self.patience_ms <= limits::WORM_PATIENCE_MS
+            && self
+                .origin
+                .as_ref()
+                .is_none_or(|origin| origin.search == self.search);
         fits.then_some(()).ok_or(Refusal::OutOfRange)
     }
 }
@@ -126,6 +171,51 @@ impl Example for WormRequest {
             budget: 200,
             patience_ms: 4000,
             targets: WormQuery::example().targets,
+            origin: Some(example_origin()),
+        }
+    }
+}
+
+fn example_origin() -> WormOrigin {
+    let secret = Secret::from_seed(&[9; 32]);
+    let address = "8.8.4.4:4433".parse().ok();
+    let body = WormOriginBody {
+        node_id: secret.node_id(),
+        search: 0x0102_0304_0506_0708,
+        address: address
+            .and_then(|address| Address::new(address).ok())
+            .expect("a usable address"),
+        expiry_ms: 1_800_000_000_000,
+    };
+    Signed::sign(body, &secret)
+}
+
+/// Tells whoever began a search directly what was found, where the way back would be long.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WormAnswer {
+    /// Which search.
+    pub search: u64,
+    /// What was looked for.
+    pub target: WormTarget,
+    /// The target's own record; for content, that of a holder.
+    pub record: AddressRecord,
+}
+
+as_array!(WormAnswer {
+    search: u64,
+    target: WormTarget,
+    record: AddressRecord,
+});
+
+impl Check for WormAnswer {}
+
+impl Example for WormAnswer {
+    fn example() -> Self {
+        let record = super::hello::example_record().expect("the example has one");
+        Self {
+            search: 0x0102_0304_0506_0708,
+            target: WormTarget::Node(record.node_id),
+            record,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! What this node can say about a target of a worm by itself, and which of its connections lead towards it (PROTOCOL section 6).
 
 use crate::clock::Now;
-use crate::domain::{AddressRecord, Distance, NodeId, Scope};
+use crate::domain::{Address, AddressRecord, Distance, NodeId, Scope};
 use crate::io::LinkId;
 use crate::wire::WormTarget;
 use crate::world::addresses::OwnAddresses;
@@ -91,6 +91,14 @@ impl Knowledge<'_, '_> {
     #[must_use]
     pub fn own_record(&self, asker: SocketAddr) -> Option<&AddressRecord> {
         self.own.records.get(&Scope::of(asker.ip()))
+    }
+
+    /// Where whoever is far away can dial this node, if anybody can.
+    #[must_use]
+    pub fn own_address(&self) -> Option<Address> {
+        let mut records = self.own.records.iter().rev();
+        let (_, record) = records.find(|_| !self.own.behind_nat)?;
+        record.addresses.first().copied()
     }
 
     /// The record of a connected peer, for somebody seen at this address.

@@ -50,15 +50,18 @@ pub struct WormSearch {
     pub targets: Vec<WormTarget>,
     /// Nobody waits for it: it follows the order of ids alone, by few requests.
     pub is_quiet: bool,
+    /// Whoever finds something may be told who looks for it: never on behalf of a follow.
+    pub names_us: bool,
 }
 
 impl WormSearch {
-    /// Somebody waits for these.
+    /// A person waits for these, and asked for them.
     #[must_use]
     pub fn urgent(targets: Vec<WormTarget>) -> Self {
         Self {
             targets,
             is_quiet: false,
+            names_us: true,
         }
     }
 
@@ -68,6 +71,7 @@ impl WormSearch {
         Self {
             targets: vec![WormTarget::Node(place)],
             is_quiet: true,
+            names_us: false,
         }
     }
 

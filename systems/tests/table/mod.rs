@@ -50,6 +50,8 @@ pub struct Table {
     pub liars: BTreeSet<usize>,
     /// How many requests were sent, by code.
     pub requests: BTreeMap<u8, usize>,
+    /// How many notifications were sent, by code.
+    pub notified: BTreeMap<u8, usize>,
     pub dials: BTreeMap<usize, usize>,
     /// Somebody whose inputs pile up.
     deaf: Option<usize>,
@@ -105,6 +107,7 @@ impl Table {
             silent: BTreeSet::new(),
             liars: BTreeSet::new(),
             requests: BTreeMap::new(),
+            notified: BTreeMap::new(),
             dials: BTreeMap::new(),
         };
         for (number, profile) in profiles.iter().enumerate() {
@@ -457,7 +460,10 @@ impl Table {
     fn perform(&mut self, seat: usize, effect: Effect) {
         match effect {
             Effect::Dial { dial, node, target } => self.dial(seat, dial, node, target),
-            Effect::Send { link, bytes } => self.pass_on(link, &bytes),
+            Effect::Send { link, bytes } => {
+                *self.notified.entry(bytes[0]).or_default() += 1;
+                self.pass_on(link, &bytes);
+            }
             Effect::Request {
                 link,
                 request,

@@ -302,11 +302,12 @@ impl Outcome {
         f64::from(self.found) * 100.0 / f64::from(self.searches.max(1))
     }
 
-    /// What one search takes at 100 ms there and back, s: all peers are asked, then it goes from one to the next. Somebody who died
-    /// unnoticed is waited for as long again as the others took.
+    /// What one search takes at 100 ms there and back, s: all peers are asked, and somebody who died unnoticed is waited for as long
+    /// again as the others took; then it goes from one to the next, and back along the way or by a dial of whoever has found it.
     fn seconds(&self, someone_died: bool) -> f64 {
         let asked = if someone_died { 0.2 } else { 0.1 };
-        asked + 0.1 * f64::from(self.links)
+        let there = 0.05 * f64::from(self.links);
+        asked + there + there.min(0.15)
     }
 
     fn mean_jumps(&self) -> f64 {

@@ -6,11 +6,13 @@
 //! requests. What counts as found is the target's own signed record, so that a liar can keep silent and nothing else: therefore
 //! three paths, and at every node another way once the first has been silent for long.
 
+mod direct;
 mod search;
 mod steps;
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
+use direct::DirectAnswers;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{AddressRecord, NodeId};
 use distsoc_engine::entropy::Entropy;
@@ -22,6 +24,7 @@ use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     Packet, WormFinding, WormNear, WormQuery, WormRequest, WormResponse, WormTarget,
 };
+use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
@@ -198,6 +201,7 @@ fn begin_own(
     mut worms: ResMut<Worms>,
     mut entropy: ResMut<Entropy>,
     mut outbox: ResMut<Outbox>,
+    identity: Res<Identity>,
     knowledge: Knowledge<'_, '_>,
 ) {
     if searches.has_ended() {
@@ -208,7 +212,11 @@ fn begin_own(
     }
     for (id, wanted) in searches.take_wanted() {
         let budget = wanted.budget();
-        let WormSearch { targets, is_quiet } = wanted;
+        let WormSearch {
+            targets,
+            is_quiet,
+            names_us,
+        } = wanted;
         let Some((link, _)) = knowledge.peers().next() else {
             searches.end(Ended {
                 id,
@@ -234,6 +242,7 @@ fn begin_own(
             budget,
             patience_ms: limits::WORM_PATIENCE_MS,
             targets: Bounded::truncated(targets),
+            origin: direct::origin(search, &identity, &knowledge).filter(|_| names_us),
         };
         let mut worm = Worm::new(Asker::Own(id), link.remote, request, *now);
         worm.is_quiet = is_quiet;
@@ -245,6 +254,7 @@ fn begin_own(
 fn end(
     worm: Worm,
     searches: &mut WormSearches,
+    direct: &mut DirectAnswers,
     outbox: &mut Outbox,
     knowledge: &Knowledge<'_, '_>,
 ) {
@@ -264,6 +274,7 @@ fn end(
             outbox.wake_at(knowledge.now().mono_ms);
         }
         Asker::Peer { stream, .. } => {
+            direct.note(&worm, knowledge);
             let near = near_of(&worm, knowledge);
             let response = WormResponse {
                 found: Bounded::truncated(worm.found.into_iter().flatten().collect()),
@@ -303,6 +314,7 @@ fn go_on(
     mut worms: ResMut<Worms>,
     mut searches: ResMut<WormSearches>,
     mut entropy: ResMut<Entropy>,
+    mut direct: ResMut<DirectAnswers>,
     mut outbox: ResMut<Outbox>,
     knowledge: Knowledge<'_, '_>,
 ) {
@@ -341,16 +353,19 @@ fn go_on(
     }
     for number in ended {
         let worm = worms.remove(&number).expect("just listed");
-        end(worm, &mut searches, &mut outbox, &knowledge);
+        end(worm, &mut searches, &mut direct, &mut outbox, &knowledge);
     }
 }
 
 /// Worm lookups, own and others'.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Worms::default());
+    frame.world.insert_resource(DirectAnswers::default());
     frame.add(Phase::Ingest, take_answers);
+    frame.add(Phase::Judge, direct::take);
     frame.add(Phase::Judge, answer_queries);
     frame.add(Phase::Judge, take_requests);
     frame.add(Phase::Plan, begin_own);
     frame.add(Phase::Plan, go_on);
+    frame.add(Phase::Plan, direct::tell);
 }

@@ -6,7 +6,9 @@ use distsoc_engine::domain::{AddressRecord, Network, NodeId};
 use distsoc_engine::io::{LinkId, RequestId, Slot, StreamToken};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::wire::{WormFinding, WormNear, WormRequest, WormResponse, WormTarget};
+use distsoc_engine::wire::{
+    WormFinding, WormNear, WormOrigin, WormRequest, WormResponse, WormTarget,
+};
 use distsoc_engine::world::knowledge::{Knowledge, Way};
 use distsoc_engine::world::searches::SearchId;
 use std::collections::BTreeSet;
@@ -79,6 +81,8 @@ pub(super) struct Worm {
     pub(super) patience_ms: u64,
     pub(super) until_ms: u64,
     pub(super) targets: Vec<WormTarget>,
+    /// Who may be told directly.
+    pub(super) origin: Option<WormOrigin>,
     pub(super) found: Vec<Option<WormFinding>>,
     pub(super) near: Vec<AddressRecord>,
     pub(super) leads: Vec<(u8, Way)>,
@@ -127,6 +131,7 @@ impl Worm {
             until_ms: now.after(patience_ms),
             found: vec![None; targets.len()],
             targets,
+            origin: request.origin,
             near: Vec::new(),
             leads: Vec::new(),
             open: Vec::new(),

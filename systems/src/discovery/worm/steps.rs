@@ -110,6 +110,7 @@ impl Sender<'_> {
             budget,
             patience_ms: patience_ms as u16,
             targets: Bounded::truncated(targets),
+            origin: worm.origin.clone(),
         });
         worm.budget -= 1 + budget;
         let request = self

@@ -410,6 +410,8 @@ pub struct Found {
     pub jumps: u32,
     /// How long it took.
     pub ms: u64,
+    /// The steps of the chain that were taken, in their order, and how long each took before the next began or the answer came, ms.
+    pub steps: Vec<(FoundBy, u64)>,
 }
 
 /// What the map says.

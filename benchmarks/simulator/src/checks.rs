@@ -2,6 +2,7 @@
 //! connections changed. The network as a whole is looked at now and then, and thoroughly once it is calm.
 
 use crate::host::Host;
+use crate::map_truth::NEWS_US;
 use crate::queue::HostNumber;
 use crate::simulation::{Simulation, Truth};
 use crate::transport::{EndState, split};
@@ -270,6 +271,23 @@ impl Simulation {
                 );
                 self.violate(Some(number), what);
             }
+        }
+        let settled_us = self
+            .last_fault_us
+            .max(self.scenario.start_within_s * 1_000_000);
+        if self.hosts.len() <= WATCHED_MAX && self.now_us >= settled_us + 2 * NEWS_US {
+            self.check_maps();
+        }
+    }
+
+    /// Every map beside the true graph, where the scenario expects the two to fit.
+    pub fn check_maps(&mut self) {
+        let Some(most) = self.scenario.expect.map_wrong_per_million_max else {
+            return;
+        };
+        let truth = self.map_truth();
+        if truth.wrong_per_million() > most {
+            self.violate(None, format!("the maps are wrong: {truth:?}"));
         }
     }
 

@@ -148,12 +148,7 @@ impl Simulation {
                 format!("{made} handshakes for {pairs} pairs, more than {most} for a hundred"),
             );
         }
-        if let Some(most) = expect.map_wrong_per_million_max {
-            let truth = self.map_truth();
-            if truth.wrong_per_million() > most {
-                self.violate(None, format!("the maps are wrong: {truth:?}"));
-            }
-        }
+        self.check_maps();
         let (arrived, all) = self.delivered();
         if arrived * 1000 < all * u64::from(expect.delivered_per_mille) {
             let least = expect.delivered_per_mille;

@@ -107,6 +107,12 @@ fn map_churn() {
 }
 
 #[test]
+fn map_hourly() {
+    let report = holds_with("map-hourly", 22, 30);
+    assert!(report.maps[0] > 500, "{:?}", report.maps);
+}
+
+#[test]
 fn flood_of_joins() {
     let report = holds("flood-of-joins", 19);
     assert_eq!(report.running, 3 * NODES);

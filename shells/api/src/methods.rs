@@ -64,7 +64,7 @@ methods! {
     "status" ("") -> "the node at a glance", Read, status;
     "peers" ("") -> "[peer]", Read, peers;
     "map" ("node_id?: id") -> "{hop1, hop2, hop3, bytes} or {node_id, hop, reporters}", Read, map;
-    "find" ("node_id: id") -> "{node_id, found_by, address, jumps, ms}", Read, find;
+    "find" ("node_id: id") -> "{node_id, found_by, address, jumps, ms, steps: [{step, ms}]}", Read, find;
     "explain" ("node_id: id") -> "{node_id, reasons: [text], hop, reporters, peer}", Read, explain;
     "post" ("text: text, reply?: post id") -> "{post_id}", Act, post;
     "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, feed;

@@ -1,7 +1,7 @@
 //! What things look like in JSON: the field names of the command line's contract.
 
 use distsoc_engine::domain::{Content, NodeId, Profile};
-use distsoc_engine::io::{Found, MapCounts, MapView, PeerView, Slot, Status, WideRole};
+use distsoc_engine::io::{Found, FoundBy, MapCounts, MapView, PeerView, Slot, Status, WideRole};
 use distsoc_host::Host;
 use distsoc_net::TrafficRow;
 use distsoc_persistence::FeedEntry;
@@ -31,6 +31,10 @@ fn map_counts(map: &MapCounts) -> Value {
     json!({"hop1": map.hop1, "hop2": map.hop2, "hop3": map.hop3, "bytes": map.bytes})
 }
 
+fn step((step, ms): &(FoundBy, u64)) -> Value {
+    json!({"step": step.name(), "ms": ms})
+}
+
 pub(crate) fn found(found: &Found) -> Value {
     json!({
         "node_id": found.node_id.to_string(),
@@ -38,6 +42,7 @@ pub(crate) fn found(found: &Found) -> Value {
         "address": found.address.to_string(),
         "jumps": found.jumps,
         "ms": found.ms,
+        "steps": found.steps.iter().map(step).collect::<Vec<Value>>(),
     })
 }
 

@@ -66,7 +66,7 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
             json!({"node_id": node_id.map(|id| id.to_string())}),
             show_fields,
         ),
-        Command::Find { node_id } => ("find", json!({"node_id": node_id.to_string()}), show_fields),
+        Command::Find { node_id } => ("find", json!({"node_id": node_id.to_string()}), show_found),
         Command::Explain { id } => ("explain", json!({"node_id": id.to_string()}), show_reasons),
         Command::Traffic => ("traffic", Value::Null, show_traffic),
         Command::Doctor => ("doctor", Value::Null, |_| {}),
@@ -214,6 +214,16 @@ fn show_fields(result: &Value) {
         };
         output::line(&format!("{name:<16} {shown}"));
     }
+}
+
+fn show_found(result: &Value) {
+    let steps = result["steps"].as_array().into_iter().flatten();
+    let steps: Vec<String> = steps
+        .map(|step| format!("{} {} ms", text(&step["step"]), step["ms"]))
+        .collect();
+    let mut shown = result.clone();
+    shown["steps"] = Value::String(steps.join(", "));
+    show_fields(&shown);
 }
 
 fn show_peers(result: &Value) {

@@ -65,7 +65,7 @@ fn fields_are_those_of_the_contract() {
     has(
         "find",
         &found,
-        &["node_id", "found_by", "address", "jumps", "ms"],
+        &["node_id", "found_by", "address", "jumps", "ms", "steps"],
     );
     assert_eq!(found["found_by"], "direct");
     let explained = json(b.path(), &["explain", id]);

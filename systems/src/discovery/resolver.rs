@@ -23,6 +23,7 @@ use distsoc_engine::world::searches::{
     DirectorySearches, Ended, SearchId, Tour, Tours, WormSearch, WormSearches,
 };
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// Searches of persons at once.
 const SEARCHES_MAX: usize = 64;
@@ -33,7 +34,11 @@ struct Search {
     call: CallId,
     target: NodeId,
     since_ms: u64,
+    /// The steps before this one, and how long each took.
+    taken: Vec<(FoundBy, u64)>,
     step: FoundBy,
+    /// When the step began.
+    step_ms: u64,
     /// The step is over at this mono time.
     until_ms: u64,
     /// Requests that have no answer yet, each with its step: a late answer is one still.
@@ -45,6 +50,26 @@ struct Search {
 }
 
 impl Search {
+    fn begin_step(&mut self, step: FoundBy, ms_max: u64, now: Now) {
+        self.taken.push((self.step, now.mono_ms - self.step_ms));
+        (self.step, self.step_ms, self.until_ms) = (step, now.mono_ms, now.after(ms_max));
+        self.search = None;
+    }
+
+    /// What the person is told.
+    fn found(&self, found_by: FoundBy, address: SocketAddr, jumps: u32, now: Now) -> Reply {
+        let mut steps = self.taken.clone();
+        steps.push((self.step, now.mono_ms - self.step_ms));
+        Reply::Found(Found {
+            node_id: self.target,
+            found_by,
+            address,
+            jumps,
+            ms: now.mono_ms - self.since_ms,
+            steps,
+        })
+    }
+
     fn waits(&self, now_ms: u64) -> bool {
         let is_open = || self.open.iter().any(|(_, step)| *step == self.step);
         let is_under_way = self.search.is_some() || self.tour.is_some();
@@ -144,6 +169,7 @@ fn take_calls(
                 address: link.remote,
                 jumps: 0,
                 ms: 0,
+                steps: vec![(FoundBy::Direct, 0)],
             };
             outbox.reply(call, Ok(Reply::Found(found)));
         } else if resolving.searches.len() >= SEARCHES_MAX {
@@ -156,7 +182,9 @@ fn take_calls(
                 call,
                 target,
                 since_ms: now.mono_ms,
+                taken: Vec::new(),
                 step: FoundBy::Direct,
+                step_ms: now.mono_ms,
                 until_ms: now.mono_ms,
                 open: Vec::new(),
                 search: None,
@@ -207,7 +235,7 @@ fn go_on(
                 }
                 return false;
             };
-            (search.step, search.until_ms, search.search) = (step, now.after(ms), None);
+            search.begin_step(step, ms, *now);
             let (hop, relays) = match step {
                 FoundBy::Worm => {
                     let targets = vec![WormTarget::Node(search.target)];
@@ -286,14 +314,7 @@ fn take_ended(
             let Some((jumps, address)) = found else {
                 continue;
             };
-            let found = Found {
-                node_id: search.target,
-                found_by,
-                address,
-                jumps,
-                ms: now.mono_ms - search.since_ms,
-            };
-            outbox.reply(call, Ok(Reply::Found(found)));
+            outbox.reply(call, Ok(search.found(found_by, address, jumps, *now)));
             let search = searches.remove(place);
             search.tour.into_iter().for_each(|tour| tours.cancel(tour));
             late.extend(search.open.into_iter().map(|(request, _)| request));
@@ -364,14 +385,11 @@ fn take_answers(
             .zip(near)
             .and_then(|(record, near)| usable_address(&record, &search.target, near, *now));
         if let Some(address) = address {
-            let found = Found {
-                node_id: search.target,
-                found_by,
-                address,
-                jumps: if found_by == FoundBy::Closer { 2 } else { 1 },
-                ms: now.mono_ms - search.since_ms,
-            };
-            outbox.reply(search.call, Ok(Reply::Found(found)));
+            let jumps = if found_by == FoundBy::Closer { 2 } else { 1 };
+            outbox.reply(
+                search.call,
+                Ok(search.found(found_by, address, jumps, *now)),
+            );
             let search = searches.remove(number);
             late.extend(search.open.into_iter().map(|(request, _)| request));
         }

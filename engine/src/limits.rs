@@ -272,7 +272,7 @@ pub const SAMPLE_PAUSE_MS_MAX: u64 = 10 * 60 * 1000;
 
 /// A connection where neither side is behind NAT is pinged when nothing else was sent for this long; routing
 /// diffs, every 2 min, take the ping's place (PROTOCOL section 3).
-pub const OPEN_PING_MS: u64 = 110_000;
+pub const OPEN_PING_MS: u64 = 150_000;
 /// Shortest pause between two writes of the same good peer to disk.
 pub const GOOD_PEER_WRITE_MS: u64 = 60 * 60 * 1000;
 

@@ -9,6 +9,7 @@ use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::{PeerView, Slot, WideRole};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::Desktop;
+use std::collections::BTreeSet;
 use table::{Table, secret};
 
 const NODES: usize = 60;
@@ -58,6 +59,40 @@ fn neighbours_in_the_order_of_ids_find_each_other() {
     );
     assert!(ring >= NODES * 2, "{ring}");
     assert!(fingers >= NODES * 2, "{fingers}");
+}
+
+/// Five nodes in six tell whoever tries them of five hundred ids that are nowhere: none gets a place for it.
+#[test]
+fn invented_ids_win_no_place() {
+    let mut profile = narrow();
+    (profile.wide_ring_slots, profile.wide_finger_slots) = (0, 0);
+    (profile.social_slots, profile.wide_slots) = (4, 2);
+    let mut table = Table::with_profiles(&vec![profile; NODES], &[0, 1]);
+    table.pass(20 * 60_000);
+    let chosen = |table: &mut Table, seat: usize| -> BTreeSet<NodeId> {
+        let peers = table.peers(seat).into_iter();
+        let wide = peers.filter(|peer| peer.slot == Slot::Wide && peer.dialled);
+        wide.map(|peer| peer.node_id).collect()
+    };
+    let honest: Vec<usize> = (0..NODES).step_by(6).collect();
+    table.inventors = (0..NODES).filter(|seat| seat % 6 != 0).collect();
+    let before: Vec<_> = honest
+        .iter()
+        .map(|seat| chosen(&mut table, *seat))
+        .collect();
+    table.requests.clear();
+    table.pass(3 * 60 * 60_000);
+    let probes = table.requests.get(&0x06).copied().unwrap_or_default();
+    assert!(probes > NODES / 2, "they were tried: {probes}");
+    let inventors: BTreeSet<NodeId> = table.inventors.iter().map(|seat| id(*seat)).collect();
+    for (seat, before) in honest.iter().zip(before) {
+        let after = chosen(&mut table, *seat);
+        let won: Vec<&NodeId> = after.difference(&before).collect();
+        assert!(
+            won.iter().all(|node| !inventors.contains(node)),
+            "{seat}: {won:?}"
+        );
+    }
 }
 
 #[test]

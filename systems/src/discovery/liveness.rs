@@ -1,5 +1,5 @@
 //! PROTOCOL section 3: where either side is behind NAT, QUIC keep-alive holds the connection; where neither is, a ping
-//! every two minutes does, until routing diffs take its place. Visits end after 30 s idle.
+//! does whenever nothing else was sent for long, which routing diffs forestall. Visits end after 30 s idle.
 
 use crate::Installer;
 use bevy_ecs::prelude::*;

@@ -10,9 +10,10 @@ use distsoc_engine::io::*;
 use distsoc_engine::node::{Node, NodeConfig};
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::wire::codec::Bounded;
+use distsoc_engine::wire::codec::{Bounded, ByteVec};
 use distsoc_engine::wire::{
-    Expected, Packet, PacketBytes, WormNear, WormResponse, WormTarget, admit,
+    Expected, Packet, PacketBytes, WideProbe, WideSample, WormNear, WormResponse, WormTarget,
+    admit, prefixes_in,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -48,6 +49,8 @@ pub struct Table {
     pub silent: BTreeSet<usize>,
     /// Who names an id right beside every target that is asked for, and says nothing after.
     pub liars: BTreeSet<usize>,
+    /// Whoever asks them what they report is told of ids that are nowhere.
+    pub inventors: BTreeSet<usize>,
     /// How many requests were sent, by code.
     pub requests: BTreeMap<u8, usize>,
     /// How many notifications were sent, by code.
@@ -106,6 +109,7 @@ impl Table {
             travellers: BTreeSet::new(),
             silent: BTreeSet::new(),
             liars: BTreeSet::new(),
+            inventors: BTreeSet::new(),
             requests: BTreeMap::new(),
             notified: BTreeMap::new(),
             dials: BTreeMap::new(),
@@ -457,6 +461,36 @@ impl Table {
             .push_back(Input::Response { request, result });
     }
 
+    /// A sample of ids that are nowhere, as many as would win any comparison.
+    fn invent(&mut self, seat: usize, request: RequestId, bytes: &PacketBytes) {
+        let asked = admit(bytes, Expected::Request).expect("nodes send what nodes admit");
+        let Packet::WideProbe(probe) = asked.into_inner() else {
+            return;
+        };
+        let invented = (0u64..500).map(|number| {
+            let material = [probe.salt, number].map(u64::to_be_bytes).concat();
+            NodeId::from_bytes(distsoc_engine::crypto::hash(&material))
+        });
+        let whose = prefixes_in(&probe.whose);
+        let mut prefixes = Vec::new();
+        let mut members = Vec::new();
+        match whose.is_empty() {
+            true => prefixes.extend(invented.map(|node| node.prefix())),
+            false => members.extend(invented.filter(|node| whose.contains(&node.prefix()))),
+        }
+        prefixes.sort_unstable();
+        let sample = WideSample {
+            prefixes: ByteVec(prefixes.concat()),
+            members: Bounded::truncated(members),
+        };
+        let answer = Packet::from(sample).encode();
+        let expected = Expected::Response(WideSample::SPEC.code);
+        let result = admit(&answer, expected).map_err(RequestFailure::Refused);
+        self.seats[seat]
+            .inputs
+            .push_back(Input::Response { request, result });
+    }
+
     fn perform(&mut self, seat: usize, effect: Effect) {
         match effect {
             Effect::Dial { dial, node, target } => self.dial(seat, dial, node, target),
@@ -476,6 +510,10 @@ impl Table {
                     let is_search = is_worm || bytes[0] == 0x20;
                     if is_worm && self.liars.contains(&other) {
                         self.lie(seat, request, &bytes);
+                        return;
+                    }
+                    if bytes[0] == WideProbe::SPEC.code && self.inventors.contains(&other) {
+                        self.invent(seat, request, &bytes);
                         return;
                     }
                     if is_search && self.silent.contains(&other) {

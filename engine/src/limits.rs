@@ -65,6 +65,10 @@ pub const EARLY_DIFF_MS: u64 = 60_000;
 pub const SILENT_MS: u64 = 125_000;
 /// What a peer reported stays for this long after it has gone.
 pub const REPORTER_GRACE_MS: u64 = 30_000;
+/// Peers that have gone of which it is remembered what they reported, so that who comes back is asked only for what changed.
+pub const GONE_REPORTERS_MAX: usize = 16;
+/// Ids of each that are remembered; of one that names more, none are.
+pub const GONE_REPORTER_IDS_MAX: usize = 8_192;
 /// Ids of a diff, bytes; more than fit are asked for by MapReconcile.
 pub const DIFF_ITEMS_BYTES_MAX: usize = 60 * 1024;
 /// Ids of one InitialMapSync, bytes: a cell that begins below this is the last.

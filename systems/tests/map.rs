@@ -11,6 +11,8 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::Desktop;
 use distsoc_engine::refusal::Refusal;
+use distsoc_engine::wire::InitialMapSync;
+use std::collections::BTreeSet;
 use table::{Table, address, connect_string, secret};
 
 /// Five nodes in a row, after the diffs of ten minutes.
@@ -165,6 +167,49 @@ fn a_reporter_that_comes_back_after_a_restart_is_reconciled() {
     table.pass(2 * limits::REMEMBERED_MS);
     assert_eq!(hops(&mut table, 2), [2, 2, 0]);
     assert_eq!(hops(&mut table, 0), [1, 1, 1]);
+}
+
+/// A star of many nodes whose middle goes away for an hour: who comes back is asked for what has changed alone.
+#[test]
+fn a_reporter_that_comes_back_after_an_hour_is_not_dumped_again() {
+    const LEAVES: usize = 90;
+    let mut profile = NodeProfile::of(Desktop);
+    (profile.wide_ring_slots, profile.wide_finger_slots) = (0, 0);
+    let mut table = Table::with_profiles(&vec![profile; LEAVES + 2], &[]);
+    let mut roads: BTreeSet<(usize, usize)> = (2..LEAVES + 2).map(|leaf| (1, leaf)).collect();
+    roads.insert((0, 1));
+    table.roads = Some(roads.clone());
+    for (a, b) in roads.clone() {
+        let connected = table.call(a, Call::Connect(connect_string(b)));
+        assert!(
+            matches!(connected, Ok(Reply::Connected(_))),
+            "{connected:?}"
+        );
+    }
+    let synced = |table: &mut Table| {
+        let bytes = table.answered_bytes.get(&InitialMapSync::SPEC.code);
+        bytes.copied().unwrap_or_default()
+    };
+    table.pass(300_000);
+    assert_eq!(hops(&mut table, 0), [1, LEAVES, 0]);
+    table.roads.as_mut().unwrap().remove(&(0, 1));
+    table.cut(0, 1);
+    table.pass(60 * 60_000);
+    assert_eq!(hops(&mut table, 0), [0, 0, 0]);
+    table.roads = Some(roads);
+    table.answered_bytes.clear();
+    let connected = table.call(0, Call::Connect(connect_string(1)));
+    assert!(
+        matches!(connected, Ok(Reply::Connected(_))),
+        "{connected:?}"
+    );
+    table.pass(10_000);
+    assert_eq!(hops(&mut table, 0), [1, LEAVES, 0]);
+    let bytes = synced(&mut table);
+    assert!(
+        0 < bytes && bytes < LEAVES * 32 / 4,
+        "{bytes} bytes for {LEAVES} ids that were known"
+    );
 }
 
 #[test]

@@ -107,7 +107,7 @@ impl Played {
         }
         let (mut told, mut items, mut next) = (Vec::new(), 0, CELLS);
         for cell in usize::from(request.first_cell)..CELLS {
-            if sums[cell] == request.sum(cell) {
+            if request.agrees(cell, sums[cell]) {
                 continue;
             }
             items += cells[cell].len();
@@ -127,7 +127,7 @@ impl Played {
                     .collect()
             };
             told.push(MapCell {
-                number: cell as u8,
+                number: cell as u16,
                 hop_1: of(ReportedHop::One),
                 hop_2: of(ReportedHop::Two),
             });

@@ -172,7 +172,7 @@ fn who_reports_more_than_a_node_can_know_loses_its_slot() {
             let first = usize::from(request.first_cell);
             let next = (first + 8).min(CELLS);
             let cell = |number: usize| MapCell {
-                number: number as u8,
+                number: number as u16,
                 hop_1: Vec::new(),
                 hop_2: by_cell[number].iter().map(|node| bare(*node)).collect(),
             };

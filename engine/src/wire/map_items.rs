@@ -209,7 +209,7 @@ as_packed!(MapChanges);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MapCell {
     /// Which cell.
-    pub number: u8,
+    pub number: u16,
     /// Its part of hop 1.
     pub hop_1: Vec<MapItem>,
     /// Its part of hop 2; empty where that was not asked for.
@@ -246,7 +246,7 @@ impl MapCells {
 
     fn write(&self, bytes: &mut Vec<u8>) {
         for cell in &self.0 {
-            bytes.push(cell.number);
+            bytes.extend_from_slice(&cell.number.to_le_bytes());
             write_list(&cell.hop_1, bytes);
             write_list(&cell.hop_2, bytes);
         }
@@ -255,7 +255,7 @@ impl MapCells {
     fn read(reader: &mut Reader<'_>) -> Result<Self, Refusal> {
         let mut cells = Vec::new();
         while !reader.0.is_empty() {
-            let [number] = reader.take()?;
+            let number = u16::from_le_bytes(reader.take()?);
             let (hop_1, hop_2) = (read_list(reader)?, read_list(reader)?);
             cells.push(MapCell {
                 number,

@@ -8,8 +8,11 @@ use super::routing_diff::example_item;
 use super::{Check, Example};
 use crate::refusal::Refusal;
 
-/// The sets fall into this many cells, by the keyed hash of an id.
-pub const CELLS: usize = 256;
+/// The sets fall into this many cells, by the keyed hash of an id: so few ids in each of them that hardly more than what changed is told
+/// again.
+pub const CELLS: usize = 1024;
+/// Bytes of a cell's sum on the wire. Two that agree by chance are found by the digest.
+const SUM_BYTES: usize = 4;
 
 /// Asks for the cells that differ, and for a diff every two minutes from now on.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,7 +25,8 @@ pub struct MapReconcile {
     pub afresh: bool,
     /// The first cell asked for; the ones before are done.
     pub first_cell: u16,
-    /// The sum of the hashes in each cell from the first one on, eight bytes each, big-endian; empty where the asker has nothing.
+    /// The sum of the hashes in each cell from the first one on, the last four bytes of each, big-endian; empty where the asker has
+    /// nothing.
     pub sums: ByteVec,
 }
 
@@ -35,20 +39,29 @@ as_array!(MapReconcile {
 });
 
 impl MapReconcile {
-    /// The sum of a cell at the asker.
+    /// The sums of all cells from one on, as they travel; none where the asker has nothing.
     #[must_use]
-    pub fn sum(&self, cell: usize) -> u64 {
+    pub fn sums_of(sums: &[u64; CELLS], first_cell: u16, has_any: bool) -> ByteVec {
+        let asked = sums[usize::from(first_cell)..].iter();
+        let bytes = asked.flat_map(|sum| (*sum as u32).to_be_bytes());
+        ByteVec(if has_any { bytes.collect() } else { Vec::new() })
+    }
+
+    /// Whether a cell may be the same at the asker.
+    #[must_use]
+    pub fn agrees(&self, cell: usize, sum: u64) -> bool {
         let at = cell.checked_sub(usize::from(self.first_cell));
-        let sums = self.sums.0.as_chunks::<8>().0;
-        at.and_then(|at| sums.get(at))
-            .map_or(0, |sum| u64::from_be_bytes(*sum))
+        let sums = self.sums.0.as_chunks::<SUM_BYTES>().0;
+        let at_asker = at.and_then(|at| sums.get(at));
+        at_asker.map_or(0, |sum| u32::from_be_bytes(*sum)) == sum as u32
     }
 }
 
 impl Check for MapReconcile {
     fn check(&self) -> Result<(), Refusal> {
         let cells = CELLS.checked_sub(usize::from(self.first_cell));
-        let fits = |cells| cells > 0 && (self.sums.0.is_empty() || self.sums.0.len() == cells * 8);
+        let fits =
+            |cells| cells > 0 && (self.sums.0.is_empty() || self.sums.0.len() == cells * SUM_BYTES);
         cells
             .filter(|cells| fits(*cells))
             .map(|_| ())
@@ -62,8 +75,8 @@ impl Example for MapReconcile {
             salt: 0xfeed_0000_0000_0001,
             with_hop_2: true,
             afresh: false,
-            first_cell: 250,
-            sums: ByteVec(vec![3; 6 * 8]),
+            first_cell: CELLS as u16 - 6,
+            sums: ByteVec(vec![3; 6 * SUM_BYTES]),
         }
     }
 }
@@ -108,11 +121,11 @@ impl Example for InitialMapSync {
             hop_1: vec![example_item(at, true)],
             hop_2: vec![example_item(at + 1, true), example_item(at + 2, false)],
         };
-        let cells = MapCells::new(vec![cell(250, 7), cell(254, 400)]).expect("ascending");
+        let cells = MapCells::new(vec![cell(250, 7), cell(1_000, 400)]).expect("ascending");
         Self {
             seq: 12,
             digest: 0x0123_4567_89ab_cdef,
-            next_cell: 255,
+            next_cell: 1_001,
             cells,
         }
     }

@@ -244,7 +244,7 @@ packets! {
     0x02 InitialMapSync: Response, Discovery, bytes 64 * 1024, burst 64, per_minute 120, in_flight 2;
     0x03 BootstrapSampleRequest: Request(0x04), Discovery, bytes 16, burst 8, per_minute 8, in_flight 1;
     0x04 BootstrapSampleResponse: Response, Discovery, bytes 15 * 1024, burst 8, per_minute 8, in_flight 1;
-    0x05 MapReconcile: Request(0x02), Discovery, bytes 3 * 1024, burst 64, per_minute 120, in_flight 1;
+    0x05 MapReconcile: Request(0x02), Discovery, bytes 5 * 1024, burst 64, per_minute 120, in_flight 1;
     0x06 WideProbe: Request(0x07), Discovery, bytes 96, burst 4, per_minute 4, in_flight 1;
     0x07 WideSample: Response, Discovery, bytes 9 * 1024, burst 4, per_minute 4, in_flight 1;
     0x08 OuterMapRequest: Request(0x09), Discovery, bytes 16, burst 2, per_minute 2, in_flight 1;

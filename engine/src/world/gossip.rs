@@ -3,6 +3,7 @@
 
 use crate::domain::NodeId;
 use crate::io::{LinkId, RequestId};
+use crate::limits;
 use crate::wire::{InitialMapSync, MapItem, Named, RoutingDiff};
 use crate::world::map::{MapEntry, NumberBook, ReportedHop, Reporter, Row, SetHash, Told};
 use bevy_ecs::prelude::{Component, Resource};
@@ -137,6 +138,8 @@ pub enum SyncStep {
     Answered,
     /// The sets are the same, as far as we know.
     Standing,
+    /// It is away for good: its sets go, slice by slice.
+    Forgetting,
 }
 
 /// Every peer that reports.
@@ -147,6 +150,31 @@ pub struct MapSyncs {
     /// Requests under way, to whom and on which connection, and the first cell asked for. A peer's older ones go on when it has a
     /// new connection, and then mean nothing.
     pub asked: BTreeMap<RequestId, (NodeId, LinkId, u16)>,
+}
+
+/// What peers that have gone reported last (PROTOCOL section 6, "a reporter that returns is reconciled, not dumped again"): of the last
+/// [`limits::GONE_REPORTERS_MAX`], in the order in which they went. On no map.
+#[derive(Resource, Debug, Default)]
+pub struct GoneReporters(VecDeque<(NodeId, Vec<(ReportedHop, MapItem)>)>);
+
+impl GoneReporters {
+    /// Remembers one, unless it named more than [`limits::GONE_REPORTER_IDS_MAX`].
+    pub fn remember(&mut self, node: NodeId, named: Vec<(ReportedHop, MapItem)>) {
+        self.0.retain(|(known, _)| *known != node);
+        if named.is_empty() || named.len() > limits::GONE_REPORTER_IDS_MAX {
+            return;
+        }
+        if self.0.len() >= limits::GONE_REPORTERS_MAX {
+            self.0.pop_front();
+        }
+        self.0.push_back((node, named));
+    }
+
+    /// Takes what is remembered of one that is back.
+    pub fn take(&mut self, node: &NodeId) -> Option<Vec<(ReportedHop, MapItem)>> {
+        let at = self.0.iter().position(|(known, _)| known == node)?;
+        self.0.remove(at).map(|(_, named)| named)
+    }
 }
 
 /// Reports that wait to be applied: a burst is spread over frames.
@@ -169,6 +197,8 @@ pub struct Report {
 pub enum ReportContent {
     /// What changed.
     Diff(RoutingDiff),
+    /// What it named when it went, before it is asked what has changed since.
+    Remembered(Vec<(ReportedHop, MapItem)>),
     /// Cells that differ, from this one on.
     Cells {
         /// The first cell that was asked for.

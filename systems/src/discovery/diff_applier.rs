@@ -278,6 +278,7 @@ fn queue_diffs(
 fn items_of(content: &ReportContent) -> usize {
     match content {
         ReportContent::Diff(diff) => diff.changes.len(),
+        ReportContent::Remembered(named) => named.len(),
         ReportContent::Cells { sync, .. } => sync
             .cells
             .as_slice()
@@ -346,6 +347,11 @@ fn apply_reports(
         };
         match &report.content {
             ReportContent::Diff(diff) => taker.take_diff(diff),
+            ReportContent::Remembered(named) => {
+                for (hop, item) in named {
+                    taker.add(*hop, item);
+                }
+            }
             ReportContent::Cells { first_cell, sync } => {
                 taker.take_cells(sync.cells.as_slice(), usize::from(*first_cell))
             }
@@ -358,6 +364,13 @@ fn apply_reports(
                     now.after(entropy.below(limits::MAP_SYNC_RETRY_MS << sync.failures.min(8)));
                 after_diff(sync, diff, digest, is_whole, at_ms);
                 "RoutingDiff"
+            }
+            ReportContent::Remembered(_) => {
+                sync.step = SyncStep::Due {
+                    at_ms: now.mono_ms,
+                    first_cell: 0,
+                };
+                "InitialMapSync"
             }
             ReportContent::Cells { sync: answer, .. } => {
                 after_cells(sync, answer, digest, *now);

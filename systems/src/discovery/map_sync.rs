@@ -10,15 +10,17 @@ use distsoc_engine::io::{RequestFailure, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::wire::codec::ByteVec;
 use distsoc_engine::wire::{
-    CELLS, GoodbyeReason, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Packet,
+    CELLS, GoodbyeReason, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Named, Packet,
 };
 use distsoc_engine::world::gossip::{
-    MapListener, MapSync, MapSyncs, Report, ReportContent, ReportQueue, Reported, SyncStep,
+    GoneReporters, MapListener, MapSync, MapSyncs, Report, ReportContent, ReportQueue, Reported,
+    SyncStep,
 };
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
-use distsoc_engine::world::map::{MapEdit, MapEntry, MapView, ReportedHop, Row, SetHash};
+use distsoc_engine::world::map::{
+    DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Reporter, Row, SetHash,
+};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{PeerChange, PeerChanges, Peers};
 
@@ -31,6 +33,9 @@ fn follow_peers(
     changes: Res<PeerChanges>,
     mut entropy: ResMut<Entropy>,
     mut syncs: ResMut<MapSyncs>,
+    mut gone: ResMut<GoneReporters>,
+    mut queue: ResMut<ReportQueue>,
+    profile: Res<NodeProfile>,
     mut map: MapEdit,
 ) {
     if changes.0.is_empty() {
@@ -46,6 +51,17 @@ fn follow_peers(
                 let Some(reporter) = map.add_reporter(node) else {
                     continue;
                 };
+                let reporters = map.reporters();
+                let mut known = [ReportedHop::One, ReportedHop::Two].into_iter();
+                let has_any = known.any(|hop| {
+                    reporters
+                        .rows(reporter, hop)
+                        .is_some_and(|rows| !rows.is_empty())
+                });
+                let room = profile.map_entries_max.saturating_sub(map.counts().total());
+                let remembered = gone
+                    .take(&node)
+                    .filter(|named| !has_any && named.len() <= room);
                 let salt = entropy.next_u64();
                 map.begin_connection(reporter, SetHash::new(salt), entries);
                 let sync = MapSync {
@@ -58,12 +74,22 @@ fn follow_peers(
                     is_capped: false,
                     with_hop_2: false,
                     failures: 0,
-                    step: SyncStep::Due {
-                        at_ms: now.mono_ms,
-                        first_cell: 0,
+                    step: match remembered {
+                        Some(_) => SyncStep::Answered,
+                        None => SyncStep::Due {
+                            at_ms: now.mono_ms,
+                            first_cell: 0,
+                        },
                     },
                 };
                 syncs.by_node.insert(node, sync);
+                if let Some(named) = remembered {
+                    queue.0.push_back(Report {
+                        node,
+                        link,
+                        content: ReportContent::Remembered(named),
+                    });
+                }
             }
             PeerChange::Down { node, .. } => {
                 if let Some(sync) = syncs.by_node.get_mut(&node) {
@@ -75,10 +101,29 @@ fn follow_peers(
     }
 }
 
+/// All that a reporter names, this node itself excepted.
+fn named_by(
+    reporter: Reporter,
+    map: &DiscoveryMap,
+    entries: &[MapEntry],
+) -> Vec<(ReportedHop, MapItem)> {
+    let of_hop = |hop| {
+        let rows = map.reporters().rows(reporter, hop).into_iter().flatten();
+        rows.map(move |row| (hop, &entries[row as usize]))
+    };
+    let named = of_hop(ReportedHop::One).chain(of_hop(ReportedHop::Two));
+    let item = |entry: &MapEntry| MapItem {
+        named: Named::Bare(entry.node),
+        is_anchor: entry.is_anchor(),
+    };
+    named.map(|(hop, entry)| (hop, item(entry))).collect()
+}
+
 /// When a reporter goes, whatever only it reported goes: after a while, since it may be back, and in slices.
 fn forget_the_gone(
     now: Res<Now>,
     mut syncs: ResMut<MapSyncs>,
+    mut gone: ResMut<GoneReporters>,
     mut map: MapEdit,
     mut outbox: ResMut<Outbox>,
     mut due_ms: Local<Option<u64>>,
@@ -97,7 +142,7 @@ fn forget_the_gone(
         outbox.wake_at(at_ms);
         *due_ms = Some(due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms)));
     };
-    syncs.by_node.retain(|_, sync| {
+    syncs.by_node.retain(|node, sync| {
         let gone_for_good_ms = sync.gone_ms + limits::REPORTER_GRACE_MS;
         if sync.link.is_some() {
             return true;
@@ -107,6 +152,10 @@ fn forget_the_gone(
             return true;
         }
         forgotten = true;
+        if sync.step != SyncStep::Forgetting {
+            gone.remember(*node, named_by(sync.reporter, map, entries));
+            sync.step = SyncStep::Forgetting;
+        }
         let is_gone = map.forget(sync.reporter, limits::MAP_SLICE_IDS, entries);
         if !is_gone {
             wake_at(now.mono_ms);
@@ -115,27 +164,30 @@ fn forget_the_gone(
     });
 }
 
-/// The sums of a reporter's cells from this one on; nothing where all are empty.
+/// The sums of what a reporter names, by cell; `None` where it names nobody.
 fn sums_of(
-    rows: impl Iterator<Item = (ReportedHop, Row)>,
-    hash: SetHash,
-    first_cell: usize,
+    reporter: Reporter,
+    map: &DiscoveryMap,
     entries: &[MapEntry],
-) -> ByteVec {
-    let mut sums = [0u64; CELLS];
-    let mut is_empty = true;
-    for (hop, row) in rows {
-        let node = &entries[row as usize].node;
+) -> Option<Box<[u64; CELLS]>> {
+    let reporters = map.reporters();
+    let hash = reporters.hash(reporter);
+    let mut sums = Box::new([0u64; CELLS]);
+    let mut has_any = false;
+    let mut add = |hop, node: &NodeId| {
         let sum = &mut sums[hash.cell(node)];
         *sum = sum.wrapping_add(hash.of(hop, node));
-        is_empty = false;
+        has_any = true;
+    };
+    for hop in [ReportedHop::One, ReportedHop::Two] {
+        for row in reporters.rows(reporter, hop).into_iter().flatten() {
+            add(hop, &entries[row as usize].node);
+        }
+        if reporters.names_us(reporter, hop) {
+            add(hop, map.own());
+        }
     }
-    let bytes = sums[first_cell..].iter().flat_map(|sum| sum.to_be_bytes());
-    ByteVec(if is_empty {
-        Vec::new()
-    } else {
-        bytes.collect()
-    })
+    has_any.then_some(sums)
 }
 
 /// When to ask this peer, and from which cell on. Of one that stands but is silent, for the last cell: does it live?
@@ -143,7 +195,7 @@ fn next_question(sync: &MapSync) -> Option<(u64, u16)> {
     match sync.step {
         SyncStep::Due { at_ms, first_cell } => Some((at_ms, first_cell)),
         SyncStep::Standing => Some((sync.heard_ms + limits::SILENT_MS, CELLS as u16 - 1)),
-        SyncStep::Asked(_) | SyncStep::Answered => None,
+        SyncStep::Asked(_) | SyncStep::Answered | SyncStep::Forgetting => None,
     }
 }
 
@@ -181,21 +233,10 @@ fn ask(
             break;
         }
         let reporters = map.map.reporters();
-        let known = |hop| {
-            reporters
-                .rows(sync.reporter, hop)
-                .into_iter()
-                .flatten()
-                .map(move |row| (hop, row))
-        };
-        let rows = known(ReportedHop::One).chain(known(ReportedHop::Two));
-        let hash = reporters.hash(sync.reporter);
-        let mut sums = sums_of(rows, hash, usize::from(first_cell), map.entries());
-        for hop in [ReportedHop::One, ReportedHop::Two] {
-            if reporters.names_us(sync.reporter, hop) && !sums.0.is_empty() {
-                add_to_sum(&mut sums, hash, hop, first_cell, map.map.own());
-            }
-        }
+        let sums = sums_of(sync.reporter, &map.map, map.entries());
+        let has_any = sums.is_some();
+        let sums = sums.unwrap_or_else(|| Box::new([0; CELLS]));
+        let sums = MapReconcile::sums_of(&sums, first_cell, has_any);
         let knows_hop_2 = reporters
             .rows(sync.reporter, ReportedHop::Two)
             .is_some_and(|rows| !rows.is_empty());
@@ -220,17 +261,6 @@ fn ask(
         sync.step = SyncStep::Asked(request);
         asked_of.insert(request, (*node, link, first_cell));
         asked += 1;
-    }
-}
-
-fn add_to_sum(sums: &mut ByteVec, hash: SetHash, hop: ReportedHop, first_cell: u16, node: &NodeId) {
-    let Some(at) = hash.cell(node).checked_sub(usize::from(first_cell)) else {
-        return;
-    };
-    if let Some(sum) = sums.0.as_chunks_mut::<8>().0.get_mut(at) {
-        *sum = u64::from_be_bytes(*sum)
-            .wrapping_add(hash.of(hop, node))
-            .to_be_bytes();
     }
 }
 
@@ -297,7 +327,7 @@ fn cells_for(
     }
     let (mut told, mut ids) = (Vec::new(), 0);
     for number in usize::from(request.first_cell)..CELLS {
-        if sums[number] == request.sum(number) {
+        if request.agrees(number, sums[number]) {
             continue;
         }
         ids += cells[number].len() + 1;
@@ -305,7 +335,7 @@ fn cells_for(
             return (MapCells::new(told).expect("in order"), number as u16);
         }
         let mut cell = MapCell {
-            number: number as u8,
+            number: number as u16,
             hop_1: Vec::new(),
             hop_2: Vec::new(),
         };
@@ -374,6 +404,7 @@ fn serve(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(MapSyncs::default());
     frame.world.insert_resource(ReportQueue::default());
+    frame.world.insert_resource(GoneReporters::default());
     frame.add(Phase::Ingest, take_answers);
     frame.add(Phase::Judge, follow_peers);
     frame.add(Phase::Judge, serve);

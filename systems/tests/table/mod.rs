@@ -53,6 +53,8 @@ pub struct Table {
     pub inventors: BTreeSet<usize>,
     /// How many requests were sent, by code.
     pub requests: BTreeMap<u8, usize>,
+    /// Bytes of the answers, by their codes.
+    pub answered_bytes: BTreeMap<u8, usize>,
     /// How many notifications were sent, by code.
     pub notified: BTreeMap<u8, usize>,
     pub dials: BTreeMap<usize, usize>,
@@ -111,6 +113,7 @@ impl Table {
             liars: BTreeSet::new(),
             inventors: BTreeSet::new(),
             requests: BTreeMap::new(),
+            answered_bytes: BTreeMap::new(),
             notified: BTreeMap::new(),
             dials: BTreeMap::new(),
         };
@@ -540,6 +543,8 @@ impl Table {
             },
             Effect::Respond { stream, bytes } => {
                 if let Some((asker, request, answer)) = self.streams.remove(&stream) {
+                    let size = bytes.as_ref().map_or(0, |bytes| bytes.len());
+                    *self.answered_bytes.entry(answer).or_default() += size;
                     let result = bytes.ok_or(RequestFailure::NoResponse).and_then(|bytes| {
                         admit(&bytes, Expected::Response(answer)).map_err(RequestFailure::Refused)
                     });

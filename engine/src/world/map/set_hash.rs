@@ -71,7 +71,7 @@ mod tests {
         let (hash, other) = (SetHash::new(1), SetHash::new(2));
         let node = |number: u32| NodeId::from_bytes(crate::crypto::hash(&number.to_le_bytes()));
         let mut cells = vec![0u32; CELLS];
-        for number in 0..25_600 {
+        for number in 0..102_400 {
             let node = node(number);
             cells[hash.cell(&node)] += 1;
             assert_ne!(

@@ -5,7 +5,11 @@ use super::Row;
 use super::graph::{Graph, Person, Wide, mix};
 use super::reach::hops;
 use distsoc_engine::domain::NodeId;
-use distsoc_engine::wire::{MapChanges, MapItem, Named, Number, Packet, RoutingDiff};
+use distsoc_engine::wire::{
+    CELLS, InitialMapSync, MapCell, MapCells, MapChanges, MapItem, MapReconcile, Named, Number,
+    Packet, RoutingDiff,
+};
+use distsoc_engine::world::map::{ReportedHop, SetHash};
 
 const CYCLES_A_DAY: f64 = 720.0;
 const CYCLES_AWAY: u64 = 30;
@@ -38,6 +42,68 @@ fn items(of: &[Person]) -> Vec<MapItem> {
     of.iter().map(item).collect()
 }
 
+/// What a node reports in this cycle.
+fn reported(graph: &Graph, node: Person, cycle: u64, percent: u64) -> Vec<(ReportedHop, Person)> {
+    let [first, second, _] = hops(graph, node, |person| is_up(person, cycle, percent));
+    let first = first.into_iter().map(|person| (ReportedHop::One, person));
+    let second = second.into_iter().map(|person| (ReportedHop::Two, person));
+    first.chain(second).collect()
+}
+
+/// Bytes of question and answers when a peer is back after an hour: the cells in which something has changed, every id in full.
+fn sync_bytes(
+    before: &[(ReportedHop, Person)],
+    after: &[(ReportedHop, Person)],
+    graph: &Graph,
+) -> f64 {
+    let hash = SetHash::new(9);
+    let mut sums = Box::new([[0u64; CELLS]; 2]);
+    let mut cells: Vec<Vec<(ReportedHop, NodeId)>> = vec![Vec::new(); CELLS];
+    for (side, all) in [before, after].into_iter().enumerate() {
+        for (hop, person) in all {
+            let node = graph.id(*person);
+            let cell = hash.cell(&node);
+            sums[side][cell] = sums[side][cell].wrapping_add(hash.of(*hop, &node));
+            if side == 1 {
+                cells[cell].push((*hop, node));
+            }
+        }
+    }
+    let question = MapReconcile {
+        salt: mix(1, 2),
+        with_hop_2: true,
+        afresh: false,
+        first_cell: 0,
+        sums: MapReconcile::sums_of(&sums[0], 0, true),
+    };
+    let differ = (0..CELLS).filter(|cell| !question.agrees(*cell, sums[1][*cell]));
+    let told = differ.map(|cell| {
+        let of = |wanted: ReportedHop| -> Vec<MapItem> {
+            let of_hop = cells[cell].iter().filter(|(hop, _)| *hop == wanted);
+            let item = |(at, (_, node)): (usize, &(ReportedHop, NodeId))| MapItem {
+                named: Number::new(at)
+                    .map_or(Named::Bare(*node), |number| Named::New(number, *node)),
+                is_anchor: false,
+            };
+            of_hop.enumerate().map(item).collect()
+        };
+        MapCell {
+            number: cell as u16,
+            hop_1: of(ReportedHop::One),
+            hop_2: of(ReportedHop::Two),
+        }
+    });
+    let answer = InitialMapSync {
+        seq: 1_000,
+        digest: mix(1, 1),
+        next_cell: CELLS as u16,
+        cells: MapCells::new(told.collect()).expect("in order"),
+    };
+    let bytes = Packet::from(question).encode().len() + Packet::from(answer).encode().len();
+    let datagrams = bytes.div_ceil(1_200) as f64;
+    bytes as f64 + datagrams * OVERHEAD
+}
+
 /// The model at 1 % and 5 % an hour.
 #[must_use]
 pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
@@ -45,8 +111,8 @@ pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
     let samples = u64::from(samples);
     let mut rows = Vec::new();
     for (percent, stated) in [
-        (1, ["9", "613", "64", "26 + keep-alive"]),
-        (5, ["45", "3,030", "270", "56 + keep-alive"]),
+        (1, ["9", "613", "64", "26 + keep-alive", "≤ 5 (12)"]),
+        (5, ["45", "3,030", "270", "56 + keep-alive", "≤ 25 (61)"]),
     ] {
         let (mut hop_2, mut all, mut bytes) = (0.0, 0.0, 0.0);
         for sample in 0..samples {
@@ -74,6 +140,13 @@ pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
             };
             bytes += Packet::from(diff).encode().len() as f64 / samples as f64;
         }
+        let mut sync = 0.0;
+        for sample in 0..samples {
+            let peer = mix(seed ^ 33, sample) % graph.nodes;
+            let at = |cycle| reported(&graph, peer, cycle, percent);
+            sync += sync_bytes(&at(1_000), &at(1_000 + CYCLES_AWAY), &graph) / samples as f64;
+        }
+        let returns = PEERS * 24.0 * percent as f64 / 100.0;
         let day = 2.0 * PEERS * CYCLES_A_DAY * (bytes + OVERHEAD) / 1e6;
         let name = |what: &str| format!("{percent} % an hour: {what}");
         rows.push(Row::new(
@@ -98,6 +171,18 @@ pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
             name("diffs a day, both ways, packets and all"),
             stated[3],
             day,
+            "MB",
+        ));
+        rows.push(Row::new(
+            name("a sync after an hour, packets and all"),
+            "",
+            sync / 1e3,
+            "kB",
+        ));
+        rows.push(Row::new(
+            name("map syncs a day, both ways"),
+            stated[4],
+            2.0 * returns * sync / 1e6,
             "MB",
         ));
     }

@@ -61,6 +61,8 @@ pub const ADDRESS_WAYS_MAX: usize = 3;
 pub const ADDRESS_RELAYS_MAX: usize = 256;
 /// When somebody has gone, the next diff does not wait out its two minutes, but this since the last.
 pub const EARLY_DIFF_MS: u64 = 60_000;
+/// And up to this later, each at random.
+pub const EARLY_DIFF_SPREAD_MS: u64 = 10_000;
 /// A peer whose diff is this late, from the one before, is asked whether it lives.
 pub const SILENT_MS: u64 = 125_000;
 /// What a peer reported stays for this long after it has gone.
@@ -121,7 +123,9 @@ pub const WORM_PATIENCE_MS: u16 = 6_000;
 /// A search that has come with so little patience left is four connections or more from where it began: shorter back by a dial.
 pub const WORM_DIRECT_PATIENCE_MS: u64 = 2_000;
 /// Those who are to be told directly, waiting for their dial at once.
-pub const WORM_DIRECT_MAX: usize = 64;
+pub const WORM_DIRECT_MAX: usize = 16;
+/// Of those, how many by searches of one peer.
+pub const WORM_DIRECT_PER_PEER_MAX: usize = 4;
 /// PROTOCOL section 6: nodes near a target that are asked for its record in the end.
 pub const WORM_REGION_MAX: usize = 16;
 /// PROTOCOL section 6, a lookup against liars: nodes that one search asks at most, one by one, where worms have found nothing.
@@ -134,6 +138,8 @@ pub const VISIT_MS_MAX: u64 = 5_000;
 pub const TOURS_MAX: usize = 4;
 /// Such a search may take so long.
 pub const TOUR_MS_MAX: u64 = 20_000;
+/// The last step of a search by a person: anchors are asked, and those near the target visited.
+pub const ASK_ANCHORS_AND_VISIT_MS_MAX: u64 = TOUR_MS_MAX + 1_000;
 /// Ids near a target that one answer names.
 pub const WORM_NEAR_MAX: u8 = 16;
 /// Requests of ours under way at one peer: as many as it takes ([`crate::wire::WormRequest`]).

@@ -123,26 +123,6 @@ fn who_finds_far_away_tells_the_searcher_directly() {
     assert_eq!(status.visits, 0);
 }
 
-#[test]
-fn what_nobody_asked_for_is_not_taken() {
-    let mut table = ring();
-    let stranger = NodeId::from_bytes([250; 32]);
-    let link = table.stranger(1, stranger, address(200));
-    let hello = Hello::new(Desktop, Purpose::Visit, false, false, None, None);
-    table.deliver(
-        1,
-        link,
-        &Packet::from(hello).encode(),
-        Expected::Notification,
-    );
-    let examples = Packet::examples();
-    let is_answer = |packet: &&Packet| matches!(packet, Packet::WormAnswer(_));
-    let answer = examples.iter().find(is_answer).unwrap().encode();
-    table.deliver(1, link, &answer, Expected::Notification);
-    table.settle();
-    assert!(find(&mut table, 1, 2).is_some());
-}
-
 /// One in five names an id right beside the target, so that the search is handed to it, and says nothing more.
 #[test]
 fn liars_who_promise_the_target_do_not_take_the_whole_search() {

@@ -12,7 +12,8 @@ use distsoc_engine::io::LinkId;
 use distsoc_engine::limits;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
-    AddressResponse, Expected, Packet, PacketBytes, WormNear, WormResponse, WormTarget, admit,
+    AddressRequest, AddressResponse, DirectoryGet, Expected, Packet, PacketBytes, WormNear,
+    WormResponse, WormTarget, admit,
 };
 use distsoc_engine::world::addresses::OwnAddresses;
 
@@ -75,8 +76,9 @@ impl Simulation {
         let targets = match packet.into_inner() {
             Packet::WormQuery(query) => query.targets,
             Packet::WormRequest(request) => request.targets,
-            Packet::AddressRequest(request) => {
-                let liar = self.numbers.get(&request.target);
+            Packet::AddressRequest(AddressRequest { target, .. })
+            | Packet::DirectoryGet(DirectoryGet { target, .. }) => {
+                let liar = self.numbers.get(&target);
                 let liar = liar.map(|liar| &self.hosts[*liar as usize]);
                 let record = liar
                     .filter(|host| host.lies)

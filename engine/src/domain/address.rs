@@ -1,7 +1,8 @@
 //! Addresses, whom they may be told, and the record by which a node claims them (PROTOCOL section 4).
 
 use super::NodeId;
-use super::record::{RecordBody, Signed};
+use super::record::{RecordBody, Signed, check_time};
+use crate::clock::Now;
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::wire::codec::{Bounded, ByteVec, as_array};
@@ -259,6 +260,21 @@ impl RecordBody for AddressBody {
 
 /// A node's signed *claim* of where it can be reached (PROTOCOL section 4).
 pub type AddressRecord = Signed<AddressBody>;
+
+impl Signed<AddressBody> {
+    /// Whether it counts now: neither expired nor from the future, whose record would never expire.
+    #[must_use]
+    pub fn is_current(&self, now: Now) -> bool {
+        self.expiry_ms > now.wall_ms && check_time(self.seq, now).is_ok()
+    }
+
+    /// Whether everything it names may be told by somebody seen there, or to them: nobody far away names the machines of this site.
+    #[must_use]
+    pub fn fits(&self, other: SocketAddr) -> bool {
+        let mut addresses = self.addresses.iter();
+        !self.addresses.is_empty() && addresses.all(|address| address.fits_scope_of(other.ip()))
+    }
+}
 
 #[cfg(test)]
 mod tests {

@@ -41,7 +41,7 @@ impl<N: Copy + Ord, D: Copy + Ord> Itinerary<N, D> {
         }
     }
 
-    /// Somebody names a place that can be visited. Past [`STOPS_MAX`] the farthest is forgotten.
+    /// Somebody names a place that can be visited. Past [`STOPS_MAX`], whoever has named most loses the farthest.
     pub fn name(&mut self, by: Option<N>, node: N, distance: D) {
         let stop = self.stops.entry(node).or_insert(Stop {
             distance,
@@ -52,11 +52,22 @@ impl<N: Copy + Ord, D: Copy + Ord> Itinerary<N, D> {
             stop.by.push(by);
         }
         if self.stops.len() > STOPS_MAX {
-            let open = self.stops.iter().filter(|(_, stop)| !stop.is_done);
-            let farthest = open.max_by_key(|(node, stop)| (stop.distance, **node));
-            if let Some(farthest) = farthest.map(|(node, _)| *node) {
-                self.stops.remove(&farthest);
-            }
+            self.forget_one();
+        }
+    }
+
+    fn forget_one(&mut self) {
+        let open = || self.stops.iter().filter(|(_, stop)| !stop.is_done);
+        let mut named: BTreeMap<Option<N>, usize> = BTreeMap::new();
+        for by in open().filter_map(|(_, stop)| stop.by.first()) {
+            *named.entry(*by).or_default() += 1;
+        }
+        let most = named.iter().max_by_key(|(_, count)| **count);
+        let most = most.map(|(by, _)| *by);
+        let of_most = open().filter(|(_, stop)| stop.by.first().copied() == most);
+        let farthest = of_most.max_by_key(|(node, stop)| (stop.distance, **node));
+        if let Some(farthest) = farthest.map(|(node, _)| *node) {
+            self.stops.remove(&farthest);
         }
     }
 
@@ -138,6 +149,18 @@ mod tests {
         let visited: Vec<u32> = itinerary.collect();
         assert_eq!(visited.len(), 20);
         assert_eq!(visited.iter().filter(|node| **node < 10).count(), 10);
+    }
+
+    #[test]
+    fn who_names_ever_more_does_not_crowd_out_the_others() {
+        let mut itinerary = Itinerary::new(u32::MAX);
+        for node in 0..10 {
+            itinerary.name(Some(1_000_000 + node), node, u32::MAX - node);
+        }
+        for node in 0..10_000 {
+            itinerary.name(Some(2_000_000), 100 + node, node);
+        }
+        assert!((0..10).all(|node| itinerary.is_open(&node)));
     }
 
     #[test]

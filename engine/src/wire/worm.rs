@@ -82,8 +82,7 @@ impl Example for WormQuery {
     }
 }
 
-/// Where whoever began a search is to be told directly, in its own signed words for this search alone: so nobody can make others dial
-/// a third.
+/// Where whoever began a search is to be told directly, in its own signed words for this search alone.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WormOriginBody {
     /// Who began it.

@@ -1,12 +1,11 @@
 //! What this node can say about a target of a worm by itself, and which of its connections lead towards it (PROTOCOL section 6).
 
 use crate::clock::Now;
-use crate::domain::{Address, AddressRecord, Distance, NodeId, Scope};
+use crate::domain::{Address, AddressRecord, Distance, NodeId, PostId, Scope};
 use crate::io::LinkId;
 use crate::wire::WormTarget;
 use crate::world::addresses::OwnAddresses;
-use crate::world::authors::{Author, AuthorIndex};
-use crate::world::files::FileIndex;
+use crate::world::files::{FileIndex, StoredFile};
 use crate::world::identity::Identity;
 use crate::world::left_records::LeftRecords;
 use crate::world::map::{HopCounts, MapView, ReportedHop};
@@ -38,8 +37,7 @@ pub struct Knowledge<'w, 's> {
     own: Res<'w, OwnAddresses>,
     left: Res<'w, LeftRecords>,
     files: Res<'w, FileIndex>,
-    index: Res<'w, AuthorIndex>,
-    authors: Query<'w, 's, &'static Author>,
+    posts: Query<'w, 's, &'static StoredFile>,
     up: Query<'w, 's, (&'static Link, &'static Peer)>,
 }
 
@@ -108,6 +106,12 @@ impl Knowledge<'_, '_> {
         tellable_record(link, peer, asker, *self.now)
     }
 
+    fn is_own_post(&self, post: &PostId) -> bool {
+        let entity = self.files.get(post);
+        let post = entity.and_then(|entity| self.posts.get(entity).ok());
+        post.is_some_and(|post| post.author == self.own())
+    }
+
     /// What answers for a target, if this node has it.
     #[must_use]
     pub fn find(&self, target: WormTarget, asker: SocketAddr) -> Option<AddressRecord> {
@@ -117,16 +121,16 @@ impl Knowledge<'_, '_> {
                     let left = self.left.get(&node, *self.now);
                     left.filter(|record| is_tellable(record, asker, *self.now))
                 };
-                return self.record_of(&node, asker).or_else(|| left().cloned());
+                // Who is connected is told of as seen here, or not at all.
+                return match self.peers.by_node(&node) {
+                    Some(_) => self.record_of(&node, asker),
+                    None => left().cloned(),
+                };
             }
             WormTarget::Node(_) => true,
-            WormTarget::Post(post) => self.files.contains(&post),
-            WormTarget::Author(author) if author == self.own() => true,
-            WormTarget::Author(author) => {
-                let entity = self.index.get(&author);
-                let author = entity.and_then(|entity| self.authors.get(entity).ok());
-                author.is_some_and(|author| author.is_kept() && author.head.is_some())
-            }
+            // Only followed authors are kept as yet, so that to say who else is kept would say who is followed.
+            WormTarget::Post(post) => self.is_own_post(&post),
+            WormTarget::Author(author) => author == self.own(),
         };
         self.own_record(asker).filter(|_| is_here).cloned()
     }

@@ -38,7 +38,7 @@ impl LeftRecords {
     /// everybody kept is closer.
     pub fn leave(&mut self, record: AddressRecord, by: NodeId, now: Now) -> Result<(), Refusal> {
         let node = record.node_id;
-        if record.expiry_ms <= now.wall_ms || node == self.own {
+        if !record.is_current(now) || node == self.own {
             return Err(Refusal::Stale);
         }
         if let Some(known) = self.records.get_mut(&node) {
@@ -46,8 +46,7 @@ impl LeftRecords {
             *known = Left { record, by };
             return Ok(());
         }
-        self.records
-            .retain(|_, left| left.record.expiry_ms > now.wall_ms);
+        self.records.retain(|_, left| left.record.is_current(now));
         let brought = self.records.values().filter(|left| left.by == by).count();
         if brought >= limits::LEFT_RECORDS_PER_PEER_MAX {
             return Err(Refusal::Full);
@@ -68,7 +67,7 @@ impl LeftRecords {
     #[must_use]
     pub fn get(&self, node: &NodeId, now: Now) -> Option<&AddressRecord> {
         let left = self.records.get(node)?;
-        (left.record.expiry_ms > now.wall_ms).then_some(&left.record)
+        left.record.is_current(now).then_some(&left.record)
     }
 
     /// How many.

@@ -147,11 +147,10 @@ pub fn tellable_record(
 /// Whether a record is good still, and names nothing that somebody seen at `asker` may not be told.
 #[must_use]
 pub fn is_tellable(record: &AddressRecord, asker: SocketAddr, now: Now) -> bool {
-    let fits = |address: &Address| address.fits_scope_of(asker.ip());
-    record.expiry_ms > now.wall_ms && record.addresses.iter().all(fits)
+    record.is_current(now) && record.fits(asker)
 }
 
-/// Where a node is, by a record that somebody seen at `near` told: its own, good still, with an address in that scope.
+/// Where a node is, by a record that somebody seen at `near` told: its own, good still, with nothing that they may not name.
 #[must_use]
 pub fn usable_address(
     record: &AddressRecord,
@@ -159,10 +158,9 @@ pub fn usable_address(
     near: SocketAddr,
     now: Now,
 ) -> Option<SocketAddr> {
-    let fits = record.node_id == *target && record.expiry_ms > now.wall_ms;
-    let mut addresses = record.addresses.iter();
-    let address = addresses.find(|address| address.fits_scope_of(near.ip()));
-    address.filter(|_| fits).map(|address| address.socket())
+    let is_its = record.node_id == *target && is_tellable(record, near, now);
+    let address = record.addresses.first().filter(|_| is_its)?;
+    Some(address.socket())
 }
 
 /// Entities of connections by name and by peer. Ordered, so that the same run visits them in the same order.

@@ -197,6 +197,12 @@ impl Errands {
         has_room
     }
 
+    /// Whether one more would be taken.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.0.len() < limits::ERRANDS_MAX
+    }
+
     /// Whether a connection to this node is still to be dialled.
     #[must_use]
     pub fn has(&self, node: &NodeId) -> bool {

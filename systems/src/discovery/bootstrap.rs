@@ -214,13 +214,8 @@ fn remember_good_peers(
             }
         }
         bootstrap.written_ms.insert(node, now.mono_ms);
-        let mut addresses = vec![address];
-        let claimed = peer
-            .record
-            .iter()
-            .flat_map(|record| record.addresses.iter().copied());
-        addresses.extend(claimed.filter(|other| *other != address));
-        addresses.truncate(limits::CANDIDATE_ADDRESSES_MAX);
+        // What it claims beside is not proved, and would be dialled as if it were.
+        let addresses = vec![address];
         outbox.store(Write::GoodPeer(GoodPeer {
             node,
             addresses,

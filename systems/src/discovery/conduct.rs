@@ -7,8 +7,9 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{
-    AddressRequest, BootstrapSampleRequest, GoodbyeReason, MapReconcile, PostNotification,
-    ProfileUpdate, PullSyncRequest, RoutingDiff, name_of,
+    AddressAnnounce, AddressRequest, BootstrapSampleRequest, DirectoryGet, DirectoryPut,
+    GoodbyeReason, MapReconcile, OuterMapRequest, PostNotification, ProfileUpdate, PullSyncRequest,
+    RoutingDiff, WideProbe, WormAnswer, WormQuery, WormRequest, name_of,
 };
 use distsoc_engine::world::candidates::CoolOffs;
 use distsoc_engine::world::inbox::{Arrivals, Inbox, LinkEvent};
@@ -118,6 +119,29 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(
         Phase::Ingest,
         only_from_the_up::<AddressRequest>("AddressRequest"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<WormRequest>("WormRequest"),
+    );
+    frame.add(Phase::Ingest, only_from_the_up::<WormQuery>("WormQuery"));
+    frame.add(Phase::Ingest, only_from_the_up::<WormAnswer>("WormAnswer"));
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<AddressAnnounce>("AddressAnnounce"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<DirectoryPut>("DirectoryPut"),
+    );
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<DirectoryGet>("DirectoryGet"),
+    );
+    frame.add(Phase::Ingest, only_from_the_up::<WideProbe>("WideProbe"));
+    frame.add(
+        Phase::Ingest,
+        only_from_the_up::<OuterMapRequest>("OuterMapRequest"),
     );
 }
 

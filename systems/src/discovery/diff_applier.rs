@@ -218,9 +218,9 @@ fn after_diff(sync: &mut MapSync, diff: &RoutingDiff, digest: u64, is_whole: boo
         // The first sync is under way; it ends with a digest of its own.
         return;
     };
-    let follows = diff.seq == seq + 1 && is_whole;
+    let follows = seq.checked_add(1) == Some(diff.seq) && is_whole;
     sync.seq = Some(diff.seq);
-    if sync.is_capped || (follows && digest == diff.digest) {
+    if follows && (sync.is_capped || digest == diff.digest) {
         sync.failures = 0;
     } else if sync.step == SyncStep::Standing {
         sync.failures += 1;
@@ -356,7 +356,7 @@ fn apply_reports(
                 taker.take_cells(sync.cells.as_slice(), usize::from(*first_cell))
             }
         }
-        let (excess, is_whole) = (taker.excess, taker.unknown == 0);
+        let (mut excess, is_whole) = (taker.excess, taker.unknown == 0);
         let digest = map.reporters().digest(sync.reporter);
         let name = match &report.content {
             ReportContent::Diff(diff) => {
@@ -365,7 +365,10 @@ fn apply_reports(
                 after_diff(sync, diff, digest, is_whole, at_ms);
                 "RoutingDiff"
             }
+            // What is remembered is this node's own word.
             ReportContent::Remembered(_) => {
+                excess = 0;
+                sync.is_capped = false;
                 sync.step = SyncStep::Due {
                     at_ms: now.mono_ms,
                     first_cell: 0,

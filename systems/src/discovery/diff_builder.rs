@@ -24,11 +24,13 @@ fn is_reported_still(gone_ms: Option<&u64>, now_ms: u64) -> bool {
 }
 
 /// Somebody who is reported has gone: the peers hear of it sooner than in two minutes.
-fn hurry(reported: &mut Reported, row: Row, now: Now) {
+fn hurry(reported: &mut Reported, row: Row, now: Now, entropy: &mut Entropy) {
     if reported.hop_1.contains(row) {
         let early_ms = now
             .after(limits::REMOVAL_DEBOUNCE_MS)
             .max(reported.last_ms + limits::EARLY_DIFF_MS);
+        // Whoever had the same peer hears of it at the same time, and is not to speak at the same time ever after.
+        let early_ms = early_ms + entropy.below(limits::EARLY_DIFF_SPREAD_MS);
         reported.next_ms = reported.next_ms.map(|next_ms| next_ms.min(early_ms));
     }
 }
@@ -38,6 +40,7 @@ fn note_partings(
     changes: Res<PeerChanges>,
     map: MapView,
     mut reported: ResMut<Reported>,
+    mut entropy: ResMut<Entropy>,
 ) {
     if changes.0.is_empty() {
         return;
@@ -48,7 +51,7 @@ fn note_partings(
             match change {
                 PeerChange::Down { .. } => {
                     reported.gone_ms.insert(row, now.mono_ms);
-                    hurry(&mut reported, row, *now);
+                    hurry(&mut reported, row, *now, &mut entropy);
                 }
                 PeerChange::Up { .. } => drop(reported.gone_ms.remove(&row)),
             }
@@ -105,7 +108,7 @@ fn build_diff(
     let lingering: Vec<Row> = lingering.copied().collect();
     for row in lingering {
         hop_1.insert(row);
-        hurry(reported, row, *now);
+        hurry(reported, row, *now, &mut entropy);
     }
     outbox.wake_at(reported.next_ms.unwrap_or(next_ms));
     let hop_2 = map.hop_2() - &hop_1;
@@ -146,7 +149,9 @@ fn build_diff(
         };
         outbox.send(link.id, &diff.into());
     }
-    map.sweep(entries, |row| reported.book.holds(row));
+    map.sweep(entries, |row| {
+        reported.book.holds(row) || reported.hop_1.contains(row) || reported.hop_2.contains(row)
+    });
 }
 
 /// The same changes in the names that this peer knows.

@@ -52,8 +52,7 @@ impl Directory {
         if let Some(known) = self.records.get(&record.node_id) {
             record.supersedes(known)?;
         } else {
-            self.records
-                .retain(|_, known| known.expiry_ms > now.wall_ms);
+            self.records.retain(|_, known| known.is_current(now));
             if self.records.len() >= limits::DIRECTORY_RECORDS_MAX || self.is_crowded(&record) {
                 return Err(Refusal::Full);
             }
@@ -345,7 +344,7 @@ fn take_answers(
         let record: Option<AddressRecord> = record_in(result);
         if let Some(record) = record
             && record.node_id == asked.target
-            && record.expiry_ms > now.wall_ms
+            && record.is_current(*now)
             && asked
                 .best
                 .as_ref()

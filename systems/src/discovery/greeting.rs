@@ -24,14 +24,10 @@ fn believable(
         return Err(Refusal::WrongAuthor);
     }
     check_time(record.seq, now)?;
-    if record.expiry_ms <= now.wall_ms {
+    if !record.is_current(now) {
         return Err(Refusal::Stale);
     }
-    if !record
-        .addresses
-        .iter()
-        .all(|address| address.fits_scope_of(remote.ip()))
-    {
+    if !record.addresses.is_empty() && !record.fits(remote) {
         return Err(Refusal::BadAddress);
     }
     Ok(record)

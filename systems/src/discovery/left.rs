@@ -14,9 +14,7 @@ use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::left_records::LeftRecords;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{
-    Offences, Peer, PeerChanges, Peers, is_tellable, usable_address,
-};
+use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers, is_tellable};
 use std::collections::BTreeMap;
 
 /// Which record each peer has: the seq of it.
@@ -34,11 +32,16 @@ const LOOK_MS: u64 = 60 * 60 * 1000;
 /// After a change, once more peers may have come.
 const SETTLE_MS: u64 = 5_000;
 
-/// What passes on: the own record of whoever sent it, at an address where it was seen.
-fn may_pass_on(announce: &AddressAnnounce, from: &NodeId) -> Result<bool, Refusal> {
+/// What passes on: the own record of whoever sent it, at an address where it was seen. One that was seen elsewhere, as behind NAT, is
+/// nobody's fault and goes no farther.
+fn may_pass_on(announce: &AddressAnnounce, from: &Link) -> Result<bool, Refusal> {
+    let record = &announce.record;
     match announce.passes {
         0 => Ok(false),
-        _ if announce.record.node_id == *from => Ok(true),
+        _ if record.node_id == from.node => Ok(record
+            .addresses
+            .iter()
+            .any(|address| address.socket() == from.remote)),
         _ => Err(Refusal::WrongAuthor),
     }
 }
@@ -61,11 +64,11 @@ fn take_records(
         };
         let (node, announce) = (link.node, arrival.packet);
         let record = &announce.record;
-        let fits = usable_address(record, &record.node_id, link.remote, *now).is_some();
+        let fits = is_tellable(record, link.remote, *now);
         let judged = match peer.slot {
             Slot::Visit => Err(Refusal::NotWanted),
             _ if !fits => Err(Refusal::BadAddress),
-            _ => may_pass_on(&announce, &node),
+            _ => may_pass_on(&announce, link),
         };
         let kept = judged.and_then(|passes| {
             if record.node_id == node

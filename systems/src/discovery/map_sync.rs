@@ -9,6 +9,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{RequestFailure, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
+use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{
     CELLS, GoodbyeReason, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Named, Packet,
@@ -22,7 +23,7 @@ use distsoc_engine::world::map::{
     DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Reporter, Row, SetHash,
 };
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Offences, Peer, PeerChange, PeerChanges, Peers};
 
 /// Syncs under way at once: they come after everything else.
 const ASKED_MAX: usize = 4;
@@ -250,6 +251,10 @@ fn ask(
             taken += limits::REPORT_IDS_TYPICAL;
         }
         sync.with_hop_2 = with_hop_2;
+        if first_cell == 0 {
+            // What there was no room for may have it now.
+            sync.is_capped = false;
+        }
         let request = MapReconcile {
             salt: sync.salt,
             with_hop_2,
@@ -357,6 +362,8 @@ fn serve(
     map: MapView,
     mut arrivals: ResMut<Arrivals<MapReconcile>>,
     mut listeners: Query<&mut MapListener>,
+    up: Query<&Peer>,
+    mut offences: ResMut<Offences>,
     mut outbox: ResMut<Outbox>,
     mut commands: Commands,
 ) {
@@ -364,6 +371,12 @@ fn serve(
         let (Some(stream), Some(entity)) = (arrival.stream, peers.up_behind(arrival.link)) else {
             continue;
         };
+        if up.get(entity).is_ok_and(|peer| peer.slot == Slot::Visit) {
+            // Visits get no diffs (PROTOCOL section 3).
+            offences.note(arrival.link, Refusal::NotWanted, "MapReconcile");
+            outbox.respond(stream, None);
+            continue;
+        }
         let request = arrival.packet;
         let mut fresh = MapListener::new(request.salt, request.with_hop_2);
         let mut standing = listeners.get_mut(entity).ok();

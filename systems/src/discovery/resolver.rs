@@ -56,6 +56,12 @@ impl Search {
         self.search = None;
     }
 
+    /// It is over: nobody is asked any more, and answers that come mean nothing.
+    fn settle(self, tours: &mut Tours, late: &mut BTreeSet<RequestId>) {
+        self.tour.into_iter().for_each(|tour| tours.cancel(tour));
+        late.extend(self.open.into_iter().map(|(request, _)| request));
+    }
+
     /// What the person is told.
     fn found(&self, found_by: FoundBy, address: SocketAddr, jumps: u32, now: Now) -> Reply {
         let mut steps = self.taken.clone();
@@ -200,7 +206,7 @@ fn step_after(step: FoundBy) -> Option<(FoundBy, u64)> {
         FoundBy::Direct => Some((FoundBy::Reporter, limits::ASK_REPORTER_MS_MAX)),
         FoundBy::Reporter => Some((FoundBy::Closer, limits::ASK_CLOSER_MS_MAX)),
         FoundBy::Closer => Some((FoundBy::Worm, limits::ASK_WORM_MS_MAX)),
-        FoundBy::Worm => Some((FoundBy::Anchor, limits::TOUR_MS_MAX + 1_000)),
+        FoundBy::Worm => Some((FoundBy::Anchor, limits::ASK_ANCHORS_AND_VISIT_MS_MAX)),
         FoundBy::Anchor => None,
     }
 }
@@ -230,6 +236,7 @@ fn go_on(
                 outbox.reply(search.call, Err(CallError::NotFound(NOT_FOUND)));
                 let open = search.open.iter().map(|(request, _)| *request);
                 resolving.late.extend(open);
+                search.tour.into_iter().for_each(|tour| tours.cancel(tour));
                 if !hopeless {
                     note_not_found(&mut resolving.not_found, search.target, *now);
                 }
@@ -315,9 +322,7 @@ fn take_ended(
                 continue;
             };
             outbox.reply(call, Ok(search.found(found_by, address, jumps, *now)));
-            let search = searches.remove(place);
-            search.tour.into_iter().for_each(|tour| tours.cancel(tour));
-            late.extend(search.open.into_iter().map(|(request, _)| request));
+            searches.remove(place).settle(&mut tours, late);
         }
     }
 }
@@ -325,6 +330,7 @@ fn take_ended(
 fn take_answers(
     now: Res<Now>,
     mut inbox: ResMut<Inbox>,
+    mut tours: ResMut<Tours>,
     mut resolving: ResMut<Resolving>,
     mut outbox: ResMut<Outbox>,
     links: Query<&Link>,
@@ -390,8 +396,7 @@ fn take_answers(
                 search.call,
                 Ok(search.found(found_by, address, jumps, *now)),
             );
-            let search = searches.remove(number);
-            late.extend(search.open.into_iter().map(|(request, _)| request));
+            searches.remove(number).settle(&mut tours, late);
         }
     }
 }

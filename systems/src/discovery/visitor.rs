@@ -10,6 +10,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{AddressRecord, Distance, Itinerary, NodeId};
 use distsoc_engine::io::{DialTarget, LinkId, RequestId, Slot};
 use distsoc_engine::limits;
+use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
@@ -19,19 +20,23 @@ use distsoc_engine::world::candidates::Dialling;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Partings, Peers};
+use distsoc_engine::world::peers::{Partings, Peers, is_tellable};
 use distsoc_engine::world::searches::{Ended, Errand, Errands, Finding, SearchId, Tour, Tours};
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// Questions of an address that one peer takes at once.
 const ASKED_AT_ONCE: usize = AddressRequest::SPEC.in_flight_max as usize;
+
+/// Where too many connections wait to be dialled, visits wait as well.
+const ERRANDS_FULL_MS: u64 = 50;
 
 /// Somebody who is being asked.
 #[derive(Debug)]
 struct Visit {
     until_ms: u64,
-    /// The connection, once the question was sent.
-    asked: Option<LinkId>,
+    /// The connection and where it leads, once the question was sent.
+    asked: Option<(LinkId, SocketAddr)>,
     /// Not there before: it ends with the visit.
     is_dialled: bool,
     /// Questions without an answer.
@@ -63,6 +68,8 @@ struct Question {
     by: Option<NodeId>,
     /// Where this node is; `None`: who is near the target.
     whereabouts: Option<NodeId>,
+    /// Where whoever was asked is seen: what they may name.
+    told_by: SocketAddr,
 }
 
 /// All searches by visits.
@@ -120,11 +127,15 @@ impl Walk {
                 if *asked > ASKED_AT_ONCE {
                     continue;
                 }
+                let Some((link, _)) = knowledge.peer(via) else {
+                    continue;
+                };
                 let request = outbox.request(via, &address_request(node, 1));
                 let question = Question {
                     of: self.id,
                     by: None,
                     whereabouts: Some(node),
+                    told_by: link.remote,
                 };
                 questions.insert(request, question);
                 self.open += 1;
@@ -133,9 +144,15 @@ impl Walk {
     }
 
     /// Somebody's own record has come.
-    fn take_record(&mut self, by: Option<NodeId>, record: AddressRecord, now: Now) {
+    fn take_record(
+        &mut self,
+        by: Option<NodeId>,
+        record: AddressRecord,
+        told_by: SocketAddr,
+        now: Now,
+    ) {
         let node = record.node_id;
-        if record.expiry_ms <= now.wall_ms {
+        if !is_tellable(&record, told_by, now) {
             return;
         }
         if node == self.target {
@@ -155,18 +172,19 @@ impl Walk {
         by: NodeId,
         response: WormResponse,
         own: NodeId,
+        told_by: SocketAddr,
         now: Now,
     ) -> Vec<NodeId> {
         let mut unknown = Vec::new();
         for finding in response.found.into_vec() {
             if finding.record.node_id == self.target {
-                self.take_record(Some(by), finding.record, now);
+                self.take_record(Some(by), finding.record, told_by, now);
             }
         }
         let named = response.near.into_vec().into_iter();
         for WormNear { node, record, .. } in named.filter(|near| near.node != own) {
-            match record.or_else(|| self.records.get(&node).cloned()) {
-                Some(record) => self.take_record(Some(by), record, now),
+            match record {
+                Some(record) => self.take_record(Some(by), record, told_by, now),
                 None if self.itinerary.knows(&node) => {
                     let distance = self.target.distance(&node);
                     self.itinerary.name(Some(by), node, distance);
@@ -192,11 +210,16 @@ impl Walk {
     fn set_forth(
         &mut self,
         now: Now,
+        in_flight_max: usize,
         errands: &mut Errands,
         outbox: &mut Outbox,
         knowledge: &Knowledge<'_, '_>,
     ) {
-        while self.visits.len() < limits::VISITS_IN_FLIGHT_MAX {
+        while self.visits.len() < in_flight_max {
+            if !errands.has_room() {
+                outbox.wake_at(now.after(ERRANDS_FULL_MS));
+                return;
+            }
             let Some(node) = self.itinerary.next() else {
                 return;
             };
@@ -209,9 +232,8 @@ impl Walk {
                     target: DialTarget::Addresses(record.addresses.to_vec()),
                     purpose: Purpose::Visit,
                 };
-                if !errands.want(node, errand) {
-                    continue;
-                }
+                let has_room = errands.want(node, errand);
+                assert!(has_room, "that was just looked at");
                 outbox.wake_at(now.mono_ms);
             }
             let visit = Visit {
@@ -249,11 +271,14 @@ impl Walk {
                     of: self.id,
                     by: Some(*node),
                     whereabouts: None,
+                    told_by: link.remote,
                 };
                 questions.insert(request, question);
-                (visit.asked, visit.open) = (Some(link.id), 1);
+                (visit.asked, visit.open) = (Some((link.id, link.remote)), 1);
             }
-            let Some(link) = visit.asked else { continue };
+            let Some((link, told_by)) = visit.asked else {
+                continue;
+            };
             let more = ASKED_AT_ONCE.saturating_sub(visit.open);
             for named in visit.unknown.drain(..more.min(visit.unknown.len())) {
                 let request = outbox.request(link, &address_request(named, 2));
@@ -261,6 +286,7 @@ impl Walk {
                     of: self.id,
                     by: Some(*node),
                     whereabouts: Some(named),
+                    told_by,
                 };
                 questions.insert(request, question);
                 visit.open += 1;
@@ -314,12 +340,12 @@ fn take_answers(
             (Some(node), Ok(Packet::AddressResponse(answer))) => {
                 let record = answer.record.filter(|record| record.node_id == node);
                 if let Some(record) = record {
-                    walk.take_record(question.by, record, *now);
+                    walk.take_record(question.by, record, question.told_by, *now);
                 }
             }
             (None, Ok(Packet::WormResponse(answer))) => {
                 let Some(by) = question.by else { continue };
-                let unknown = walk.take_near(by, answer, knowledge.own(), *now);
+                let unknown = walk.take_near(by, answer, knowledge.own(), question.told_by, *now);
                 if let Some(visit) = walk.visits.get_mut(&by) {
                     visit.unknown = unknown;
                 }
@@ -333,6 +359,7 @@ fn take_answers(
 
 fn go_on(
     now: Res<Now>,
+    profile: Res<NodeProfile>,
     mut visitor: ResMut<Visitor>,
     mut tours: ResMut<Tours>,
     dialling: Res<Dialling>,
@@ -358,6 +385,9 @@ fn go_on(
         }
         walks.push(walk);
     }
+    // All together take no more than half of the places for visits.
+    let in_flight_max = (profile.visits_max / 2 / walks.len().max(1)).max(1);
+    let in_flight_max = in_flight_max.min(limits::VISITS_IN_FLIGHT_MAX);
     walks.retain_mut(|walk| {
         let is_wanted = !cancelled.contains(&walk.id);
         if is_wanted && walk.found.is_none() && now.mono_ms < walk.until_ms {
@@ -372,7 +402,7 @@ fn go_on(
                 &knowledge,
                 |node| is_coming(node, &errands),
             );
-            walk.set_forth(*now, &mut errands, &mut outbox, &knowledge);
+            walk.set_forth(*now, in_flight_max, &mut errands, &mut outbox, &knowledge);
             // Those who are there already are asked at once.
             walk.attend(
                 *now,

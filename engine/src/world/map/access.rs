@@ -59,7 +59,8 @@ pub fn entries_of(world: &World) -> &[MapEntry] {
 }
 
 /// New ids that one frame can always take. Who has more asks for room first ([`DiscoveryMap::ask_for_room`]).
-pub const NEW_IDS_PER_FRAME: usize = 128;
+/// All peers of an anchor could come up in one frame.
+pub const NEW_IDS_PER_FRAME: usize = 256;
 
 /// Adds vacant rows where too few are left, before a frame. Rows are never taken away, so they are dense.
 pub(crate) fn make_room(world: &mut World) {

@@ -101,7 +101,11 @@ impl Rules<'_> {
     pub(super) fn seat(&self, challenger: Challenger, incumbents: &[Incumbent]) -> Seat {
         let used = |place: Place| count(incumbents, |one| one.place == place);
         if challenger.purpose == Purpose::Visit {
-            return match used(Place::VISIT) < self.profile.visits_max {
+            // Half of the places are for own errands.
+            let inbound = |one: &Incumbent| one.place == Place::VISIT && !one.dialled;
+            let may_come = challenger.dialled
+                || count(incumbents, inbound) < self.profile.visits_max.div_ceil(2);
+            return match may_come && used(Place::VISIT) < self.profile.visits_max {
                 true => Seat::Free(Place::VISIT),
                 false => Seat::Full,
             };
@@ -143,7 +147,21 @@ impl Rules<'_> {
     fn leaving(&self, challenger: &Challenger, incumbents: &[Incumbent]) -> Option<Incumbent> {
         let swap = self.swap.filter(|swap| swap.comes == challenger.node)?;
         let leaves = |one: &&Incumbent| one.node == swap.leaves && one.place.slot == Slot::Wide;
-        incumbents.iter().find(leaves).copied()
+        let leaving = incumbents.iter().find(leaves).copied()?;
+        self.has_room_without(&leaving, challenger, incumbents)
+            .then_some(leaving)
+    }
+
+    /// Whether nobody but the one who leaves is of the challenger's network.
+    fn has_room_without(
+        &self,
+        leaving: &Incumbent,
+        challenger: &Challenger,
+        incumbents: &[Incumbent],
+    ) -> bool {
+        let others = incumbents.iter().filter(|one| one.node != leaving.node);
+        let others: Vec<Incumbent> = others.copied().collect();
+        !self.is_crowded(challenger, &others)
     }
 
     /// Whoever dials in for a wide slot has found this node to be worth more than another. Since everybody dials as many as they
@@ -152,12 +170,8 @@ impl Rules<'_> {
         let is_chosen = challenger.purpose == Purpose::Wide && !challenger.dialled;
         let node = self.yields.filter(|_| is_chosen)?;
         let yielding = incumbents.iter().find(|one| one.node == node).copied()?;
-        let others: Vec<Incumbent> = incumbents
-            .iter()
-            .filter(|one| one.node != node)
-            .copied()
-            .collect();
-        (!self.is_crowded(challenger, &others)).then_some(yielding)
+        self.has_room_without(&yielding, challenger, incumbents)
+            .then_some(yielding)
     }
 
     /// PROTOCOL section 6: at most one wide peer of a /16 (IPv6 /32).

@@ -22,11 +22,14 @@ use distsoc_engine::wire::{
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::map::{MapView, ReportedHop, SetHash};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Partings, Peer, PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{
+    Link, Partings, Peer, PeerChange, PeerChanges, Peers, is_tellable,
+};
 use distsoc_engine::world::searches::{Errand, Errands, SearchId, WormSearch, WormSearches};
 use distsoc_engine::world::wide::{WidePlan, WideSwap};
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 
 /// Ids of a sample that are asked for to find one candidate.
 const SAMPLE_ASKED: u16 = 16;
@@ -211,6 +214,7 @@ fn take_answers(
                 .collect::<Vec<u64>>()
         };
         let of_trial = trial.sample;
+        let remote = trial.remote(&peers, &up);
         let goes_on = match (&mut trial.step, result) {
             (Step::Sampling(of), Ok(Packet::BootstrapSampleResponse(sample))) if *of == request => {
                 let wide: Vec<Network> = up
@@ -253,6 +257,7 @@ fn take_answers(
                     .copied()
                     .collect();
                 let needed = prefixes.len().saturating_sub(limits::WIDE_MEMBERS_GONE_MAX);
+                let needed = needed.max(limits::WIDE_MEMBERS_DIALLED.min(prefixes.len()));
                 trial.ask_where(
                     members,
                     needed,
@@ -276,7 +281,7 @@ fn take_answers(
                     if let Ok(Packet::AddressResponse(answer)) = result
                         && let Some(record) = answer.record
                         && record.node_id == node
-                        && record.expiry_ms > now.wall_ms
+                        && remote.is_some_and(|remote| is_tellable(&record, remote, *now))
                     {
                         records.push(record);
                     }
@@ -325,6 +330,12 @@ impl Trial {
             purpose: Purpose::Visit,
         };
         errands.want(node, errand) && self.set(Step::Visiting, now)
+    }
+
+    /// Where the candidate is seen, on whose word others are dialled.
+    fn remote(&self, peers: &Peers, up: &Query<'_, '_, (&Link, &Peer)>) -> Option<SocketAddr> {
+        let entity = peers.by_node(&self.node)?;
+        up.get(entity).ok().map(|(link, _)| link.remote)
     }
 
     fn link(&self, peers: &Peers, up: &Query<'_, '_, (&Link, &Peer)>) -> Option<LinkId> {
@@ -406,7 +417,7 @@ impl Trial {
                 *count <= limits::WIDE_MEMBERS_PER_NETWORK_MAX
             })
         });
-        if found.len() < needed {
+        if found.len() < needed || found.is_empty() {
             return false;
         }
         entropy.shuffle(&mut found);

@@ -1,5 +1,7 @@
 //! Whoever began a search told directly what was found: where the search has come far, a dial is shorter than the way back, which is
-//! gone all the same. The one who began it has signed, for this search alone, that it wants to be told and where.
+//! gone all the same. The one who began it has signed, for this search alone, that it wants to be told and where: nobody can make others
+//! dial a third under its own name. Keys are free, so what a made-up one could cause is bounded: by peer here, by address and prefix where
+//! it is dialled.
 
 use super::Worms;
 use super::search::{Asker, Worm};
@@ -7,7 +9,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::domain::Signed;
-use distsoc_engine::io::{DialTarget, Slot};
+use distsoc_engine::io::{DialTarget, LinkId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::{
@@ -17,7 +19,7 @@ use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Offences, Partings};
+use distsoc_engine::world::peers::{Offences, Partings, is_tellable};
 use distsoc_engine::world::searches::{Errand, Errands};
 use std::collections::BTreeMap;
 
@@ -38,10 +40,19 @@ pub(super) fn origin(
     Some(Signed::sign(body, identity.secret()))
 }
 
-/// Those who are to be told, until when, at most [`limits::WORM_DIRECT_MAX`].
+/// Somebody who is to be told.
+#[derive(Debug)]
+struct Telling {
+    answer: WormAnswer,
+    until_ms: u64,
+    /// From whom the search came.
+    asker: LinkId,
+}
+
+/// Those who are to be told, at most [`limits::WORM_DIRECT_MAX`].
 #[derive(Resource, Debug, Default)]
 pub(super) struct DirectAnswers {
-    waiting: BTreeMap<NodeId, (WormAnswer, u64)>,
+    waiting: BTreeMap<NodeId, Telling>,
     /// Still to be dialled.
     new: Vec<WormOrigin>,
 }
@@ -50,10 +61,14 @@ impl DirectAnswers {
     /// A search of somebody else's has ended here: what this node itself has found is told directly, if that is the shorter way.
     pub(super) fn note(&mut self, worm: &Worm, knowledge: &Knowledge<'_, '_>) {
         let now = knowledge.now();
-        let Some(origin) = &worm.origin else { return };
+        let (Some(origin), Asker::Peer { link: asker, .. }) = (&worm.origin, worm.asker) else {
+            return;
+        };
+        let of_asker = self.waiting.values().filter(|one| one.asker == asker);
         let own = worm.found.iter().flatten().find(|found| found.links == 0);
-        let is_next = matches!(worm.asker, Asker::Peer { link, .. }
-            if knowledge.peer(link).is_some_and(|(link, _)| link.node == origin.node_id));
+        let is_next = knowledge
+            .peer(asker)
+            .is_some_and(|(link, _)| link.node == origin.node_id);
         let is_fresh = now.wall_ms < origin.expiry_ms
             && origin.expiry_ms <= now.wall_ms + limits::FUTURE_MS_MAX
             && origin.address.fits_scope_of(worm.asker_remote.ip())
@@ -63,6 +78,7 @@ impl DirectAnswers {
         }
         if let Some(WormFinding { target, record, .. }) = own
             && self.waiting.len() < limits::WORM_DIRECT_MAX
+            && of_asker.count() < limits::WORM_DIRECT_PER_PEER_MAX
         {
             let answer = WormAnswer {
                 search: worm.search,
@@ -70,7 +86,12 @@ impl DirectAnswers {
                 record: record.clone(),
             };
             let until_ms = now.after(u64::from(limits::WORM_PATIENCE_MS));
-            self.waiting.insert(origin.node_id, (answer, until_ms));
+            let telling = Telling {
+                answer,
+                until_ms,
+                asker,
+            };
+            self.waiting.insert(origin.node_id, telling);
             self.new.push(origin.clone());
         }
     }
@@ -101,7 +122,10 @@ pub(super) fn tell(
             outbox.wake_at(now.mono_ms);
         }
     }
-    waiting.retain(|node, (answer, until_ms)| {
+    waiting.retain(|node, telling| {
+        let Telling {
+            answer, until_ms, ..
+        } = telling;
         let Some((link, peer)) = knowledge.peer_by_node(node) else {
             outbox.wake_at(*until_ms);
             return now.mono_ms < *until_ms;
@@ -116,10 +140,10 @@ pub(super) fn tell(
 
 /// What others tell directly of own searches.
 pub(super) fn take(
-    now: Res<Now>,
     mut arrivals: ResMut<Arrivals<WormAnswer>>,
     mut worms: ResMut<Worms>,
     mut offences: ResMut<Offences>,
+    knowledge: Knowledge<'_, '_>,
 ) {
     for arrival in arrivals.take() {
         let WormAnswer {
@@ -130,7 +154,9 @@ pub(super) fn take(
         let mut own = worms.worms.values_mut();
         let worm = own.find(|worm| worm.is_own() && worm.search == search);
         // One that comes after the end is nobody's fault.
-        let Some(worm) = worm.filter(|_| record.expiry_ms > now.wall_ms) else {
+        let told_by = knowledge.peer(arrival.link).map(|(link, _)| link.remote);
+        let is_good = told_by.is_some_and(|by| is_tellable(&record, by, knowledge.now()));
+        let Some(worm) = worm.filter(|_| is_good) else {
             continue;
         };
         let place = worm.targets.iter().position(|of| *of == target);

@@ -28,7 +28,7 @@ use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::Offences;
+use distsoc_engine::world::peers::{Offences, is_tellable};
 use distsoc_engine::world::searches::{Ended, Finding, WormSearch, WormSearches};
 use search::{Asker, Worm};
 use std::collections::BTreeMap;
@@ -59,7 +59,8 @@ impl Worms {
 
     /// Whether a search is new on this path, and there is room to remember it.
     fn see(&mut self, search: u64, path: u8, now_ms: u64) -> Result<bool, Refusal> {
-        if self.seen.contains_key(&(search, path)) {
+        let known = self.seen.get(&(search, path));
+        if known.is_some_and(|until_ms| *until_ms > now_ms) {
             return Ok(false);
         }
         if self.seen.len() >= limits::WORMS_MAX {
@@ -127,7 +128,9 @@ fn answer_of(
                 record,
             });
         } else if let WormTarget::Node(node) = target {
-            let closest = knowledge.closest(node, usize::from(*near_max), Some(asker));
+            let fair = limits::WORM_TARGETS_MAX / targets.len();
+            let count = usize::from(*near_max).min(fair.max(1));
+            let closest = knowledge.closest(node, count, Some(asker));
             near.extend(closest.into_iter().map(|node| WormNear {
                 target: place,
                 node,
@@ -276,8 +279,11 @@ fn end(
         Asker::Peer { stream, .. } => {
             direct.note(&worm, knowledge);
             let near = near_of(&worm, knowledge);
+            let found = worm.found.into_iter().flatten();
+            let now = knowledge.now();
+            let found = found.filter(|found| is_tellable(&found.record, worm.asker_remote, now));
             let response = WormResponse {
-                found: Bounded::truncated(worm.found.into_iter().flatten().collect()),
+                found: Bounded::truncated(found.collect()),
                 near: Bounded::truncated(near),
             };
             outbox.respond(stream, Some(&response.into()));
@@ -293,6 +299,7 @@ fn near_of(worm: &Worm, knowledge: &Knowledge<'_, '_>) -> Vec<WormNear> {
             continue;
         };
         let mut records: Vec<AddressRecord> = worm.near.clone();
+        records.retain(|record| is_tellable(record, worm.asker_remote, knowledge.now()));
         let peers = knowledge.closest_peers(&target, NEAR_TOLD).into_iter();
         records.extend(peers.filter_map(|node| knowledge.record_of(&node, worm.asker_remote)));
         records.extend(knowledge.own_record(worm.asker_remote).cloned());

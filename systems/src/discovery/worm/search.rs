@@ -10,6 +10,7 @@ use distsoc_engine::wire::{
     WormFinding, WormNear, WormOrigin, WormRequest, WormResponse, WormTarget,
 };
 use distsoc_engine::world::knowledge::{Knowledge, Way};
+use distsoc_engine::world::peers::is_tellable;
 use distsoc_engine::world::searches::SearchId;
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -183,6 +184,7 @@ impl Worm {
         };
         let open = self.open.swap_remove(at);
         let now = knowledge.now();
+        let told_by = knowledge.peer(open.via).map(|(link, _)| link.remote);
         let place_of = |target: u8| {
             let place = open.targets.get(usize::from(target)).copied();
             place.ok_or((open.via, Refusal::OutOfRange))
@@ -197,7 +199,7 @@ impl Worm {
             if !is_it {
                 return Err((open.via, Refusal::WrongAuthor));
             }
-            if finding.record.expiry_ms <= now.wall_ms {
+            if !told_by.is_some_and(|by| is_tellable(&finding.record, by, now)) {
                 continue;
             }
             let links = finding.links.saturating_add(1);
@@ -212,17 +214,28 @@ impl Worm {
         }
         for near in response.near.into_vec() {
             let place = place_of(near.target)?;
-            self.take_near(place, near, &open, knowledge);
+            self.take_near(place, near, &open, told_by, knowledge);
         }
         Ok(())
     }
 
-    fn take_near(&mut self, place: u8, near: WormNear, open: &Open, knowledge: &Knowledge<'_, '_>) {
+    fn take_near(
+        &mut self,
+        place: u8,
+        near: WormNear,
+        open: &Open,
+        told_by: Option<SocketAddr>,
+        knowledge: &Knowledge<'_, '_>,
+    ) {
         let WormTarget::Node(target) = self.targets[usize::from(place)] else {
             return;
         };
         let peer = knowledge.peer(open.via).map(|(link, _)| link.node);
-        if open.is_query && near.node != knowledge.own() {
+        let is_second = self
+            .leads
+            .iter()
+            .any(|(of, way)| *of == place && way.via == open.via);
+        if open.is_query && near.node != knowledge.own() && !is_second {
             let way = Way {
                 distance: target.distance(&near.node),
                 bearing: near.node,
@@ -232,7 +245,7 @@ impl Worm {
             self.leads.push((place, way));
         }
         if let Some(record) = near.record
-            && record.expiry_ms > knowledge.now().wall_ms
+            && told_by.is_some_and(|by| is_tellable(&record, by, knowledge.now()))
         {
             self.note_near(record);
         }

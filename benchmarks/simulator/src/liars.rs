@@ -67,7 +67,9 @@ impl Simulation {
         bytes: &PacketBytes,
         exchange: Key,
     ) -> bool {
-        if !self.hosts[number as usize].lies {
+        let is_directory = bytes.first() == Some(&DirectoryGet::SPEC.code);
+        let keeps_silent = is_directory && !self.scenario.directory;
+        if !self.hosts[number as usize].lies && !keeps_silent {
             return false;
         }
         let Ok(packet) = admit(bytes, Expected::Request) else {

@@ -36,6 +36,9 @@ pub struct Scenario {
     /// side. Packets wait half of it on average.
     #[serde(default = "one")]
     pub frame_ms: u64,
+    /// Anchors answer for whoever has left its record with them.
+    #[serde(default = "yes")]
+    pub directory: bool,
     /// Shares of profiles among those that are no anchors.
     #[serde(default)]
     pub profiles: Profiles,
@@ -59,6 +62,9 @@ pub struct Scenario {
     pub expect: Expect,
 }
 
+fn yes() -> bool {
+    true
+}
 fn three() -> usize {
     3
 }

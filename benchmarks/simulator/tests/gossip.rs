@@ -191,7 +191,7 @@ fn who_reports_more_than_a_node_can_know_loses_its_slot() {
     assert!(!lie.is_connected(), "it lost its slot");
     assert!(lie.refused(Refusal::OutOfRange) > 0);
     assert!(most > 20_000 && most <= 25_000 + before.total(), "{most}");
-    lie.pass(180_000);
+    lie.pass(240_000);
     let without = HopCounts {
         hop_1: before.hop_1 - 1,
         ..before

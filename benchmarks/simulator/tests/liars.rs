@@ -19,11 +19,9 @@ duration_s = 100000
 start_within_s = 10
 persons = {{ follows = 0, posts_per_hour = 0 }}
 profiles = {{ desktop = 0, mobile = 100 }}
-faults = [
-    {{ at_s = 60, kind = "lie", percent = {percent} }},
-    # Whoever is found is found without the anchors' directory.
-    {{ at_s = 60, kind = "lie", nodes = [0, 1] }},
-]
+# Whoever is found is found without the anchors' directory.
+directory = false
+faults = [{{ at_s = 60, kind = "lie", percent = {percent} }}]
 "#
     );
     Simulation::new(Scenario::parse(&text).expect("a sound scenario"), 5)

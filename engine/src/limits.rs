@@ -142,10 +142,6 @@ pub const TOUR_MS_MAX: u64 = 20_000;
 pub const ASK_ANCHORS_AND_VISIT_MS_MAX: u64 = TOUR_MS_MAX + 1_000;
 /// Ids near a target that one answer names.
 pub const WORM_NEAR_MAX: u8 = 16;
-/// Requests of ours under way at one peer: as many as it takes ([`crate::wire::WormRequest`]).
-pub const WORMS_PER_PEER_MAX: usize = 2;
-/// And so many in a minute.
-pub const WORMS_PER_PEER_MINUTE: usize = 10;
 /// A node that was not found is not searched for again so soon.
 pub const NOT_FOUND_MS: u64 = 60_000;
 /// Of those, how many are remembered.

@@ -121,6 +121,9 @@ fn note_not_found(not_found: &mut BTreeMap<NodeId, u64>, node: NodeId, now: Now)
     }
 }
 
+const NOBODY_TO_ASK: &str = "this node is connected to nobody, so there is nobody to ask; `distsoc doctor` says \
+     what to do";
+
 const NOT_FOUND: &str = "nobody knows where that node is: neither those within three hops, nor a search beyond them, nor \
      the anchors; it may be offline";
 
@@ -178,6 +181,8 @@ fn take_calls(
                 steps: vec![(FoundBy::Direct, 0)],
             };
             outbox.reply(call, Ok(Reply::Found(found)));
+        } else if peers.up_count() == 0 {
+            outbox.reply(call, Err(CallError::NotFound(NOBODY_TO_ASK)));
         } else if resolving.searches.len() >= SEARCHES_MAX {
             outbox.reply(
                 call,

@@ -91,11 +91,9 @@ fn take_answers(
         ..
     } = &mut *worms;
     let answers = inbox.take_responses(|request| Some((request, requests.remove(&request)?)));
-    for ((request, (number, handed_to)), result) in answers {
-        if let Some(via) = handed_to {
-            with.release(via);
-        }
-        let Some(worm) = worms.get_mut(&number) else {
+    for ((request, sent), result) in answers {
+        with.release(sent);
+        let Some(worm) = worms.get_mut(&sent.number) else {
             continue;
         };
         worm.due_ms = 0;

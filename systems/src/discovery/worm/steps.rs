@@ -11,12 +11,39 @@ use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Of which worm a request is, and who was handed the search.
-pub(super) type Requests = BTreeMap<RequestId, (u64, Option<LinkId>)>;
+/// A request under way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sent {
+    /// Of which worm.
+    pub(super) number: u64,
+    /// To whom.
+    pub(super) via: LinkId,
+    /// A query, not the search itself.
+    pub(super) is_query: bool,
+}
 
-/// The searches that each peer was handed: no more than it takes (PROTOCOL section 6: 10 a minute, 2 at once).
+/// All requests under way.
+pub(super) type Requests = BTreeMap<RequestId, Sent>;
+
+/// What each peer was handed: no more than it takes of searches (PROTOCOL section 6: 10 a minute, 2 at once) and of queries. Who
+/// sent more would be taken for a flooder.
 #[derive(Debug, Default)]
-pub(super) struct With(BTreeMap<LinkId, Handed>);
+pub(super) struct With(BTreeMap<(LinkId, bool), Handed>);
+
+/// How many a peer takes at once, and in a minute.
+const fn taken(is_query: bool) -> (usize, usize) {
+    let spec = match is_query {
+        true => &WormQuery::SPEC,
+        false => &WormRequest::SPEC,
+    };
+    // What it takes at once it takes in any minute, whatever came before.
+    let a_minute = if spec.burst < spec.per_minute {
+        spec.burst
+    } else {
+        spec.per_minute
+    };
+    (spec.in_flight_max as usize, a_minute as usize)
+}
 
 #[derive(Debug, Default)]
 struct Handed {
@@ -27,31 +54,33 @@ struct Handed {
 }
 
 impl With {
-    fn hand(&mut self, via: LinkId, now_ms: u64) {
-        let handed = self.0.entry(via).or_default();
+    fn hand(&mut self, via: LinkId, is_query: bool, now_ms: u64) {
+        let handed = self.0.entry((via, is_query)).or_default();
         handed.open += 1;
         handed.at_ms.push_back(now_ms);
-        if handed.at_ms.len() > limits::WORMS_PER_PEER_MINUTE {
+        if handed.at_ms.len() > taken(is_query).1 {
             handed.at_ms.pop_front();
         }
     }
 
-    pub(super) fn release(&mut self, via: LinkId) {
-        if let Some(handed) = self.0.get_mut(&via) {
+    pub(super) fn release(&mut self, sent: Sent) {
+        if let Some(handed) = self.0.get_mut(&(sent.via, sent.is_query)) {
             handed.open = handed.open.saturating_sub(1);
         }
     }
 
     /// Connections that are no more are forgotten.
     pub(super) fn retain(&mut self, is_up: impl Fn(LinkId) -> bool) {
-        self.0.retain(|via, handed| handed.open > 0 || is_up(*via));
+        self.0
+            .retain(|(via, _), handed| handed.open > 0 || is_up(*via));
     }
 
-    fn is_busy(&self, via: LinkId, now_ms: u64) -> bool {
-        self.0.get(&via).is_some_and(|handed| {
-            let is_full = handed.at_ms.len() == limits::WORMS_PER_PEER_MINUTE;
+    fn is_busy(&self, via: LinkId, is_query: bool, now_ms: u64) -> bool {
+        let (at_once, a_minute) = taken(is_query);
+        self.0.get(&(via, is_query)).is_some_and(|handed| {
+            let is_full = handed.at_ms.len() == a_minute;
             let first_ms = handed.at_ms.front().copied().unwrap_or_default();
-            handed.open >= limits::WORMS_PER_PEER_MAX || is_full && now_ms < first_ms + 60_000
+            handed.open >= at_once || is_full && now_ms < first_ms + 60_000
         })
     }
 }
@@ -77,10 +106,24 @@ impl Sender<'_> {
             near: 1,
         })
         .encode();
-        for via in vias.into_iter().take(usize::from(worm.budget)) {
+        let (with, now_ms) = (&*self.with, self.now_ms);
+        let free = vias
+            .into_iter()
+            .filter(|via| !with.is_busy(*via, true, now_ms));
+        let free: Vec<LinkId> = free.take(usize::from(worm.budget)).collect();
+        for via in free {
             let timeout_ms = self.fan_out_ms * 2;
             let request = self.outbox.request_within(via, bytes.clone(), timeout_ms);
-            self.requests.insert(request, (self.number, None));
+            let (number, is_query) = (self.number, true);
+            self.requests.insert(
+                request,
+                Sent {
+                    number,
+                    via,
+                    is_query,
+                },
+            );
+            self.with.hand(via, is_query, self.now_ms);
             worm.budget -= 1;
             worm.open.push(Open {
                 request,
@@ -116,8 +159,16 @@ impl Sender<'_> {
         let request = self
             .outbox
             .request_within(via, packet.encode(), left_ms.max(1));
-        self.requests.insert(request, (self.number, Some(via)));
-        self.with.hand(via, self.now_ms);
+        let (number, is_query) = (self.number, false);
+        self.requests.insert(
+            request,
+            Sent {
+                number,
+                via,
+                is_query,
+            },
+        );
+        self.with.hand(via, is_query, self.now_ms);
         worm.tried.extend(places.iter().map(|place| (*place, via)));
         worm.open.push(Open {
             request,
@@ -139,7 +190,7 @@ fn next_ways(
 ) -> BTreeMap<LinkId, (Vec<u8>, bool)> {
     let usable = |place: u8, via: LinkId| {
         let back = matches!(worm.asker, Asker::Peer { link, .. } if link == via);
-        let busy = with.is_busy(via, now_ms);
+        let busy = with.is_busy(via, false, now_ms);
         let disjoint = || {
             let starts = worm.is_own() && worm.attempts < limits::WORM_PATHS;
             let peer = knowledge.peer(via);

@@ -62,6 +62,39 @@ pub fn entries_of(world: &World) -> &[MapEntry] {
 /// All peers of an anchor could come up in one frame.
 pub const NEW_IDS_PER_FRAME: usize = 256;
 
+/// Spawns so many vacant entries, behind those there are.
+///
+/// bevy keeps 24 bytes of every entity in one table that doubles as entities come, whatever was reserved. So the first to come
+/// is one at whose number doubling begins so that it ends at what is wanted: a map that is loaded takes no more than it needs.
+pub fn spawn_vacant(world: &mut World, count: u32) {
+    if count == 0 {
+        return;
+    }
+    /// bevy makes entities of its own, for instance of a component when it comes up first.
+    const OTHERS: u32 = 16;
+    // Fewer would be rounded too coarsely: each doubling doubles what was rounded up.
+    const BEGIN_MIN: u32 = 200;
+    let room = world.entities().len();
+    let first = world.entity_allocator().alloc();
+    let wanted = first.index_u32() + count + OTHERS;
+    let mut begin = wanted;
+    while begin.div_ceil(2) > BEGIN_MIN.max(2 * room) {
+        begin = begin.div_ceil(2);
+    }
+    let before = match begin > 2 * room {
+        true => begin.saturating_sub(first.index_u32() + 1),
+        false => 0,
+    };
+    let mut held = vec![first];
+    held.extend(world.entity_allocator().alloc_many(before));
+    let last = held.pop().expect("the first at least");
+    world.entity_allocator_mut().free_many(&held);
+    world
+        .spawn_at(last, MapEntry::VACANT)
+        .expect("nobody else has its number");
+    world.spawn_batch((1..count).map(|_| MapEntry::VACANT));
+}
+
 /// Adds vacant rows where too few are left, before a frame. Rows are never taken away, so they are dense.
 pub(crate) fn make_room(world: &mut World) {
     let mut map = world.resource_mut::<DiscoveryMap>();
@@ -74,8 +107,35 @@ pub(crate) fn make_room(world: &mut World) {
     let more = (wanted - vacant)
         .max(NEW_IDS_PER_FRAME)
         .max(first as usize / 64) as Row;
-    world.spawn_batch((0..more).map(|_| MapEntry::VACANT));
+    spawn_vacant(world, more);
     world
         .resource_mut::<DiscoveryMap>()
         .add_rows(first..first + more);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_map_that_is_loaded_takes_no_more_entities_than_it_needs() {
+        for count in [1, 2, 100, 1_000, 50_000, 350_000] {
+            let mut world = World::new();
+            let before = world.entities().len();
+            spawn_vacant(&mut world, count);
+            assert_eq!(entries_of(&world).len(), count as usize);
+            let entities = world.entities().len();
+            assert!(
+                entities <= (count + count / 50 + 50).max(4 * before),
+                "{entities} for {count}"
+            );
+            spawn_vacant(&mut world, 10);
+            assert_eq!(entries_of(&world).len(), count as usize + 10);
+            assert!(
+                entries_of(&world)
+                    .iter()
+                    .all(|entry| *entry == MapEntry::VACANT)
+            );
+        }
+    }
 }

@@ -19,7 +19,7 @@ pub mod set_hash;
 pub mod snapshot;
 
 pub(crate) use access::make_room;
-pub use access::{MapEdit, MapView, NEW_IDS_PER_FRAME, entries_of};
+pub use access::{MapEdit, MapView, NEW_IDS_PER_FRAME, entries_of, spawn_vacant};
 pub use changes::RowChanges;
 pub use derive::{Derived, RowBits};
 pub use index::{KeyedIndex, Row};
@@ -39,27 +39,27 @@ use roaring::RoaringBitmap;
 
 /// One id on the map, or a vacant row.
 #[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub struct MapEntry {
     /// Who.
     pub node: NodeId,
-    /// How many reporters are connected to it.
-    by_hop_1: u8,
-    /// How many reporters have it at their hop 2.
-    by_hop_2: u8,
-    /// How many reporters have a number for it.
-    numbered: u8,
-    flags: u8,
+    /// By [`Self::BY_HOP_1`], [`Self::BY_HOP_2`], [`Self::NUMBERED`] and [`Self::FLAGS`].
+    marks: [u8; 4],
 }
 
 impl MapEntry {
     /// A row without an id.
     pub const VACANT: Self = Self {
         node: NodeId::from_bytes([0; 32]),
-        by_hop_1: 0,
-        by_hop_2: 0,
-        numbered: 0,
-        flags: 0,
+        marks: [0; 4],
     };
+    /// How many reporters are connected to it.
+    const BY_HOP_1: usize = 0;
+    /// How many reporters have it at their hop 2.
+    const BY_HOP_2: usize = 1;
+    /// How many reporters have a number for it.
+    const NUMBERED: usize = 2;
+    const FLAGS: usize = 3;
     const CONNECTED: u8 = 1;
     const ANCHOR: u8 = 2;
     const WIDE: u8 = 4;
@@ -70,10 +70,10 @@ impl MapEntry {
     /// 1, 2 or 3, the smallest at which the id is known; `None` where it is known no more.
     #[must_use]
     pub fn hop(&self) -> Option<u8> {
-        match self {
-            _ if self.flags & Self::CONNECTED != 0 => Some(1),
-            Self { by_hop_1: 1.., .. } => Some(2),
-            Self { by_hop_2: 1.., .. } => Some(3),
+        match self.marks {
+            [.., flags] if flags & Self::CONNECTED != 0 => Some(1),
+            [1..=u8::MAX, ..] => Some(2),
+            [_, 1..=u8::MAX, ..] => Some(3),
             _ => None,
         }
     }
@@ -82,37 +82,39 @@ impl MapEntry {
     #[must_use]
     #[inline(always)]
     pub fn is_known(&self) -> bool {
-        (self.flags & Self::CONNECTED) | self.by_hop_1 | self.by_hop_2 != 0
+        // One read and one test: what waits for an entry from memory holds up the lookups behind it.
+        const KNOWN: u32 = u32::from_ne_bytes([0xff, 0xff, 0, MapEntry::CONNECTED]);
+        u32::from_ne_bytes(self.marks) & KNOWN != 0
     }
 
     /// How many reporters name it, at either hop.
     #[must_use]
     pub fn reporters(&self) -> u32 {
-        u32::from(self.by_hop_1) + u32::from(self.by_hop_2)
+        u32::from(self.marks[Self::BY_HOP_1]) + u32::from(self.marks[Self::BY_HOP_2])
     }
 
     /// It serves as an anchor (known at hop 1 and 2).
     #[must_use]
     pub fn is_anchor(&self) -> bool {
-        self.flags & Self::ANCHOR != 0
+        self.marks[Self::FLAGS] & Self::ANCHOR != 0
     }
 
     /// It has a wide slot here.
     #[must_use]
     pub fn is_wide(&self) -> bool {
-        self.flags & Self::WIDE != 0
+        self.marks[Self::FLAGS] & Self::WIDE != 0
     }
 
     /// Whether the row stands for an id, be it one that is about to go.
     #[must_use]
     pub fn is_taken(&self) -> bool {
-        self.flags & Self::TAKEN != 0
+        self.marks[Self::FLAGS] & Self::TAKEN != 0
     }
 
     fn set(&mut self, flag: u8, on: bool) {
         match on {
-            true => self.flags |= flag,
-            false => self.flags &= !flag,
+            true => self.marks[Self::FLAGS] |= flag,
+            false => self.marks[Self::FLAGS] &= !flag,
         }
     }
 }
@@ -251,8 +253,7 @@ impl DiscoveryMap {
     #[must_use]
     #[inline(always)]
     pub fn find(&self, node: &NodeId, entries: &[MapEntry]) -> Option<Row> {
-        let row = self.index.find(node, entries)?;
-        entries[row as usize].is_known().then_some(row)
+        self.index.find_if(node, entries, MapEntry::is_known)
     }
 
     /// The rows of many ids at once, in their order; those known at no hop are `None`.
@@ -260,11 +261,10 @@ impl DiscoveryMap {
         &self,
         nodes: &[NodeId],
         entries: &[MapEntry],
-        mut found: impl FnMut(usize, Option<Row>),
+        found: impl FnMut(usize, Option<Row>),
     ) {
-        self.index.find_all(nodes, entries, |at, row| {
-            found(at, row.filter(|row| entries[*row as usize].is_known()));
-        });
+        self.index
+            .find_all(nodes, entries, MapEntry::is_known, found);
     }
 
     /// Up to `count` ids that the closure accepts, closest (XOR) to the target first.
@@ -357,10 +357,10 @@ impl DiscoveryMap {
             .count(reporter, hop, &entries[row as usize].node, true);
         self.change(row, entries, |entry| {
             match hop {
-                ReportedHop::One => entry.by_hop_1 += 1,
-                ReportedHop::Two => entry.by_hop_2 += 1,
+                ReportedHop::One => entry.marks[MapEntry::BY_HOP_1] += 1,
+                ReportedHop::Two => entry.marks[MapEntry::BY_HOP_2] += 1,
             }
-            if is_anchor && entry.flags & MapEntry::CONNECTED == 0 {
+            if is_anchor && entry.marks[MapEntry::FLAGS] & MapEntry::CONNECTED == 0 {
                 entry.set(MapEntry::ANCHOR, true);
             }
         });
@@ -381,8 +381,8 @@ impl DiscoveryMap {
         self.reporters
             .count(reporter, hop, &entries[row as usize].node, false);
         self.change(row, entries, |entry| match hop {
-            ReportedHop::One => entry.by_hop_1 -= 1,
-            ReportedHop::Two => entry.by_hop_2 -= 1,
+            ReportedHop::One => entry.marks[MapEntry::BY_HOP_1] -= 1,
+            ReportedHop::Two => entry.marks[MapEntry::BY_HOP_2] -= 1,
         });
         true
     }
@@ -458,20 +458,20 @@ impl DiscoveryMap {
         };
         let (is_new, freed) = self.reporters.set_number(reporter, number, stands_for);
         if let Numbered::Row(row) = stands_for {
-            entries[row as usize].numbered += u8::from(is_new);
+            entries[row as usize].marks[MapEntry::NUMBERED] += u8::from(is_new);
             if !entries[row as usize].is_known() {
                 self.lapse(row, entries);
             }
         }
         if let Some(row) = freed {
-            entries[row as usize].numbered -= 1;
+            entries[row as usize].marks[MapEntry::NUMBERED] -= 1;
         }
         Ok(stands_for)
     }
 
     fn forget_numbers(&mut self, reporter: Reporter, entries: &mut [MapEntry]) {
         for row in self.reporters.take_numbers(reporter) {
-            entries[row as usize].numbered -= 1;
+            entries[row as usize].marks[MapEntry::NUMBERED] -= 1;
         }
     }
 
@@ -500,7 +500,8 @@ impl DiscoveryMap {
     /// has one itself. Until then they keep them: an id that comes back soon finds its own.
     pub fn sweep(&mut self, entries: &mut [MapEntry], is_held: impl Fn(Row) -> bool) {
         let mut lapsed = std::mem::take(&mut self.lapsed);
-        let still_held = |row: &Row| entries[*row as usize].numbered > 0 || is_held(*row);
+        let still_held =
+            |row: &Row| entries[*row as usize].marks[MapEntry::NUMBERED] > 0 || is_held(*row);
         let known = |row: &Row| entries[*row as usize].is_known();
         self.lapsed = lapsed
             .extract_if(.., |row| !known(row) && still_held(row))
@@ -542,11 +543,12 @@ impl DiscoveryMap {
             return Err(Refusal::Full);
         }
         let row = self.vacant.pop().ok_or(Refusal::Full)?;
-        entries[row as usize] = MapEntry {
+        let entry = &mut entries[row as usize];
+        *entry = MapEntry {
             node,
-            flags: MapEntry::TAKEN,
             ..MapEntry::VACANT
         };
+        entry.set(MapEntry::TAKEN, true);
         self.index.insert(row, entries);
         self.nearest.insert(row);
         Ok(row)
@@ -555,7 +557,7 @@ impl DiscoveryMap {
     /// Has the next sweep look at a row whose id is known no more.
     fn lapse(&mut self, row: Row, entries: &mut [MapEntry]) {
         let entry = &mut entries[row as usize];
-        if entry.flags & MapEntry::LAPSED == 0 {
+        if entry.marks[MapEntry::FLAGS] & MapEntry::LAPSED == 0 {
             entry.set(MapEntry::LAPSED, true);
             self.lapsed.push(row);
         }

@@ -222,7 +222,7 @@ fn an_id_with_a_number_keeps_its_row_and_each_reporter_counts_once() {
         Numbered::Row(row) => row,
         Numbered::Us => panic!("that is somebody else"),
     };
-    assert_eq!(entries[row as usize].numbered, 2);
+    assert_eq!(entries[row as usize].marks[MapEntry::NUMBERED], 2);
     assert_eq!(
         map.reporters().numbered(a, number(0)),
         None,

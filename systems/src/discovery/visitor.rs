@@ -394,24 +394,20 @@ fn go_on(
             let is_coming = |node: &NodeId, errands: &Errands| {
                 errands.has(node) || dialling.is_dialling(node) || peers.is_linked(node)
             };
-            walk.attend(
-                *now,
-                questions,
-                &mut partings,
-                &mut outbox,
-                &knowledge,
-                |node| is_coming(node, &errands),
-            );
-            walk.set_forth(*now, in_flight_max, &mut errands, &mut outbox, &knowledge);
-            // Those who are there already are asked at once.
-            walk.attend(
-                *now,
-                questions,
-                &mut partings,
-                &mut outbox,
-                &knowledge,
-                |node| is_coming(node, &errands),
-            );
+            // Once more behind those who set out: whoever is there already is asked at once.
+            for sets_forth in [true, false] {
+                walk.attend(
+                    *now,
+                    questions,
+                    &mut partings,
+                    &mut outbox,
+                    &knowledge,
+                    |node| is_coming(node, &errands),
+                );
+                if sets_forth {
+                    walk.set_forth(*now, in_flight_max, &mut errands, &mut outbox, &knowledge);
+                }
+            }
             if walk.open > 0 || !walk.visits.is_empty() {
                 let next_ms = walk.visits.values().map(|visit| visit.until_ms).min();
                 outbox.wake_at(next_ms.unwrap_or(walk.until_ms).min(walk.until_ms));

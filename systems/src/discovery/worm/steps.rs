@@ -6,7 +6,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::wire::{Packet, WormFinding, WormQuery, WormRequest, WormTarget};
+use distsoc_engine::wire::{Packet, PacketBytes, WormFinding, WormQuery, WormRequest, WormTarget};
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -112,25 +112,9 @@ impl Sender<'_> {
             .filter(|via| !with.is_busy(*via, true, now_ms));
         let free: Vec<LinkId> = free.take(usize::from(worm.budget)).collect();
         for via in free {
-            let timeout_ms = self.fan_out_ms * 2;
-            let request = self.outbox.request_within(via, bytes.clone(), timeout_ms);
-            let (number, is_query) = (self.number, true);
-            self.requests.insert(
-                request,
-                Sent {
-                    number,
-                    via,
-                    is_query,
-                },
-            );
-            self.with.hand(via, is_query, self.now_ms);
             worm.budget -= 1;
-            worm.open.push(Open {
-                request,
-                via,
-                is_query: true,
-                targets: places.clone(),
-            });
+            let timeout_ms = self.fan_out_ms * 2;
+            self.send(worm, via, bytes.clone(), timeout_ms, true, places.clone());
         }
         self.now_ms + self.fan_out_ms
     }
@@ -156,25 +140,34 @@ impl Sender<'_> {
             origin: worm.origin.clone(),
         });
         worm.budget -= 1 + budget;
-        let request = self
-            .outbox
-            .request_within(via, packet.encode(), left_ms.max(1));
-        let (number, is_query) = (self.number, false);
-        self.requests.insert(
-            request,
-            Sent {
-                number,
-                via,
-                is_query,
-            },
-        );
-        self.with.hand(via, is_query, self.now_ms);
         worm.tried.extend(places.iter().map(|place| (*place, via)));
+        self.send(worm, via, packet.encode(), left_ms.max(1), false, places);
+    }
+
+    /// Sends a request of a worm's, and notes that it is open and what the peer was handed.
+    fn send(
+        &mut self,
+        worm: &mut Worm,
+        via: LinkId,
+        bytes: PacketBytes,
+        timeout_ms: u64,
+        is_query: bool,
+        targets: Vec<u8>,
+    ) {
+        let request = self.outbox.request_within(via, bytes, timeout_ms);
+        let number = self.number;
+        let sent = Sent {
+            number,
+            via,
+            is_query,
+        };
+        self.requests.insert(request, sent);
+        self.with.hand(via, is_query, self.now_ms);
         worm.open.push(Open {
             request,
             via,
-            is_query: false,
-            targets: places,
+            is_query,
+            targets,
         });
     }
 }

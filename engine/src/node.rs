@@ -1,4 +1,4 @@
-//! A node: a world, a schedule, and [`Node::tick`].
+//! A node: a world, the systems of a frame, and [`Node::tick`].
 
 use crate::clock::Now;
 use crate::crypto::Secret;
@@ -7,13 +7,13 @@ use crate::entropy::Entropy;
 use crate::io::{Input, LinkId, Outputs, Restored};
 use crate::profile::NodeProfile;
 use crate::refusal::{Refusal, RefusalCounts};
-use crate::schedule;
+use crate::schedule::Frame;
 use crate::wire;
 use crate::world::{
     addresses, authors, candidates, files, identity, inbox, left_records, map, outbox, peers,
     searches, slots, storage,
 };
-use bevy_ecs::prelude::{Schedule, World};
+use bevy_ecs::prelude::World;
 use std::collections::BTreeSet;
 
 /// What a node is made from.
@@ -34,7 +34,7 @@ pub struct NodeConfig {
 /// A node is a function of its inputs: no I/O, no clock, no thread and no async in here.
 pub struct Node {
     world: World,
-    schedule: Schedule,
+    frame: Frame,
 }
 
 impl Node {
@@ -43,10 +43,10 @@ impl Node {
     #[must_use]
     pub fn new(
         config: NodeConfig,
-        install: impl FnOnce(&mut World, &mut Schedule, Restored),
+        install: impl FnOnce(&mut World, &mut Frame, Restored),
     ) -> Self {
         let mut world = World::new();
-        let mut schedule = schedule::frame();
+        let mut frame = Frame::default();
         world.insert_resource(Now::default());
         let mut entropy = Entropy::from_seed(config.seed);
         let (own, entries_max) = (config.secret.node_id(), config.profile.map_entries_max);
@@ -85,8 +85,8 @@ impl Node {
         world.insert_resource(searches::Tours::default());
         world.insert_resource(searches::Errands::default());
         wire::insert_queues(&mut world);
-        install(&mut world, &mut schedule, config.restored);
-        Self { world, schedule }
+        install(&mut world, &mut frame, config.restored);
+        Self { world, frame }
     }
 
     /// One frame, or several where a connection ends after packets: takes what came in, returns what goes out. The same inputs at the same times give the same
@@ -102,24 +102,27 @@ impl Node {
                 Input::Packet { link, .. } => _ = heard.insert(*link),
                 // A connection ends before a frame's packets are judged; those that came on it are judged first.
                 Input::LinkDown { link, .. } if heard.contains(link) => {
-                    self.frame();
+                    self.run_frame();
                     heard.clear();
                 }
                 _ => {}
             }
             self.ingest(input);
         }
-        self.frame();
+        self.run_frame();
         self.world.resource_mut::<outbox::Outbox>().finish()
     }
 
-    fn frame(&mut self) {
+    fn run_frame(&mut self) {
         map::make_room(&mut self.world);
-        self.schedule.run(&mut self.world);
+        self.frame.run(&mut self.world);
         self.world.clear_trackers();
         self.world.resource_mut::<peers::PeerChanges>().0.clear();
-        let forgotten =
-            self.world.resource::<inbox::Inbox>().left_over() + wire::undelivered(&self.world);
+        let mut inbox = self.world.resource_mut::<inbox::Inbox>();
+        let mut forgotten = inbox.left_over();
+        if std::mem::take(&mut inbox.has_packets) {
+            forgotten += wire::undelivered(&self.world);
+        }
         assert!(
             forgotten == 0,
             "{forgotten} inputs were handled by no system"
@@ -141,6 +144,7 @@ impl Node {
         } = input
         {
             wire::distribute(&mut self.world, link, stream, packet);
+            self.world.resource_mut::<inbox::Inbox>().has_packets = true;
             return;
         }
         if let Input::HandshakesDropped { count } = input {

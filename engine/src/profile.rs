@@ -187,6 +187,12 @@ impl NodeProfile {
             .min(slots.div_ceil(2))
     }
 
+    /// PROTOCOL section 6: about a third of the social slots are cover.
+    #[must_use]
+    pub fn cover_slots(&self) -> usize {
+        self.social_slots / 3
+    }
+
     /// Connections in all slots.
     #[must_use]
     pub fn slots(&self) -> usize {

@@ -13,12 +13,13 @@ mod storage;
 
 pub use installer::Installer;
 
-use bevy_ecs::prelude::{Schedule, World};
+use bevy_ecs::prelude::World;
 use distsoc_engine::io::Restored;
+use distsoc_engine::schedule::Frame;
 
 /// Gives a node its rules and what its disk held.
-pub fn install(world: &mut World, schedule: &mut Schedule, restored: Restored) {
-    let mut frame = Installer::new(world, schedule, restored);
+pub fn install(world: &mut World, frame: &mut Frame, restored: Restored) {
+    let mut frame = Installer::new(world, frame, restored);
 
     // Section 12: what is stored, and when it counts.
     storage::install(&mut frame);

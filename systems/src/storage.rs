@@ -93,5 +93,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
 
 /// Hands out what this frame learned; after everything else.
 pub(crate) fn install_last(frame: &mut Installer<'_>) {
-    frame.add(Phase::Emit, (hand_out, end_of_stop).chain());
+    frame.add(Phase::Emit, hand_out);
+    frame.add(Phase::Emit, end_of_stop);
 }

@@ -150,13 +150,14 @@ pub fn secret_of(run_seed: u64, host: u32) -> Secret {
     Secret::from_seed(&seed_of(run_seed, "identity", host, 0))
 }
 
-/// Where the internet sees a machine: each in a /24 of its own, so that the limits per prefix meet nobody by accident.
+/// Where the internet sees a machine: each in a /24 of its own, and the first 16,384 in a /16 of their own, so that the limits per
+/// prefix and per network meet nobody by accident.
 #[must_use]
 pub fn public_address(host: u32, moves: u8, behind_nat: bool) -> SocketAddr {
     let ip = [
-        20 + (host >> 16) as u8,
-        (host >> 8) as u8,
+        20 + (host >> 8) as u8 % 64,
         host as u8,
+        (host >> 14) as u8,
         10 + moves % 200,
     ];
     SocketAddr::from((ip, if behind_nat { NAT_PORT } else { PORT }))
@@ -169,7 +170,8 @@ pub fn host_at(address: SocketAddr) -> Option<(u32, u8, bool)> {
         return None;
     };
     let [a, b, c, d] = ip.octets();
-    let host = u32::from(a.checked_sub(20)?) << 16 | u32::from(b) << 8 | u32::from(c);
+    let high = a.checked_sub(20).filter(|high| *high < 64)?;
+    let host = u32::from(c) << 14 | u32::from(high) << 8 | u32::from(b);
     let behind_nat = match address.port() {
         PORT => false,
         NAT_PORT => true,

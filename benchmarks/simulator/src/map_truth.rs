@@ -8,7 +8,7 @@ use crate::queue::HostNumber;
 use crate::simulation::Simulation;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::Slot;
-use distsoc_engine::world::gossip::MapSyncs;
+use distsoc_engine::world::gossip::{MapSyncs, SyncStep};
 use distsoc_engine::world::map::{DiscoveryMap, MapEntry, entries_of};
 use distsoc_engine::world::peers::{Peer, Peers};
 use roaring::RoaringBitmap;
@@ -30,6 +30,21 @@ pub struct MapTruth {
     pub surplus: u64,
     /// Reports that a map takes in part or without their hop 2, for lack of room: what they alone would tell is not counted.
     pub capped: u64,
+    /// One of what is missing.
+    pub example: Option<Missing>,
+}
+
+/// An id that is not on a map where it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Whose map.
+    pub of: HostNumber,
+    /// Who is missing.
+    pub id: HostNumber,
+    /// Within how many hops it is.
+    pub hop: u8,
+    /// A peer who should have told of it, and how far the sync with that peer has come.
+    pub told_by: Option<(HostNumber, SyncStep)>,
 }
 
 impl MapTruth {
@@ -191,7 +206,26 @@ impl Simulation {
                     () if two.contains(other) => 2,
                     () => 3,
                 };
-                truth.missing += u64::from(hop_of(other).is_none_or(|hop| hop > most));
+                let is_missing = hop_of(other).is_none_or(|hop| hop > most);
+                truth.missing += u64::from(is_missing);
+                if is_missing && truth.example.is_none() {
+                    let tells = |peer: &HostNumber| {
+                        let second = &stood.second[*peer as usize];
+                        stood.peers[*peer as usize].contains(other)
+                            || most == 3 && tells_all(*peer) && second.contains(other)
+                    };
+                    let by = one.iter().find(tells);
+                    let step_of = |peer: HostNumber| {
+                        let sync = syncs.get(&self.hosts[peer as usize].node_id())?;
+                        Some((peer, sync.step))
+                    };
+                    truth.example = Some(Missing {
+                        of: number,
+                        id: other,
+                        hop: most,
+                        told_by: by.and_then(step_of),
+                    });
+                }
             }
             if host.starts > 1 && self.now_us < host.booted_us + RESTORED_US {
                 continue;

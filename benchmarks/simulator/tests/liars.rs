@@ -72,9 +72,13 @@ fn searched(simulation: &mut Simulation, pairs: Vec<(HostNumber, HostNumber)>) -
     ]
 }
 
+/// The anchors, to whom everybody is connected, lie as well.
 fn found_among(percent: u32) -> [usize; 2] {
     let mut simulation = town(percent);
     pass(&mut simulation, 600_000);
+    for anchor in &mut simulation.hosts[..2] {
+        anchor.lies |= percent > 0;
+    }
     let honest = honest(&simulation);
     let others = honest.iter().cycle().skip(7);
     let pairs = honest.iter().copied().zip(others.copied());

@@ -40,6 +40,11 @@ impl<P: Send + Sync + 'static> Arrivals<P> {
         });
     }
 
+    /// Puts back what was taken and is to be handled still, before anything else came.
+    pub fn put_back(&mut self, arrivals: Vec<Arrival<P>>) {
+        self.0 = arrivals;
+    }
+
     /// Takes them all.
     pub fn take(&mut self) -> Vec<Arrival<P>> {
         std::mem::take(&mut self.0)
@@ -109,6 +114,8 @@ pub enum LinkEvent {
 pub struct Inbox {
     /// Connections and dials.
     pub links: Vec<LinkEvent>,
+    /// A packet came in, into the queue of its type.
+    pub has_packets: bool,
     /// Ends of requests.
     pub responses: Vec<(RequestId, Result<Packet, RequestFailure>)>,
     /// Ends of reads.

@@ -18,7 +18,9 @@ pub enum Worth {
     Anybody,
     /// Synchronised with us lately.
     SyncPartner,
-    /// Somebody one follows, or asked to be connected to.
+    /// The person asked to be connected to them.
+    Asked,
+    /// Somebody one follows.
     Followed,
 }
 
@@ -29,7 +31,7 @@ impl Worth {
         match self {
             Self::Anybody => 10,
             Self::SyncPartner => 100,
-            Self::Followed => 250,
+            Self::Asked | Self::Followed => 250,
         }
     }
 }
@@ -45,8 +47,10 @@ pub fn worth_of(world: &World, node: &NodeId, synced_ms: Option<u64>, now_ms: u6
         .resource::<Candidates>()
         .get(node)
         .is_some_and(|candidate| candidate.wanted);
-    if wanted || author.is_some_and(Author::is_followed) {
+    if author.is_some_and(Author::is_followed) {
         Worth::Followed
+    } else if wanted {
+        Worth::Asked
     } else if synced_ms.is_some_and(|at| now_ms < at + SYNC_PARTNER_MS) {
         Worth::SyncPartner
     } else {

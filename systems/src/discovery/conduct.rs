@@ -17,35 +17,47 @@ use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Partings, Peer, Peers};
 
 /// Nothing but Hello and Goodbye is taken before a connection is up.
-fn only_from_the_up<P: Send + Sync + 'static>(
-    what: &'static str,
-) -> impl FnMut(
-    Res<Now>,
-    Res<Peers>,
-    ResMut<Arrivals<P>>,
-    ResMut<Offences>,
-    ResMut<Outbox>,
-    Query<&mut Peer>,
-) {
-    move |now, peers, mut arrivals, mut offences, mut outbox, mut up| {
-        if arrivals.is_empty() {
-            return;
-        }
-        arrivals.retain(|arrival| {
-            let peer = peers
-                .up_behind(arrival.link)
-                .and_then(|entity| up.get_mut(entity).ok());
-            if let Some(mut peer) = peer {
-                peer.heard_ms = now.mono_ms;
-                return true;
-            }
-            offences.note(arrival.link, Refusal::BeforeHello, what);
-            if let Some(stream) = arrival.stream {
-                outbox.respond(stream, None);
-            }
-            false
-        });
+fn only_from_the_up<P: Send + Sync + 'static>(world: &mut World, what: &'static str) {
+    if world.resource::<Arrivals<P>>().is_empty() {
+        return;
     }
+    let now = *world.resource::<Now>();
+    let mut arrivals = world.resource_mut::<Arrivals<P>>().take();
+    arrivals.retain(|arrival| {
+        let entity = world.resource::<Peers>().up_behind(arrival.link);
+        if let Some(mut peer) = entity.and_then(|entity| world.get_mut::<Peer>(entity)) {
+            peer.heard_ms = now.mono_ms;
+            return true;
+        }
+        let mut offences = world.resource_mut::<Offences>();
+        offences.note(arrival.link, Refusal::BeforeHello, what);
+        if let Some(stream) = arrival.stream {
+            world.resource_mut::<Outbox>().respond(stream, None);
+        }
+        false
+    });
+    world.resource_mut::<Arrivals<P>>().put_back(arrivals);
+}
+
+fn take_from_the_up(world: &mut World) {
+    if !world.resource::<Inbox>().has_packets {
+        return;
+    }
+    only_from_the_up::<PostNotification>(world, "PostNotification");
+    only_from_the_up::<ProfileUpdate>(world, "ProfileUpdate");
+    only_from_the_up::<PullSyncRequest>(world, "PullSyncRequest");
+    only_from_the_up::<BootstrapSampleRequest>(world, "BootstrapSampleRequest");
+    only_from_the_up::<MapReconcile>(world, "MapReconcile");
+    only_from_the_up::<RoutingDiff>(world, "RoutingDiff");
+    only_from_the_up::<AddressRequest>(world, "AddressRequest");
+    only_from_the_up::<WormRequest>(world, "WormRequest");
+    only_from_the_up::<WormQuery>(world, "WormQuery");
+    only_from_the_up::<WormAnswer>(world, "WormAnswer");
+    only_from_the_up::<AddressAnnounce>(world, "AddressAnnounce");
+    only_from_the_up::<DirectoryPut>(world, "DirectoryPut");
+    only_from_the_up::<DirectoryGet>(world, "DirectoryGet");
+    only_from_the_up::<WideProbe>(world, "WideProbe");
+    only_from_the_up::<OuterMapRequest>(world, "OuterMapRequest");
 }
 
 /// What the transport dropped before it was a packet.
@@ -92,57 +104,7 @@ fn judge(
 /// Takes in what the transport refused.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Ingest, note_refused);
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<PostNotification>("PostNotification"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<ProfileUpdate>("ProfileUpdate"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<PullSyncRequest>("PullSyncRequest"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<BootstrapSampleRequest>("BootstrapSampleRequest"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<MapReconcile>("MapReconcile"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<RoutingDiff>("RoutingDiff"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<AddressRequest>("AddressRequest"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<WormRequest>("WormRequest"),
-    );
-    frame.add(Phase::Ingest, only_from_the_up::<WormQuery>("WormQuery"));
-    frame.add(Phase::Ingest, only_from_the_up::<WormAnswer>("WormAnswer"));
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<AddressAnnounce>("AddressAnnounce"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<DirectoryPut>("DirectoryPut"),
-    );
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<DirectoryGet>("DirectoryGet"),
-    );
-    frame.add(Phase::Ingest, only_from_the_up::<WideProbe>("WideProbe"));
-    frame.add(
-        Phase::Ingest,
-        only_from_the_up::<OuterMapRequest>("OuterMapRequest"),
-    );
+    frame.add(Phase::Ingest, take_from_the_up);
 }
 
 /// Judges what every feature refused in this frame.

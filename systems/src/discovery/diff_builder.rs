@@ -166,7 +166,7 @@ fn changes_for(
         true => &[ReportedHop::One, ReportedHop::Two],
         false => &[ReportedHop::One],
     };
-    let mut ids = changes.moved.len();
+    let (mut ids_of_hop_1, mut ids) = (changes.moved.len(), changes.moved.len());
     for hop in hops {
         let sum = |rows: &RoaringBitmap| {
             let hashes = rows
@@ -183,12 +183,17 @@ fn changes_for(
             .wrapping_add(sum(added))
             .wrapping_sub(sum(removed));
         ids += (added.len() + removed.len()) as usize;
+        if *hop == ReportedHop::One {
+            ids_of_hop_1 = ids;
+        }
     }
-    if ids * MapItem::BYTES_MAX > limits::DIFF_ITEMS_BYTES_MAX {
-        // Too much for one packet: the digest says that something is missing, and the peer asks.
+    // Too much for one packet: the digest says that something is missing, and the peer asks; unless it takes only a part of hop 2
+    // anyway, and then it still has all of hop 1.
+    let fits = |ids: usize| ids * MapItem::BYTES_MAX <= limits::DIFF_ITEMS_BYTES_MAX;
+    if !fits(ids_of_hop_1) {
         return MapChanges::default();
     }
-    let with_hop_2 = listener.with_hop_2;
+    let with_hop_2 = listener.with_hop_2 && fits(ids);
     let mut named = |rows: &mut dyn Iterator<Item = Row>| -> Vec<MapItem> {
         rows.map(|row| listener.name(row, &entries[row as usize], &reported.book))
             .collect()
@@ -209,4 +214,31 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Reported::default());
     frame.add(Phase::Judge, note_partings);
     frame.add(Phase::Plan, build_diff);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use distsoc_engine::crypto::hash;
+    use distsoc_engine::domain::NodeId;
+
+    #[test]
+    fn who_takes_a_part_of_hop_2_only_has_all_of_hop_1_however_much_there_is_to_tell() {
+        let mut entries = vec![MapEntry::VACANT; 4_000];
+        for (number, entry) in (0u32..).zip(&mut entries) {
+            entry.node = NodeId::from_bytes(hash(&number.to_be_bytes()));
+        }
+        let told = |hop_2: std::ops::Range<Row>| {
+            let mut changes = RowChanges::default();
+            changes.added = [(0..5).collect(), hop_2.collect()];
+            let mut listener = MapListener::new(7, true);
+            let told = changes_for(&mut listener, &changes, &entries, &Reported::default());
+            (told.hop_1_added.len(), told.hop_2_added.len(), listener.digest)
+        };
+        assert_eq!(told(5..100).0, 5);
+        assert_eq!(told(5..100).1, 95);
+        let (hop_1, hop_2, digest) = told(5..4_000);
+        assert_eq!((hop_1, hop_2), (5, 0));
+        assert_ne!(digest, told(5..3_999).2, "it counts what was left out");
+    }
 }

@@ -16,7 +16,7 @@ use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::{GoodbyeReason, Purpose};
 use distsoc_engine::world::addresses::OwnAddresses;
-use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling, Lost};
+use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling, Lost, cool_off_ms};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::map::{DiscoveryMap, entries_of};
 use distsoc_engine::world::outbox::Outbox;
@@ -263,6 +263,7 @@ fn find_seat(
 }
 
 fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, dialled: bool) {
+    let now_ms = world.resource::<Now>().mono_ms;
     let duplicate = world
         .resource::<Peers>()
         .by_node(&node)
@@ -274,8 +275,11 @@ fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, di
         return;
     }
     if dialled {
-        let until_ms = world.resource::<Now>().after(limits::COOL_OFF_MS_MIN);
-        world.resource_mut::<Candidates>().postpone(&node, until_ms);
+        // Where there was no place, there is hardly one soon.
+        let mut candidates = world.resource_mut::<Candidates>();
+        let failures = candidates.get(&node).map_or(0, |candidate| candidate.failures);
+        let until_ms = now_ms + cool_off_ms(failures);
+        candidates.postpone(&node, until_ms);
         let why = CallError::Refused(
             "all connection slots of this node are taken, and nobody in them is worth less",
         );

@@ -121,7 +121,8 @@ impl Rules<'_> {
         if let Some(seat) = by_id {
             return seat;
         }
-        let social_free = used(Place::SOCIAL) < self.profile.social_slots;
+        let is_covered = self.has_cover(&challenger, incumbents);
+        let social_free = used(Place::SOCIAL) < self.profile.social_slots && is_covered;
         let wide_free = self.has_diverse_slot(&challenger, incumbents);
         let prefers_wide = challenger.worth == Worth::Anybody
             && (challenger.is_anchor || challenger.purpose == Purpose::Wide);
@@ -141,6 +142,14 @@ impl Rules<'_> {
                 .map_or(Seat::Full, Seat::InsteadOf),
             (false, false) => Seat::Full,
         }
+    }
+
+    /// PROTOCOL section 6, cover: whom one has to do with may fill two thirds of the social slots, so that a connection proves no
+    /// relationship. Whether the challenger may take a place that somebody else had.
+    fn has_cover(&self, challenger: &Challenger, incumbents: &[Incumbent]) -> bool {
+        let shows = |one: &Incumbent| one.place == Place::SOCIAL && is_related(one.worth);
+        let related_max = self.profile.social_slots - self.profile.cover_slots();
+        !is_related(challenger.worth) || count(incumbents, shows) < related_max
     }
 
     /// Whom the challenger was chosen to replace.
@@ -256,9 +265,12 @@ impl Rules<'_> {
             !incumbent.is_stranger
                 && self.now_ms < incumbent.up_since_ms + limits::INCUMBENT_SAFE_MS
         };
+        // Cover stays: of so many one has to do with, only another gives way.
+        let is_covered = self.has_cover(&challenger, incumbents);
         let weakest = incumbents
             .iter()
             .filter(|incumbent| incumbent.place == Place::SOCIAL && !is_safe(incumbent))
+            .filter(|incumbent| is_covered || is_related(incumbent.worth))
             .min_by_key(|incumbent| {
                 (
                     incumbent.worth,
@@ -270,6 +282,11 @@ impl Rules<'_> {
             challenger.worth.points() * 100 >= weakest.worth.points() * limits::SWAP_MARGIN_PERCENT;
         beaten.then_some(*weakest)
     }
+}
+
+/// Whether a connection to a peer of this worth shows what a person has to do with whom.
+fn is_related(worth: Worth) -> bool {
+    worth >= Worth::Followed
 }
 
 fn count(incumbents: &[Incumbent], which: impl Fn(&Incumbent) -> bool) -> usize {

@@ -289,6 +289,29 @@ fn a_challenger_must_beat_the_weakest_by_the_margin() {
 }
 
 #[test]
+fn a_third_of_the_social_peers_are_cover_however_many_are_followed() {
+    for kind in ProfileKind::ALL {
+        let profile = NodeProfile::of(kind);
+        let related = (1..120).map(|number| Challenger {
+            node: node(number),
+            ..challenger(Worth::Followed)
+        });
+        let mut there = seated(&profile, related.chain(strangers(Purpose::Social, true)));
+        let is_related = |one: &&Incumbent| one.place == SOCIAL && one.worth == Worth::Followed;
+        let related_max = profile.social_slots - profile.social_slots / 3;
+        assert_eq!(there.iter().filter(is_related).count(), related_max);
+        assert_eq!(count(&there, SOCIAL), profile.social_slots);
+        // Whoever is worth more takes the place of somebody one has to do with, or none.
+        let seat = rules(&profile).seat(challenger(Worth::Followed), &there);
+        assert_eq!(seat, Seat::Full);
+        let place = there.iter().position(|one| is_related(&one)).unwrap();
+        there[place].worth = Worth::SyncPartner;
+        let seat = rules(&profile).seat(challenger(Worth::Followed), &there);
+        assert!(matches!(seat, Seat::InsteadOf(one) if one.worth < Worth::Followed));
+    }
+}
+
+#[test]
 fn incumbents_are_safe_for_ten_minutes_but_strangers_who_dialled_in_are_not() {
     let profile = NodeProfile::of(ProfileKind::Mobile);
     let early = Rules {

@@ -41,10 +41,7 @@ impl Node {
     /// A node with the given rules. `install` adds resources and systems; it is `distsoc_systems::install` everywhere
     /// but in tests of this crate.
     #[must_use]
-    pub fn new(
-        config: NodeConfig,
-        install: impl FnOnce(&mut World, &mut Frame, Restored),
-    ) -> Self {
+    pub fn new(config: NodeConfig, install: impl FnOnce(&mut World, &mut Frame, Restored)) -> Self {
         let mut world = World::new();
         let mut frame = Frame::default();
         world.insert_resource(Now::default());
@@ -73,6 +70,7 @@ impl Node {
         world.insert_resource(files::FileIndex::default());
         world.insert_resource(files::Wanted::default());
         world.insert_resource(authors::AuthorIndex::default());
+        world.insert_resource(authors::ProfileAnchors::default());
         world.insert_resource(authors::ListUpdates::default());
         world.insert_resource(authors::PostOffers::default());
         world.insert_resource(authors::PulledPosts::default());

@@ -59,7 +59,7 @@ pub enum Fault {
         found: String,
     },
     /// The key file is not one.
-    #[error("{} is no distsoc key file ({detail}): restore it from a backup", path.display())]
+    #[error("{} cannot be used as the key file ({detail}): restore it from a backup", path.display())]
     BadKeyFile {
         /// The key file.
         path: PathBuf,

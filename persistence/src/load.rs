@@ -81,6 +81,14 @@ pub(crate) fn restore(
         Some(row) => Some(rows::decode_profile(row).ok_or(Fault::Corrupt { table: "profiles" })?),
         None => None,
     };
+    let profiles = all(&txn, tables.profiles, "profiles", dir, |_, row| {
+        rows::decode_profile(row)
+    })?;
+    let profile_anchors = profiles
+        .into_iter()
+        .filter(|profile| profile.author != own && !profile.anchors.is_empty())
+        .map(|profile| (profile.author, profile.anchors.to_vec()))
+        .collect();
     let own_list = match tables
         .author_recent_posts
         .get(&txn, own.as_bytes())
@@ -112,6 +120,7 @@ pub(crate) fn restore(
         good_peers,
         own_list,
         own_profile,
+        profile_anchors,
         map: map_rows(&txn, tables.discovery_map, dir)?,
     })
 }

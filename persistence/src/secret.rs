@@ -65,6 +65,13 @@ pub fn create(dir: &Path, seed: &[u8; 32]) -> Result<Secret, Fault> {
             detail: "there is one already",
         });
     }
+    if dir.join("db").join("data.mdb").exists() {
+        // A new key could read nothing of it, and would stand in the way of the right one.
+        return Err(Fault::BadKeyFile {
+            path,
+            detail: "missing, though the database beside it has an owner",
+        });
+    }
     let write = || -> std::io::Result<()> {
         let mut file =
             private(OpenOptions::new().create(true).truncate(true).write(true)).open(&temporary)?;

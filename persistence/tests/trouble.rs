@@ -265,6 +265,16 @@ enum Step {
     Read(u8),
 }
 
+#[test]
+fn without_its_key_a_database_gets_no_new_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, ..) = open(dir.path()).unwrap();
+    store.close();
+    let made = distsoc_persistence::secret::create(dir.path(), &[7; 32]);
+    assert!(matches!(made, Err(Fault::BadKeyFile { .. })), "{made:?}");
+    assert!(!distsoc_persistence::secret::path(dir.path()).exists());
+}
+
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => (0..4u8, any::<u16>()).prop_map(|(author, at)| Step::Arrive(author, at)),

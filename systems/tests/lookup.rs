@@ -11,6 +11,7 @@ use distsoc_engine::io::{Call, CallError, Found, FoundBy, Reply};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{Anchor, Desktop};
+use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     AddressRequest, Expected, Hello, Packet, Purpose, WormAnswer, WormQuery, WormRequest,
@@ -185,7 +186,7 @@ fn where_half_are_silent_visits_find_whom_worms_do_not() {
 #[test]
 fn who_is_not_there_is_not_found_and_not_searched_for_again_at_once() {
     let mut table = ring();
-    let nobody = NodeId::from_bytes([9; 32]);
+    let nobody = id(NODES + 9);
     let call = |table: &mut Table| {
         table.requests.clear();
         let result = table.try_call(0, Call::Find(nobody), 30_000);
@@ -309,4 +310,39 @@ fn anchors_answer_for_who_is_offline() {
     table.pass(limits::ADDRESS_RECORD_TTL_MS);
     let late = table.try_call(1, Call::Find(id(2)), 30_000);
     assert!(matches!(late, Err(CallError::NotFound(_))), "{late:?}");
+}
+
+/// Whoever asks for addresses by the thousand, of a node whose peers do not answer, takes a bounded part of its memory.
+#[test]
+fn questions_that_are_asked_on_are_bounded() {
+    let mut table = ring();
+    let attacker = NodeId::from_bytes([250; 32]);
+    let link = table.stranger(1, attacker, address(200));
+    let hello = Hello::new(Desktop, Purpose::Visit, false, false, None, None);
+    table.deliver(
+        1,
+        link,
+        &Packet::from(hello).encode(),
+        Expected::Notification,
+    );
+    table.settle();
+    table.silent = (0..NODES).filter(|seat| *seat != 1).collect();
+    table.requests.clear();
+    for round in 0..4 {
+        for target in (2..NODES).filter(|target| target % 4 == round) {
+            let question = AddressRequest {
+                target: id(target),
+                relays: 2,
+            };
+            let bytes = Packet::from(question).encode();
+            for _ in 0..8 {
+                table.deliver(1, link, &bytes, Expected::Request);
+            }
+        }
+        table.settle();
+    }
+    let asked = table.requests.get(&AddressRequest::SPEC.code);
+    let asked = asked.copied().unwrap_or_default();
+    assert!(0 < asked && asked <= limits::ADDRESS_RELAYS_MAX, "{asked}");
+    assert!(table.refused(1, Refusal::Full) > 0);
 }

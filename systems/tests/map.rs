@@ -109,7 +109,7 @@ fn each_step_finds_those_of_its_hop() {
         panic!("a worm reaches node 4");
     };
     assert_eq!((found.found_by, found.address), (FoundBy::Worm, address(4)));
-    let nobody = NodeId::from_bytes([77; 32]);
+    let nobody = secret(77).node_id();
     let far = table.call(0, Call::Find(nobody));
     assert!(matches!(far, Err(CallError::NotFound(_))), "{far:?}");
     let own = table.call(0, Call::Find(id(0)));

@@ -222,6 +222,12 @@ impl Disk {
                 profile: None,
             }),
             own_profile: tables.profiles.get(&own).cloned(),
+            profile_anchors: tables
+                .profiles
+                .values()
+                .filter(|profile| profile.author != own && !profile.anchors.is_empty())
+                .map(|profile| (profile.author, profile.anchors.to_vec()))
+                .collect(),
             map: tables.map.values().cloned().collect(),
         }
     }

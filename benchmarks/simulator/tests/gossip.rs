@@ -350,7 +350,8 @@ fn whoever_is_within_three_hops_is_found_and_the_step_is_told() {
             let target = simulation.hosts[target as usize].node_id();
             simulation.ask(asker, Call::Find(target));
         }
-        simulation.ask(asker, Call::Find(invented(u64::from(asker))));
+        let nobody = Secret::from_seed(&hash(&asker.to_be_bytes())).node_id();
+        simulation.ask(asker, Call::Find(nobody));
         assert!(
             simulation.run_until(simulation.now_us + 6_000_000),
             "{:?}",

@@ -1,7 +1,10 @@
 //! Authors this node keeps or has to do with (PROTOCOL section 7).
 
-use crate::domain::{EventList, NodeId, PostBytes, PostId, RecentPostsHead, SignedPost};
-use crate::io::{LinkId, Relationship};
+use crate::domain::{
+    ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, SignedPost,
+};
+use crate::io::{LinkId, Relationship, Write};
+use crate::world::outbox::Outbox;
 use bevy_ecs::prelude::{Component, Entity, Resource};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -46,6 +49,37 @@ impl Author {
     #[must_use]
     pub fn is_kept(&self) -> bool {
         self.is_followed()
+    }
+}
+
+/// The anchors that people one keeps list in their profiles: they have the newest records of these people.
+#[derive(Resource, Debug, Default)]
+pub struct ProfileAnchors(BTreeMap<NodeId, Vec<ConnectString>>);
+
+impl ProfileAnchors {
+    /// What a disk held.
+    #[must_use]
+    pub fn restored(anchors: Vec<(NodeId, Vec<ConnectString>)>) -> Self {
+        Self(anchors.into_iter().collect())
+    }
+
+    /// Of this person.
+    pub fn of(&self, node: &NodeId) -> impl Iterator<Item = &ConnectString> {
+        self.0.get(node).into_iter().flatten()
+    }
+
+    /// Keeps a profile that is newer than any before, here and on the disk.
+    pub fn keep(&mut self, profile: Profile, outbox: &mut Outbox) {
+        match profile.anchors.is_empty() {
+            true => drop(self.0.remove(&profile.author)),
+            false => drop(self.0.insert(profile.author, profile.anchors.to_vec())),
+        }
+        outbox.store(Write::Profile(profile));
+    }
+
+    /// The person is kept no more.
+    pub fn forget(&mut self, node: &NodeId) {
+        self.0.remove(node);
     }
 }
 

@@ -152,6 +152,16 @@ impl Knowledge<'_, '_> {
         map.closest(target, count, entries, |entry| entry.hop() == Some(1))
     }
 
+    /// Whether a reporter names this id as a peer of its own.
+    #[must_use]
+    pub fn reports(&self, reporter: &NodeId, node: &NodeId) -> bool {
+        let row = self.map.map.find(node, self.map.entries());
+        row.is_some_and(|row| {
+            let mut who = self.map.map.reporters().who(ReportedHop::One, row);
+            who.any(|one| one == *reporter)
+        })
+    }
+
     /// The connections that lead to the `count` known ids closest to a target, the closest first.
     #[must_use]
     pub fn ways(&self, target: &NodeId, count: usize) -> Vec<Way> {

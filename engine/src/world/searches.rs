@@ -220,3 +220,24 @@ impl Errands {
         std::mem::take(&mut self.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_errands_wait_and_no_more() {
+        let mut errands = Errands::default();
+        let errand = || Errand {
+            target: DialTarget::Addresses(Vec::new()),
+            purpose: Purpose::Visit,
+        };
+        let node = |number: usize| NodeId::from_bytes(crate::crypto::hash(&number.to_be_bytes()));
+        let taken = (0..2 * limits::ERRANDS_MAX).filter(|n| errands.want(node(*n), errand()));
+        assert_eq!(taken.count(), limits::ERRANDS_MAX);
+        assert!(!errands.has_room());
+        assert!(errands.want(node(0), errand()), "who waits may wait anew");
+        assert_eq!(errands.take().len(), limits::ERRANDS_MAX);
+        assert!(errands.is_empty());
+    }
+}

@@ -84,8 +84,13 @@ fn page(text: &str) -> Result<u64, String> {
 }
 
 fn listen(text: &str) -> Result<SocketAddr, String> {
-    text.parse()
-        .map_err(|_| "it must be IP:PORT, as 0.0.0.0:4000 or [::]:4000".into())
+    let wrong = "it must be IP:PORT, as 0.0.0.0:4000 or [::]:4000; the port 0, 443 or from 1024 on";
+    let place: SocketAddr = text.parse().map_err(|_| wrong)?;
+    // Nobody dials any other (PROTOCOL section 4).
+    match place.port() {
+        0 | 443 | 1024.. => Ok(place),
+        _ => Err(wrong.into()),
+    }
 }
 
 /// How to run one node.

@@ -79,6 +79,7 @@ fn bad_command_lines_exit_2_with_one_sentence() {
         vec!["profile", "set", "--anchor", "x"],
         vec!["run", "--profile", "server"],
         vec!["run", "--listen", "here"],
+        vec!["run", "--listen", "127.0.0.1:80"],
         vec!["run", "--ui", "0.0.0.0:8080"],
         vec!["run", "--ui", "8080"],
         vec!["run", "--anchors", &missing],

@@ -233,7 +233,11 @@ mod tests {
             changes.added = [(0..5).collect(), hop_2.collect()];
             let mut listener = MapListener::new(7, true);
             let told = changes_for(&mut listener, &changes, &entries, &Reported::default());
-            (told.hop_1_added.len(), told.hop_2_added.len(), listener.digest)
+            (
+                told.hop_1_added.len(),
+                told.hop_2_added.len(),
+                listener.digest,
+            )
         };
         assert_eq!(told(5..100).0, 5);
         assert_eq!(told(5..100).1, 95);

@@ -94,7 +94,7 @@ fn take_records(
     }
 }
 
-/// Hands a record to the peers closest to whom it is about.
+/// Hands a record to the peers closest to whom it is about that are no peers of its own: those have it.
 fn pass_on(
     record: &AddressRecord,
     from: NodeId,
@@ -106,10 +106,11 @@ fn pass_on(
         passes: 0,
     };
     let bytes = distsoc_engine::wire::Packet::from(packet).encode();
-    let nearest = knowledge.closest_peers(&record.node_id, limits::RECORD_PASSES + 2);
+    let own_of_it = limits::RING_NEIGHBOURS + 1;
+    let nearest = knowledge.closest_peers(&record.node_id, limits::RECORD_PASSES + own_of_it);
     let others = nearest
         .into_iter()
-        .filter(|node| *node != from && *node != record.node_id);
+        .filter(|node| *node != from && !knowledge.reports(&from, node));
     let told = others.filter_map(|node| knowledge.peer_by_node(&node));
     let told = told.filter(|(link, _)| is_tellable(record, link.remote, knowledge.now()));
     for (link, _) in told.take(limits::RECORD_PASSES) {

@@ -5,6 +5,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
+use distsoc_engine::crypto::PublicKey;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{
@@ -28,10 +29,14 @@ use std::net::SocketAddr;
 /// Searches of persons at once.
 const SEARCHES_MAX: usize = 64;
 
-/// A person's search.
+/// Calls that one search may answer.
+const CALLS_PER_SEARCH_MAX: usize = 64;
+
+/// A search for a node; there is one for each.
 #[derive(Debug)]
 struct Search {
-    call: CallId,
+    /// Who waits for it.
+    calls: Vec<CallId>,
     target: NodeId,
     since_ms: u64,
     /// The steps before this one, and how long each took.
@@ -56,8 +61,16 @@ impl Search {
         self.search = None;
     }
 
-    /// It is over: nobody is asked any more, and answers that come mean nothing.
-    fn settle(self, tours: &mut Tours, late: &mut BTreeSet<RequestId>) {
+    /// It is over: whoever waits is told, nobody is asked any more, and answers that come mean nothing.
+    fn settle(
+        self,
+        reply: &Result<Reply, CallError>,
+        tours: &mut Tours,
+        late: &mut BTreeSet<RequestId>,
+        outbox: &mut Outbox,
+    ) {
+        let calls = self.calls.into_iter();
+        calls.for_each(|call| outbox.reply(call, reply.clone()));
         self.tour.into_iter().for_each(|tour| tours.cancel(tour));
         late.extend(self.open.into_iter().map(|(request, _)| request));
     }
@@ -106,12 +119,41 @@ struct Resolving {
 }
 
 impl Resolving {
-    /// Whether a node was not found a moment ago.
-    fn is_hopeless(&self, node: &NodeId, now_ms: u64) -> bool {
-        self.not_found
-            .get(node)
-            .is_some_and(|until_ms| now_ms < *until_ms)
+    /// A search for this node, or the one that is under way.
+    fn begin_or_join(
+        &mut self,
+        call: CallId,
+        target: NodeId,
+        now: Now,
+    ) -> Result<(), &'static str> {
+        const TOO_MANY: &str = "too many searches are under way";
+        let has_room = self.searches.len() < SEARCHES_MAX;
+        let mut searches = self.searches.iter_mut();
+        match searches.find(|search| search.target == target) {
+            Some(search) if search.calls.len() >= CALLS_PER_SEARCH_MAX => return Err(TOO_MANY),
+            Some(search) => search.calls.push(call),
+            None if !has_room => return Err(TOO_MANY),
+            None => self.searches.push(Search {
+                calls: vec![call],
+                target,
+                since_ms: now.mono_ms,
+                taken: Vec::new(),
+                step: FoundBy::Direct,
+                step_ms: now.mono_ms,
+                until_ms: now.mono_ms,
+                open: Vec::new(),
+                search: None,
+                tour: None,
+            }),
+        }
+        Ok(())
     }
+}
+
+/// Whether a node was not found a moment ago.
+fn is_hopeless(not_found: &BTreeMap<NodeId, u64>, node: &NodeId, now_ms: u64) -> bool {
+    let until_ms = not_found.get(node);
+    until_ms.is_some_and(|until_ms| now_ms < *until_ms)
 }
 
 fn note_not_found(not_found: &mut BTreeMap<NodeId, u64>, node: NodeId, now: Now) {
@@ -171,6 +213,13 @@ fn take_calls(
             .and_then(|entity| links.get(entity).ok());
         if target == identity.node_id() {
             outbox.reply(call, Err(CallError::Refused("this is your own node")));
+        } else if PublicKey::check(target).is_err() {
+            outbox.reply(
+                call,
+                Err(CallError::Refused(
+                    "that id is not a key that anyone could hold",
+                )),
+            );
         } else if let Some((link, _)) = direct {
             let found = Found {
                 node_id: target,
@@ -183,24 +232,8 @@ fn take_calls(
             outbox.reply(call, Ok(Reply::Found(found)));
         } else if peers.up_count() == 0 {
             outbox.reply(call, Err(CallError::NotFound(NOBODY_TO_ASK)));
-        } else if resolving.searches.len() >= SEARCHES_MAX {
-            outbox.reply(
-                call,
-                Err(CallError::Refused("too many searches are under way")),
-            );
-        } else {
-            resolving.searches.push(Search {
-                call,
-                target,
-                since_ms: now.mono_ms,
-                taken: Vec::new(),
-                step: FoundBy::Direct,
-                step_ms: now.mono_ms,
-                until_ms: now.mono_ms,
-                open: Vec::new(),
-                search: None,
-                tour: None,
-            });
+        } else if let Err(refused) = resolving.begin_or_join(call, target, *now) {
+            outbox.reply(call, Err(CallError::Refused(refused)));
         }
     }
 }
@@ -232,20 +265,24 @@ fn go_on(
     if resolving.searches.is_empty() {
         return;
     }
-    let mut searches = std::mem::take(&mut resolving.searches);
-    searches.retain_mut(|search| {
+    let Resolving {
+        searches,
+        late,
+        not_found,
+        ..
+    } = &mut *resolving;
+    let mut going_on = Vec::new();
+    for mut search in std::mem::take(searches) {
+        let mut is_over = false;
         while !search.waits(now.mono_ms) {
             let hopeless = search.step == FoundBy::Closer
-                && resolving.is_hopeless(&search.target, now.mono_ms);
+                && is_hopeless(not_found, &search.target, now.mono_ms);
             let Some((step, ms)) = step_after(search.step).filter(|_| !hopeless) else {
-                outbox.reply(search.call, Err(CallError::NotFound(NOT_FOUND)));
-                let open = search.open.iter().map(|(request, _)| *request);
-                resolving.late.extend(open);
-                search.tour.into_iter().for_each(|tour| tours.cancel(tour));
                 if !hopeless {
-                    note_not_found(&mut resolving.not_found, search.target, *now);
+                    note_not_found(not_found, search.target, *now);
                 }
-                return false;
+                is_over = true;
+                break;
             };
             search.begin_step(step, ms, *now);
             let (hop, relays) = match step {
@@ -270,10 +307,15 @@ fn go_on(
             let requests = requests.map(|link| (outbox.request(link, &request), step));
             search.open.extend(requests);
         }
-        outbox.wake_at(search.until_ms);
-        true
-    });
-    resolving.searches = searches;
+        if is_over {
+            let reply = Err(CallError::NotFound(NOT_FOUND));
+            search.settle(&reply, &mut tours, late, &mut outbox);
+        } else {
+            outbox.wake_at(search.until_ms);
+            going_on.push(search);
+        }
+    }
+    *searches = going_on;
 }
 
 /// What worms, anchors and visits have found.
@@ -293,16 +335,16 @@ fn take_ended(
         return;
     };
     let Resolving { searches, late, .. } = &mut *resolving;
-    let call_of = |is_it: &dyn Fn(&Search) -> bool| {
+    let target_of = |is_it: &dyn Fn(&Search) -> bool| {
         let search = searches.iter().find(|search| is_it(search))?;
-        Some(search.call)
+        Some(search.target)
     };
     let of_step = |step: FoundBy, id: SearchId| {
-        call_of(&|search: &Search| search.step == step && search.search == Some(id))
+        target_of(&|search: &Search| search.step == step && search.search == Some(id))
     };
     let of_worms = worms.take_ended(|id| of_step(FoundBy::Worm, id));
     let of_anchors = directory.take_ended(|id| of_step(FoundBy::Anchor, id));
-    let of_tours = tours.take_ended(|id| call_of(&|search: &Search| search.tour == Some(id)));
+    let of_tours = tours.take_ended(|id| target_of(&|search: &Search| search.tour == Some(id)));
     let ends = [
         (FoundBy::Worm, of_worms, false),
         (FoundBy::Anchor, of_anchors, false),
@@ -310,8 +352,9 @@ fn take_ended(
         (FoundBy::Worm, of_tours, true),
     ];
     for (found_by, ended, is_tour) in ends {
-        for (call, Ended { found, .. }) in ended {
-            let Some(place) = searches.iter().position(|search| search.call == call) else {
+        for (target, Ended { found, .. }) in ended {
+            let is_it = |search: &Search| search.target == target;
+            let Some(place) = searches.iter().position(is_it) else {
                 continue;
             };
             let search = &mut searches[place];
@@ -326,8 +369,10 @@ fn take_ended(
             let Some((jumps, address)) = found else {
                 continue;
             };
-            outbox.reply(call, Ok(search.found(found_by, address, jumps, *now)));
-            searches.remove(place).settle(&mut tours, late);
+            let reply = Ok(search.found(found_by, address, jumps, *now));
+            searches
+                .remove(place)
+                .settle(&reply, &mut tours, late, &mut outbox);
         }
     }
 }
@@ -397,11 +442,10 @@ fn take_answers(
             .and_then(|(record, near)| usable_address(&record, &search.target, near, *now));
         if let Some(address) = address {
             let jumps = if found_by == FoundBy::Closer { 2 } else { 1 };
-            outbox.reply(
-                search.call,
-                Ok(search.found(found_by, address, jumps, *now)),
-            );
-            searches.remove(number).settle(&mut tours, late);
+            let reply = Ok(search.found(found_by, address, jumps, *now));
+            searches
+                .remove(number)
+                .settle(&reply, &mut tours, late, &mut outbox);
         }
     }
 }
@@ -472,4 +516,53 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Judge, take_calls);
     frame.add(Phase::Judge, take_ended);
     frame.add(Phase::Plan, go_on);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use distsoc_engine::crypto::hash;
+
+    const NOW: Now = Now {
+        mono_ms: 1_000,
+        wall_ms: 1_700_000_000_000,
+    };
+
+    fn node(number: u64) -> NodeId {
+        NodeId::from_bytes(hash(&number.to_be_bytes()))
+    }
+
+    #[test]
+    fn calls_for_the_same_node_share_one_search() {
+        let mut resolving = Resolving::default();
+        let mut begin = |call: usize, target: u64| {
+            resolving
+                .begin_or_join(CallId(call as u64), node(target), NOW)
+                .is_ok()
+        };
+        let joined = (0..2 * CALLS_PER_SEARCH_MAX).filter(|call| begin(*call, 0));
+        assert_eq!(joined.count(), CALLS_PER_SEARCH_MAX);
+        let begun = (0..2 * SEARCHES_MAX).filter(|call| begin(1_000 + call, *call as u64 + 1));
+        assert_eq!(begun.count(), SEARCHES_MAX - 1);
+        assert_eq!(resolving.searches.len(), SEARCHES_MAX);
+        assert_eq!(resolving.searches[0].calls.len(), CALLS_PER_SEARCH_MAX);
+    }
+
+    #[test]
+    fn so_many_that_were_not_found_are_remembered_and_each_for_a_minute() {
+        let mut not_found = BTreeMap::new();
+        for number in 0..2 * limits::NOT_FOUND_MAX as u64 {
+            note_not_found(&mut not_found, node(number), NOW);
+        }
+        assert_eq!(not_found.len(), limits::NOT_FOUND_MAX);
+        let until_ms = NOW.mono_ms + limits::NOT_FOUND_MS;
+        assert!(is_hopeless(&not_found, &node(0), until_ms - 1));
+        assert!(!is_hopeless(&not_found, &node(0), until_ms));
+        let later = Now {
+            mono_ms: until_ms,
+            ..NOW
+        };
+        note_not_found(&mut not_found, node(7_777), later);
+        assert_eq!(not_found.len(), 1);
+    }
 }

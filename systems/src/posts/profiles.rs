@@ -12,7 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::ProfileUpdate;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::authors::{Author, AuthorIndex, ProfileAnchors};
 use distsoc_engine::world::identity::{Identity, OwnProfile};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
@@ -135,6 +135,7 @@ fn learn(
     authors: Res<AuthorIndex>,
     mut arrivals: ResMut<Arrivals<ProfileUpdate>>,
     mut offences: ResMut<Offences>,
+    mut anchors: ResMut<ProfileAnchors>,
     mut outbox: ResMut<Outbox>,
     mut up: Query<(&Link, &mut Peer)>,
     kept: Query<&Author>,
@@ -164,7 +165,7 @@ fn learn(
             .and_then(|entity| kept.get(entity).ok())
             .is_some_and(Author::is_kept);
         if is_kept {
-            outbox.store(Write::Profile(profile));
+            anchors.keep(profile, &mut outbox);
         }
         outbox.notify(Notice::Profile { node: link.node });
     }
@@ -174,6 +175,10 @@ fn learn(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let profile = frame.restored.own_profile.take();
     frame.world.insert_resource(OwnProfile(profile));
+    let anchors = std::mem::take(&mut frame.restored.profile_anchors);
+    frame
+        .world
+        .insert_resource(ProfileAnchors::restored(anchors));
     frame.world.insert_resource(Changing::default());
     frame.add(Phase::Ingest, publish);
     frame.add(Phase::Judge, take_changes);

@@ -6,13 +6,14 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{LinkId, RequestId, Write};
+use distsoc_engine::io::{LinkId, RequestId};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::{
-    Author, AuthorIndex, ListUpdate, ListUpdates, PullRequests, PullWish, PulledPosts, PullsDue,
+    Author, AuthorIndex, ListUpdate, ListUpdates, ProfileAnchors, PullRequests, PullWish,
+    PulledPosts, PullsDue,
 };
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::inbox::Inbox;
@@ -153,6 +154,7 @@ fn take_answers(
     mut due: ResMut<PullsDue>,
     mut updates: ResMut<ListUpdates>,
     mut pulled: ResMut<PulledPosts>,
+    mut anchors: ResMut<ProfileAnchors>,
     mut outbox: ResMut<Outbox>,
     peers: Res<Peers>,
     mut up: Query<(&Link, &mut Peer)>,
@@ -180,8 +182,14 @@ fn take_answers(
                 moved = link.id != pull.link;
             }
         }
-        let (with_list, with_posts) =
-            sort_response(&pull, response, &mut updates, &mut pulled, &mut outbox);
+        let (with_list, with_posts) = sort_response(
+            &pull,
+            response,
+            &mut updates,
+            &mut pulled,
+            &mut anchors,
+            &mut outbox,
+        );
         for author in &pull.authors {
             if with_list.contains(author) {
                 pulls.whole.remove(author);
@@ -206,6 +214,7 @@ fn sort_response(
     response: Option<PullSyncResponse>,
     updates: &mut ListUpdates,
     pulled: &mut PulledPosts,
+    anchors: &mut ProfileAnchors,
     outbox: &mut Outbox,
 ) -> (BTreeSet<NodeId>, bool) {
     let mut with_list = BTreeSet::new();
@@ -218,7 +227,7 @@ fn sort_response(
             continue;
         }
         if let Some(profile) = part.profile {
-            outbox.store(Write::Profile(profile));
+            anchors.keep(profile, outbox);
         }
         updates.0.push(ListUpdate {
             from: pull.link,

@@ -8,7 +8,7 @@ use distsoc_engine::domain::{ConnectString, NodeId};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, Write};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::authors::{Author, AuthorIndex, ProfileAnchors};
 use distsoc_engine::world::candidates::Candidates;
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::identity::Identity;
@@ -156,6 +156,7 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
     } else {
         author.missing.clear();
         world.resource_mut::<Wanted>().forget_author(&node);
+        world.resource_mut::<ProfileAnchors>().forget(&node);
         world.resource_mut::<Candidates>().unwant(&node);
     }
 }
@@ -164,9 +165,9 @@ fn keep_profile(world: &mut World, node: NodeId) {
     let entity = world.resource::<Peers>().by_node(&node);
     let profile = entity.and_then(|entity| world.get::<Peer>(entity)?.person.clone());
     if let Some(profile) = profile {
-        world
-            .resource_mut::<Outbox>()
-            .store(Write::Profile(profile));
+        world.resource_scope(|world, mut anchors: Mut<ProfileAnchors>| {
+            anchors.keep(profile, &mut world.resource_mut::<Outbox>());
+        });
     }
 }
 

@@ -19,10 +19,14 @@ use serde_json::json;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Written into the folder, so that `--fresh` never deletes anything else.
 const MARKER: &str = "devnet.marker";
+/// Connections are counted this often while the network grows.
+const LOOK: Duration = Duration::from_millis(250);
+/// And it stands if there were no more for so long.
+const SETTLED: Duration = Duration::from_secs(10);
 /// Of this many nodes one is an anchor, at most three in all.
 const NODES_PER_ANCHOR: usize = 10;
 
@@ -180,7 +184,41 @@ async fn start_one(
     })
 }
 
-/// Waits until everybody is connected, then lets people live.
+/// Waits until everybody is well connected, or nobody has found another peer for a while: the last places of a network where all
+/// are nearly full fill slowly.
+async fn settle(
+    members: &[Member],
+    display: &mut Display,
+    happened: &async_channel::Receiver<(usize, Notice)>,
+) {
+    let wanted: usize = members
+        .iter()
+        .map(|member| wanted_by(member, members.len()))
+        .sum();
+    let (mut most, mut grew) = (0, Instant::now());
+    loop {
+        let each = connections(members).await;
+        let connected = each.iter().sum();
+        display.connections(connected, wanted);
+        if connected > most {
+            (most, grew) = (connected, Instant::now());
+        }
+        let nobody_is_alone = each.iter().all(|peers| *peers > 0);
+        if connected >= wanted || nobody_is_alone && grew.elapsed() >= SETTLED {
+            return;
+        }
+        let next_look = Instant::now() + LOOK;
+        loop {
+            let left = next_look.saturating_duration_since(Instant::now());
+            match runtime::timeout(left, happened.recv()).await {
+                Some(Ok((number, notice))) => display.notice(members, number, &notice),
+                Some(Err(_)) | None => break,
+            }
+        }
+    }
+}
+
+/// Lets people live once the network stands.
 async fn live(
     members: &[Member],
     args: &DevnetArgs,
@@ -188,21 +226,7 @@ async fn live(
     happened: &async_channel::Receiver<(usize, Notice)>,
     as_json: bool,
 ) -> Result<(), Exit> {
-    let wanted: usize = members
-        .iter()
-        .map(|member| wanted_by(member, members.len()))
-        .sum();
-    loop {
-        let connected = connections(members).await;
-        display.connections(connected, wanted);
-        if connected >= wanted {
-            break;
-        }
-        let tick = runtime::timeout(Duration::from_millis(100), happened.recv()).await;
-        if let Some(Ok((number, notice))) = tick {
-            display.notice(members, number, &notice);
-        }
-    }
+    settle(members, display, happened).await;
     let first = &members[0];
     if as_json {
         output::json(
@@ -223,19 +247,21 @@ async fn live(
     futures_lite::future::or(watching, posting).await
 }
 
-/// Connections that a node will soon have: all its social slots, or everybody else.
+/// Connections that a node will soon have: three quarters of its social slots, or everybody else.
 fn wanted_by(member: &Member, nodes: usize) -> usize {
     let profile = NodeProfile::of(member.host.kind());
-    profile.social_slots.min(nodes - 1)
+    (profile.social_slots * 3 / 4).min(nodes - 1)
 }
 
-async fn connections(members: &[Member]) -> usize {
-    let mut connected = 0;
+/// How many of the wanted connections each has.
+async fn connections(members: &[Member]) -> Vec<usize> {
+    let mut connected = Vec::with_capacity(members.len());
     for member in members {
-        if let Ok(Reply::Status(status)) = member.host.call(Call::Status).await {
-            connected +=
-                (status.peers_social + status.peers_wide).min(wanted_by(member, members.len()));
-        }
+        let peers = match member.host.call(Call::Status).await {
+            Ok(Reply::Status(status)) => status.peers_social + status.peers_wide,
+            _ => 0,
+        };
+        connected.push(peers.min(wanted_by(member, members.len())));
     }
     connected
 }

@@ -277,7 +277,9 @@ fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, di
     if dialled {
         // Where there was no place, there is hardly one soon.
         let mut candidates = world.resource_mut::<Candidates>();
-        let failures = candidates.get(&node).map_or(0, |candidate| candidate.failures);
+        let failures = candidates
+            .get(&node)
+            .map_or(0, |candidate| candidate.failures);
         let until_ms = now_ms + cool_off_ms(failures);
         candidates.postpone(&node, until_ms);
         let why = CallError::Refused(

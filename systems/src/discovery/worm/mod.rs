@@ -374,3 +374,23 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.add(Phase::Plan, go_on);
     frame.add(Phase::Plan, direct::tell);
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn so_many_searches_are_remembered_each_on_its_path_and_for_a_while() {
+        let mut worms = Worms::default();
+        assert_eq!(worms.see(1, 0, 0), Ok(true));
+        assert_eq!(worms.see(1, 0, limits::WORM_SEEN_MS - 1), Ok(false));
+        assert_eq!(worms.see(1, 1, 0), Ok(true));
+        for search in 2..2 * limits::WORMS_MAX as u64 {
+            let _ = worms.see(search, 0, 0);
+        }
+        assert_eq!(worms.seen.len(), limits::WORMS_MAX);
+        assert_eq!(worms.see(u64::MAX, 0, 0), Err(Refusal::Full));
+        assert_eq!(worms.see(u64::MAX, 0, limits::WORM_SEEN_MS), Ok(true));
+        assert_eq!(worms.seen.len(), 1);
+    }
+}

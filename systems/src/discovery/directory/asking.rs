@@ -1,0 +1,226 @@
+//! What a node leaves with anchors, and asks them for.
+
+use super::{AnchorBook, record_in};
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{AddressRecord, NodeId};
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::io::{DialTarget, RequestId};
+use distsoc_engine::limits;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{DirectoryGet, DirectoryPut, Packet, Purpose, WormTarget};
+use distsoc_engine::world::inbox::Inbox;
+use distsoc_engine::world::knowledge::Knowledge;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::PeerChanges;
+use distsoc_engine::world::searches::{
+    DirectorySearches, Ended, Errand, Errands, Finding, SearchId,
+};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Once an anchor has answered, the others have this long to know a newer record.
+const NEWER_MS: u64 = 500;
+/// Records are first left this long after the start: by then other nodes have said what they see.
+const FIRST_PUT_MS: u64 = 20_000;
+/// The anchors that are to have this node's record, and what is asked of anchors.
+#[derive(Resource, Debug, Default)]
+struct Asking {
+    next_put_ms: Option<u64>,
+    /// Dialled for leaving the record.
+    putting: BTreeSet<NodeId>,
+    searches: Vec<Asked>,
+    requests: BTreeMap<RequestId, SearchId>,
+}
+
+/// A question of anchors under way.
+#[derive(Debug)]
+struct Asked {
+    id: SearchId,
+    target: NodeId,
+    until_ms: u64,
+    /// Dialled for this.
+    dialled: BTreeSet<NodeId>,
+    open: usize,
+    best: Option<AddressRecord>,
+}
+
+/// Leaves the own record with its anchors, every six hours.
+fn leave_own(
+    now: Res<Now>,
+    changes: Res<PeerChanges>,
+    book: AnchorBook<'_>,
+    mut asking: ResMut<Asking>,
+    mut errands: ResMut<Errands>,
+    mut entropy: ResMut<Entropy>,
+    mut outbox: ResMut<Outbox>,
+    knowledge: Knowledge<'_, '_>,
+) {
+    for (node, _, _) in changes.came_up() {
+        if asking.putting.remove(&node) {
+            put(&node, &knowledge, &mut outbox);
+        }
+    }
+    let first_ms = || now.after(entropy.jittered(FIRST_PUT_MS));
+    let next_ms = *asking.next_put_ms.get_or_insert_with(first_ms);
+    if next_ms > now.mono_ms {
+        outbox.wake_at(next_ms);
+        return;
+    }
+    let again_ms = match knowledge.peers().next() {
+        Some(_) => limits::DIRECTORY_REFRESH_MS,
+        None => FIRST_PUT_MS,
+    };
+    let again_ms = now.after(entropy.jittered(again_ms));
+    asking.next_put_ms = Some(again_ms);
+    outbox.wake_at(again_ms);
+    asking.putting.clear();
+    let own = knowledge.own();
+    for anchor in book.for_target(&own, own, &mut entropy) {
+        if knowledge.peer_by_node(&anchor.node).is_some() {
+            put(&anchor.node, &knowledge, &mut outbox);
+        } else if errands.want(anchor.node, visit(anchor.target)) {
+            asking.putting.insert(anchor.node);
+        }
+    }
+}
+
+fn visit(target: DialTarget) -> Errand {
+    Errand {
+        target,
+        purpose: Purpose::Visit,
+    }
+}
+
+fn put(anchor: &NodeId, knowledge: &Knowledge<'_, '_>, outbox: &mut Outbox) {
+    let Some((link, peer)) = knowledge.peer_by_node(anchor) else {
+        return;
+    };
+    if let Some(record) = knowledge
+        .own_record(link.remote)
+        .filter(|_| peer.is_anchor())
+    {
+        let record = record.clone();
+        outbox.send(link.id, &DirectoryPut { record }.into());
+    }
+}
+
+fn ask(
+    now: Res<Now>,
+    changes: Res<PeerChanges>,
+    book: AnchorBook<'_>,
+    mut directory_searches: ResMut<DirectorySearches>,
+    mut asking: ResMut<Asking>,
+    mut errands: ResMut<Errands>,
+    mut entropy: ResMut<Entropy>,
+    mut outbox: ResMut<Outbox>,
+    knowledge: Knowledge<'_, '_>,
+) {
+    if directory_searches.has_ended() {
+        directory_searches.drop_ended();
+    }
+    if asking.searches.is_empty() && !directory_searches.has_wanted() {
+        return;
+    }
+    let Asking {
+        searches, requests, ..
+    } = &mut *asking;
+    for (id, target) in directory_searches.take_wanted() {
+        let mut asked = Asked {
+            id,
+            target,
+            until_ms: now.after(limits::ASK_ANCHORS_MS_MAX),
+            dialled: BTreeSet::new(),
+            open: 0,
+            best: None,
+        };
+        for anchor in book.for_target(&target, knowledge.own(), &mut entropy) {
+            if knowledge.peer_by_node(&anchor.node).is_some() {
+                get(&mut asked, &anchor.node, requests, &knowledge, &mut outbox);
+            } else if errands.want(anchor.node, visit(anchor.target)) {
+                asked.dialled.insert(anchor.node);
+            }
+        }
+        searches.push(asked);
+    }
+    for (node, _, _) in changes.came_up() {
+        for asked in searches.iter_mut() {
+            if asked.dialled.remove(&node) {
+                get(asked, &node, requests, &knowledge, &mut outbox);
+            }
+        }
+    }
+    searches.retain_mut(|asked| {
+        let is_over = asked.open == 0 && asked.dialled.is_empty() || now.mono_ms >= asked.until_ms;
+        if is_over {
+            let found = asked.best.take().map(|record| Finding {
+                target: WormTarget::Node(asked.target),
+                jumps: 1,
+                record,
+            });
+            directory_searches.end(Ended {
+                id: asked.id,
+                found: found.into_iter().collect(),
+                near: Vec::new(),
+            });
+            outbox.wake_at(now.mono_ms);
+        } else {
+            outbox.wake_at(asked.until_ms);
+        }
+        !is_over
+    });
+}
+
+fn get(
+    asked: &mut Asked,
+    anchor: &NodeId,
+    requests: &mut BTreeMap<RequestId, SearchId>,
+    knowledge: &Knowledge<'_, '_>,
+    outbox: &mut Outbox,
+) {
+    let Some((link, _)) = knowledge.peer_by_node(anchor) else {
+        return;
+    };
+    let packet = Packet::from(DirectoryGet {
+        target: asked.target,
+        passes: DirectoryGet::PASSES_MAX,
+    });
+    let bytes = packet.encode();
+    let request = outbox.request_within(link.id, bytes, limits::ASK_ANCHORS_MS_MAX);
+    requests.insert(request, asked.id);
+    asked.open += 1;
+}
+
+fn take_answers(now: Res<Now>, mut inbox: ResMut<Inbox>, mut asking: ResMut<Asking>) {
+    if inbox.responses.is_empty() {
+        return;
+    }
+    let Asking {
+        searches, requests, ..
+    } = &mut *asking;
+    for (id, result) in inbox.take_responses(|request| requests.remove(&request)) {
+        let Some(asked) = searches.iter_mut().find(|asked| asked.id == id) else {
+            continue;
+        };
+        asked.open -= 1;
+        if let Some(record) = record_in(result)
+            && record.node_id == asked.target
+            && record.is_current(*now)
+            && asked
+                .best
+                .as_ref()
+                .is_none_or(|best| record.supersedes(best).is_ok())
+        {
+            asked.best = Some(record);
+            asked.until_ms = asked.until_ms.min(now.after(NEWER_MS));
+        }
+    }
+}
+
+/// What every node does.
+pub(super) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(Asking::default());
+    frame.add(Phase::Ingest, take_answers);
+    frame.add(Phase::Plan, leave_own);
+    frame.add(Phase::Plan, ask);
+}

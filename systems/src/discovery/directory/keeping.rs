@@ -1,0 +1,366 @@
+//! What an anchor keeps, and answers from.
+
+use super::record_in;
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{Address, AddressRecord, NodeId, Prefix};
+use distsoc_engine::io::{DialTarget, LinkId, RequestId, StreamToken};
+use distsoc_engine::limits;
+use distsoc_engine::profile::{NodeProfile, ProfileKind};
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{AddressResponse, DirectoryGet, DirectoryPut, Purpose};
+use distsoc_engine::world::inbox::{Arrivals, Inbox};
+use distsoc_engine::world::knowledge::Knowledge;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{
+    Offences, PeerChange, PeerChanges, is_tellable, usable_address,
+};
+use distsoc_engine::world::searches::{Errand, Errands};
+use std::collections::{BTreeMap, BTreeSet};
+
+/// A dial back that led nowhere is forgotten after this.
+const DIAL_BACK_MS: u64 = 10 * 60 * 1000;
+
+/// The records of others, by node and by network.
+#[derive(Debug, Default)]
+struct Records {
+    by_node: BTreeMap<NodeId, AddressRecord>,
+    /// Who lives in a /24 (IPv6 /48), by any address of theirs.
+    by_prefix: BTreeMap<Prefix, BTreeSet<NodeId>>,
+}
+
+/// The networks that a record names; local ones have no limits.
+fn prefixes_of(record: &AddressRecord) -> BTreeSet<Prefix> {
+    let global = record.addresses.iter();
+    let global = global.filter(|address| !address.scope().is_local());
+    global.map(|address| address.prefix()).collect()
+}
+
+impl Records {
+    fn keep(&mut self, record: AddressRecord, now: Now) -> Result<(), Refusal> {
+        if let Some(known) = self.by_node.get(&record.node_id) {
+            record.supersedes(known)?;
+        }
+        let is_new = !self.by_node.contains_key(&record.node_id);
+        let is_full = is_new && self.by_node.len() >= limits::DIRECTORY_RECORDS_MAX;
+        if is_full || self.is_crowded(&record) {
+            self.forget_expired(now);
+        }
+        if self.is_crowded(&record) {
+            return Err(Refusal::Full);
+        }
+        if is_new && self.by_node.len() >= limits::DIRECTORY_RECORDS_MAX {
+            self.make_room_for(&record)?;
+        }
+        self.remove(&record.node_id);
+        for prefix in prefixes_of(&record) {
+            let there = self.by_prefix.entry(prefix).or_default();
+            there.insert(record.node_id);
+        }
+        self.by_node.insert(record.node_id, record);
+        Ok(())
+    }
+
+    fn remove(&mut self, node: &NodeId) {
+        let Some(record) = self.by_node.remove(node) else {
+            return;
+        };
+        for prefix in prefixes_of(&record) {
+            if let Some(there) = self.by_prefix.get_mut(&prefix) {
+                there.remove(node);
+                if there.is_empty() {
+                    self.by_prefix.remove(&prefix);
+                }
+            }
+        }
+    }
+
+    fn forget_expired(&mut self, now: Now) {
+        let expired = self.by_node.values().filter(|known| !known.is_current(now));
+        let expired: Vec<NodeId> = expired.map(|known| known.node_id).collect();
+        expired.iter().for_each(|node| self.remove(node));
+    }
+
+    /// How many others live where most of the others live that a record is neighbour to.
+    fn others_near(&self, record: &AddressRecord) -> usize {
+        let others = |prefix| {
+            let there = self.by_prefix.get(&prefix)?;
+            Some(there.len() - usize::from(there.contains(&record.node_id)))
+        };
+        let counts = prefixes_of(record).into_iter().filter_map(others);
+        counts.max().unwrap_or(0)
+    }
+
+    /// Whether so many others live in one of its networks that one more is refused.
+    fn is_crowded(&self, record: &AddressRecord) -> bool {
+        self.others_near(record) >= limits::DIRECTORY_PER_PREFIX_MAX
+    }
+
+    /// Of the network with the most records, the one that would end first gives way to one of a network with fewer.
+    fn make_room_for(&mut self, record: &AddressRecord) -> Result<(), Refusal> {
+        let fullest = self.by_prefix.values().max_by_key(|there| there.len());
+        let fullest = fullest.filter(|there| there.len() > self.others_near(record) + 1);
+        let ends_first = |node: &&NodeId| self.by_node[*node].expiry_ms;
+        let leaves = fullest.and_then(|there| there.iter().min_by_key(ends_first));
+        let leaves = *leaves.ok_or(Refusal::Full)?;
+        self.remove(&leaves);
+        Ok(())
+    }
+}
+
+/// What an anchor keeps.
+#[derive(Resource, Debug, Default)]
+pub(super) struct Directory {
+    records: Records,
+    /// Brought over a connection that does not prove the address; until when they wait to be dialled back.
+    unproved: BTreeMap<NodeId, (AddressRecord, u64)>,
+    /// Questions passed on.
+    passed_on: BTreeMap<RequestId, (StreamToken, LinkId)>,
+}
+
+impl Directory {
+    fn await_proof(&mut self, record: AddressRecord, now: Now) -> Result<(), Refusal> {
+        self.unproved
+            .retain(|_, (_, until_ms)| *until_ms > now.mono_ms);
+        if self.unproved.len() >= limits::DIAL_BACKS_MAX {
+            return Err(Refusal::Full);
+        }
+        let until_ms = now.after(DIAL_BACK_MS);
+        self.unproved.insert(record.node_id, (record, until_ms));
+        Ok(())
+    }
+}
+
+fn take_puts(
+    now: Res<Now>,
+    profile: Res<NodeProfile>,
+    mut arrivals: ResMut<Arrivals<DirectoryPut>>,
+    mut directory: ResMut<Directory>,
+    mut offences: ResMut<Offences>,
+    knowledge: Knowledge<'_, '_>,
+) {
+    if arrivals.is_empty() {
+        return;
+    }
+    for arrival in arrivals.take() {
+        let Some((link, _)) = knowledge.peer(arrival.link) else {
+            continue;
+        };
+        let record = arrival.packet.record;
+        let is_here = |address: &Address| address.socket() == link.remote;
+        let judged = if profile.kind != ProfileKind::Anchor {
+            Err(Refusal::NotWanted)
+        } else if record.node_id != link.node {
+            Err(Refusal::WrongAuthor)
+        } else if usable_address(&record, &link.node, link.remote, *now).is_none() {
+            Err(Refusal::BadAddress)
+        } else if record.addresses.iter().any(is_here) {
+            directory.records.keep(record, *now)
+        } else {
+            directory.await_proof(record, *now)
+        };
+        if let Err(refusal) = judged {
+            offences.note(arrival.link, refusal, "DirectoryPut");
+        }
+    }
+}
+
+/// Dials back whoever has gone without having been reached where they said, and keeps the record of those who answer there.
+fn dial_back(
+    now: Res<Now>,
+    changes: Res<PeerChanges>,
+    mut directory: ResMut<Directory>,
+    mut errands: ResMut<Errands>,
+    knowledge: Knowledge<'_, '_>,
+) {
+    if directory.unproved.is_empty() {
+        return;
+    }
+    for change in &changes.0 {
+        match change {
+            PeerChange::Down { node, .. } => {
+                if let Some((record, _)) = directory.unproved.get(node) {
+                    let errand = Errand {
+                        target: DialTarget::Addresses(record.addresses.to_vec()),
+                        purpose: Purpose::Visit,
+                    };
+                    errands.want(*node, errand);
+                }
+            }
+            PeerChange::Up { node, .. } => {
+                let link = knowledge.peer_by_node(node).map(|(link, _)| link);
+                let reached = link.filter(|link| link.dialled()).map(|link| link.remote);
+                if let Some(remote) = reached
+                    && let Some((record, _)) = directory.unproved.remove(node)
+                    && record
+                        .addresses
+                        .iter()
+                        .any(|address| address.socket() == remote)
+                {
+                    // Full or stale: then it is not kept, as if it had been brought here.
+                    let _ = directory.records.keep(record, *now);
+                }
+            }
+        }
+    }
+}
+
+fn serve(
+    now: Res<Now>,
+    mut arrivals: ResMut<Arrivals<DirectoryGet>>,
+    mut directory: ResMut<Directory>,
+    mut offences: ResMut<Offences>,
+    mut outbox: ResMut<Outbox>,
+    knowledge: Knowledge<'_, '_>,
+) {
+    for arrival in arrivals.take() {
+        let Some(stream) = arrival.stream else {
+            continue;
+        };
+        let Some((asker, _)) = knowledge.peer(arrival.link) else {
+            outbox.respond(stream, None);
+            continue;
+        };
+        let DirectoryGet { target, passes } = arrival.packet;
+        let kept = directory.records.by_node.get(&target);
+        let kept = kept.filter(|record| is_tellable(record, asker.remote, *now));
+        let record = kept
+            .cloned()
+            .or_else(|| knowledge.record_of(&target, asker.remote));
+        let own = target.distance(&knowledge.own());
+        let closer = knowledge
+            .peers()
+            .filter(|(link, peer)| peer.is_anchor() && link.node != asker.node)
+            .map(|(link, _)| (target.distance(&link.node), link.id))
+            .filter(|(distance, _)| *distance < own)
+            .min();
+        match closer {
+            Some((_, closer)) if record.is_none() && passes > 0 => {
+                if directory.passed_on.len() >= limits::ADDRESS_RELAYS_MAX {
+                    offences.note(arrival.link, Refusal::Full, "DirectoryGet");
+                    outbox.respond(stream, None);
+                    continue;
+                }
+                let passes = passes - 1;
+                let request = outbox.request(closer, &DirectoryGet { target, passes }.into());
+                directory.passed_on.insert(request, (stream, asker.id));
+            }
+            _ => outbox.respond(stream, Some(&AddressResponse { record }.into())),
+        }
+    }
+}
+
+/// What those asked on say goes back to whoever asked.
+fn hand_back(
+    now: Res<Now>,
+    mut inbox: ResMut<Inbox>,
+    mut directory: ResMut<Directory>,
+    mut outbox: ResMut<Outbox>,
+    knowledge: Knowledge<'_, '_>,
+) {
+    if inbox.responses.is_empty() {
+        return;
+    }
+    let passed_on = inbox.take_responses(|request| directory.passed_on.remove(&request));
+    for ((stream, asker), result) in passed_on {
+        let remote = knowledge.peer(asker).map(|(link, _)| link.remote);
+        let record = record_in(result)
+            .filter(|record| remote.is_some_and(|remote| is_tellable(record, remote, *now)));
+        outbox.respond(stream, Some(&AddressResponse { record }.into()));
+    }
+}
+
+/// What an anchor does.
+pub(super) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(Directory::default());
+    frame.add(Phase::Ingest, hand_back);
+    frame.add(Phase::Judge, take_puts);
+    frame.add(Phase::Judge, dial_back);
+    frame.add(Phase::Judge, serve);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use distsoc_engine::crypto::Secret;
+    use distsoc_engine::domain::{AddressBody, Signed};
+    use distsoc_engine::wire::codec::Bounded;
+
+    const NOW: Now = Now {
+        mono_ms: 0,
+        wall_ms: 1_700_000_000_000,
+    };
+
+    /// The record of a node in so many networks, numbered from one on.
+    fn record(number: u32, networks: std::ops::Range<u32>) -> AddressRecord {
+        let mut seed = [3; 32];
+        seed[..4].copy_from_slice(&number.to_be_bytes());
+        let secret = Secret::from_seed(&seed);
+        let address = |network: u32| {
+            let [_, a, b, c] = network.to_be_bytes();
+            let ip = [20 + a, b, c, 1];
+            Address::new((ip, 4000).into()).unwrap()
+        };
+        let body = AddressBody {
+            node_id: secret.node_id(),
+            addresses: Bounded::truncated(networks.map(address).collect()),
+            is_anchor: 0,
+            seq: NOW.wall_ms + u64::from(number),
+            expiry_ms: NOW.wall_ms + 3_600_000 + u64::from(number),
+        };
+        Signed::sign(body, &secret)
+    }
+
+    #[test]
+    fn a_network_is_crowded_whichever_of_its_addresses_a_record_names_there() {
+        let mut records = Records::default();
+        let max = limits::DIRECTORY_PER_PREFIX_MAX as u32;
+        for number in 0..max {
+            assert_eq!(records.keep(record(number, 7..8), NOW), Ok(()));
+        }
+        assert_eq!(records.keep(record(max, 7..8), NOW), Err(Refusal::Full));
+        assert_eq!(records.keep(record(max, 5..8), NOW), Err(Refusal::Full));
+        assert_eq!(records.keep(record(max, 8..9), NOW), Ok(()));
+        // Who is there may come with a newer one.
+        let (node, again) = (record(0, 7..8).node_id, record(0, 7..9));
+        records.remove(&node);
+        assert_eq!(records.keep(again, NOW), Ok(()));
+        assert!(records.by_prefix.values().all(|there| !there.is_empty()));
+    }
+
+    #[test]
+    fn a_full_directory_takes_who_comes_from_where_few_are_for_one_from_where_most_are() {
+        let mut records = Records::default();
+        let per_network = 8;
+        let max = limits::DIRECTORY_RECORDS_MAX as u32;
+        // Signing is slow: one record stands for all of those that fill it up.
+        let filler = record(0, 0..0);
+        for number in per_network..max {
+            let mut id = [0; 32];
+            id[..4].copy_from_slice(&number.to_be_bytes());
+            records
+                .by_node
+                .insert(NodeId::from_bytes(id), filler.clone());
+        }
+        for number in 0..per_network {
+            assert_eq!(records.keep(record(number, 7..8), NOW), Ok(()));
+        }
+        assert_eq!(records.by_node.len(), limits::DIRECTORY_RECORDS_MAX);
+        let (first, newcomer) = (record(0, 7..8).node_id, record(100, 9..10));
+        assert_eq!(records.keep(newcomer.clone(), NOW), Ok(()));
+        assert_eq!(records.by_node.len(), limits::DIRECTORY_RECORDS_MAX);
+        assert!(!records.by_node.contains_key(&first));
+        assert!(records.by_node.contains_key(&newcomer.node_id));
+        assert_eq!(records.keep(record(101, 7..8), NOW), Err(Refusal::Full));
+    }
+
+    #[test]
+    fn so_many_wait_to_be_dialled_back_and_no_more() {
+        let mut directory = Directory::default();
+        let waits = |number| directory.await_proof(record(number, 1..2), NOW).is_ok();
+        let taken = (0..2 * limits::DIAL_BACKS_MAX as u32).map(waits);
+        assert_eq!(taken.filter(|taken| *taken).count(), limits::DIAL_BACKS_MAX);
+    }
+}

@@ -2,12 +2,13 @@
 
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
-use distsoc_simulator::models;
+use distsoc_simulator::models::{self, Done};
 use distsoc_simulator::report::{Progress, Report, run};
 use distsoc_simulator::scenario::Scenario;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
 #[derive(Parser)]
@@ -193,6 +194,26 @@ fn run_seeds(
     Ok(all_well)
 }
 
+/// Runs a model, and says how far it is meanwhile.
+fn watched_model<T: Send>(model: impl FnOnce(&Done) -> T + Send) -> T {
+    let (done, began) = (Done::default(), Instant::now());
+    std::thread::scope(|scope| {
+        let (ended, end) = mpsc::channel::<()>();
+        let model = scope.spawn(|| {
+            let result = model(&done);
+            drop(ended);
+            result
+        });
+        while let Err(RecvTimeoutError::Timeout) = end.recv_timeout(Duration::from_secs(1)) {
+            let took_s = began.elapsed().as_secs();
+            let _ = writeln!(std::io::stderr(), "{} samples in {took_s} s", done.count());
+        }
+        model
+            .join()
+            .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// Runs a model and prints its figures.
 fn run_model(name: &str, nodes: u64, samples: u32, seed: u64, json: bool) -> Result<(), Failure> {
     if !(400..=1 << 40).contains(&nodes) || samples == 0 {
@@ -200,7 +221,8 @@ fn run_model(name: &str, nodes: u64, samples: u32, seed: u64, json: bool) -> Res
         return Err(Usage(text.to_owned()).into());
     }
     let began = Instant::now();
-    let Some(rows) = models::run(name, nodes, samples, seed) else {
+    let rows = watched_model(|done| models::run(name, nodes, samples, seed, done));
+    let Some(rows) = rows else {
         let names = models::names().join(", ");
         return Err(Usage(format!("there is no model {name}: there are {names}")).into());
     };

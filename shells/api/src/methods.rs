@@ -261,16 +261,12 @@ async fn traffic(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
         Layer::Files => profile.files_bytes_per_day,
         Layer::Social => profile.social_bytes_per_day,
     };
-    let day = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| since.as_secs() / 86_400);
-    let rows = host.traffic();
-    let with_day = rows.iter().map(|row| {
-        let mut shape = shapes::traffic(row, budget(row.layer));
-        shape["day"] = json!(day);
-        shape
+    let days = host.traffic_by_day();
+    let rows = days.iter().flat_map(|of| {
+        let rows = of.rows.iter();
+        rows.map(|row| shapes::traffic(of.day, row, budget(row.layer)))
     });
-    Ok(with_day.collect())
+    Ok(rows.collect())
 }
 
 async fn metrics(host: &Host, _: &mut Params) -> Result<Value, ApiError> {

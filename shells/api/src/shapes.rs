@@ -181,12 +181,13 @@ pub(crate) fn profile(profile: &Profile) -> Value {
     })
 }
 
-pub(crate) fn traffic(row: &TrafficRow, budget_bytes: u64) -> Value {
+pub(crate) fn traffic(day: u64, row: &TrafficRow, budget_bytes: u64) -> Value {
     json!({
         "layer": row.layer.name(),
         "cause": row.cause,
         "in_bytes": row.in_bytes,
         "out_bytes": row.out_bytes,
+        "day": day,
         "budget_bytes": budget_bytes,
     })
 }

@@ -3,6 +3,7 @@
 use crate::fault::Fault;
 use crate::loop_task::{Asked, Loop};
 use crate::random::random;
+use crate::traffic::{DayTraffic, TrafficDays};
 use async_channel::{Receiver, Sender};
 use distsoc_engine::domain::{ConnectString, Name, NodeId};
 use distsoc_engine::io::{Call, CallError, Input, LinkId, Notice, Reply};
@@ -55,6 +56,7 @@ struct Inner {
     ended: Receiver<()>,
     crash: Arc<Mutex<Option<String>>>,
     subscribers: Arc<Subscribers>,
+    days: Arc<Mutex<TrafficDays>>,
 }
 
 /// Who watches, each behind a bounded queue.
@@ -163,6 +165,7 @@ impl Host {
             distsoc_systems::install,
         );
         let subscribers = Arc::new(Subscribers::default());
+        let days = Arc::new(Mutex::new(TrafficDays::default()));
         let (ended_sender, ended) = async_channel::bounded(1);
         let crash = Arc::new(Mutex::new(None));
         let task = Loop::new(
@@ -172,6 +175,7 @@ impl Host {
             network,
             asked_receiver,
             subscribers.clone(),
+            days.clone(),
         );
         runtime::spawn(task.run_to_the_end(crash.clone(), ended_sender));
         let host = Host(Arc::new(Inner {
@@ -184,6 +188,7 @@ impl Host {
             ended,
             crash,
             subscribers,
+            days,
         }));
         if let (false, Some(name)) = (has_profile, config.name) {
             let named = host.clone();
@@ -258,6 +263,13 @@ impl Host {
     #[must_use]
     pub fn traffic(&self) -> Vec<TrafficRow> {
         self.0.endpoint.traffic()
+    }
+
+    /// Bytes by day, layer and cause: today, and the days before it since the start.
+    #[must_use]
+    pub fn traffic_by_day(&self) -> Vec<DayTraffic> {
+        let days = self.0.days.lock().unwrap_or_else(PoisonError::into_inner);
+        days.all(&self.traffic())
     }
 
     /// Figures of one connection.

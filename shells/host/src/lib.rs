@@ -7,7 +7,9 @@ mod fault;
 mod host;
 mod loop_task;
 mod random;
+mod traffic;
 
 pub use fault::Fault;
 pub use host::{Host, HostConfig, remembered_port};
 pub use random::random;
+pub use traffic::DayTraffic;

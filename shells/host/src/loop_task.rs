@@ -1,6 +1,7 @@
 //! The loop: inputs in, one tick, effects out.
 
 use crate::host::Subscribers;
+use crate::traffic::TrafficDays;
 use async_channel::{Receiver, Sender};
 use distsoc_engine::clock::Now;
 use distsoc_engine::io::{Call, CallError, CallId, Effect, Input, Reply};
@@ -39,6 +40,7 @@ pub(crate) struct Loop {
     network: Receiver<Input>,
     asked: Receiver<Box<Asked>>,
     subscribers: Arc<Subscribers>,
+    days: Arc<Mutex<TrafficDays>>,
     answers: BTreeMap<CallId, Answer>,
     last_call: u64,
     stopping: bool,
@@ -63,6 +65,7 @@ impl Loop {
         network: Receiver<Input>,
         asked: Receiver<Box<Asked>>,
         subscribers: Arc<Subscribers>,
+        days: Arc<Mutex<TrafficDays>>,
     ) -> Self {
         Self {
             node,
@@ -71,6 +74,7 @@ impl Loop {
             network,
             asked,
             subscribers,
+            days,
             answers: BTreeMap::new(),
             last_call: 0,
             stopping: false,
@@ -100,7 +104,11 @@ impl Loop {
         let mut next_wake_ms: Option<u64> = Some(0);
         while !self.stopping {
             let inputs = self.gather(next_wake_ms).await;
-            let outputs = self.node.tick(now(), inputs);
+            let now = now();
+            let mut days = self.days.lock().unwrap_or_else(PoisonError::into_inner);
+            days.turn(now.wall_ms, || self.endpoint.traffic());
+            drop(days);
+            let outputs = self.node.tick(now, inputs);
             next_wake_ms = outputs.next_wake_ms;
             for effect in outputs.effects {
                 self.perform(effect);

@@ -6,6 +6,8 @@ use crate::output::{self, safe};
 use crate::{devnet, place, run};
 use distsoc_api::{Check, Client, examine};
 use serde_json::{Value, json};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
@@ -263,17 +265,47 @@ fn show_reasons(result: &Value) {
 }
 
 fn show_traffic(result: &Value) {
+    let number = |row: &Value, field: &str| row[field].as_u64().unwrap_or_default();
+    let rows: Vec<&Value> = result.as_array().into_iter().flatten().collect();
+    let today = rows.iter().map(|row| number(row, "day")).max();
+    let name = |day: u64| match today.unwrap_or(day) - day {
+        0 => "today".to_owned(),
+        1 => "yesterday".to_owned(),
+        more => format!("{more} days ago"),
+    };
     let row = |row: &Value| {
-        let bytes = |field: &str| row[field].as_u64().unwrap_or_default().to_string();
         vec![
+            name(number(row, "day")),
             text(&row["layer"]).to_owned(),
             text(&row["cause"]).to_owned(),
-            bytes("in_bytes"),
-            bytes("out_bytes"),
+            number(row, "in_bytes").to_string(),
+            number(row, "out_bytes").to_string(),
         ]
     };
-    let rows: Vec<Vec<String>> = result.as_array().into_iter().flatten().map(row).collect();
-    output::table(&["layer", "cause", "in bytes", "out bytes"], &rows);
+    let lines: Vec<Vec<String>> = rows.iter().map(|one| row(one)).collect();
+    output::table(&["day", "layer", "cause", "in bytes", "out bytes"], &lines);
+    // What counts against a day's budget goes both ways.
+    let mut sums: BTreeMap<(Reverse<u64>, &str), [u64; 2]> = BTreeMap::new();
+    for row in rows {
+        let key = (Reverse(number(row, "day")), text(&row["layer"]));
+        let bytes = number(row, "in_bytes") + number(row, "out_bytes");
+        let [sum, budget] = sums.entry(key).or_default();
+        (*sum, *budget) = (*sum + bytes, number(row, "budget_bytes"));
+    }
+    let line = |((Reverse(day), layer), [sum, budget]): (&(Reverse<u64>, &str), &[u64; 2])| {
+        let percent = sum * 100 / (*budget).max(1);
+        let mb = |bytes: u64| format!("{:.1} MB", bytes as f64 / 1e6);
+        vec![
+            name(*day),
+            (*layer).to_owned(),
+            mb(*sum),
+            mb(*budget),
+            format!("{percent} %"),
+        ]
+    };
+    let lines: Vec<Vec<String>> = sums.iter().map(line).collect();
+    output::line("");
+    output::table(&["day", "layer", "both ways", "budget", "used"], &lines);
 }
 
 fn show_follows(result: &Value) {

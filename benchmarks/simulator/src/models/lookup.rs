@@ -1,8 +1,8 @@
 //! How well worms find anybody (PROTOCOL sections 6 and 15): every node on a path goes on towards the id closest to the target that is on
 //! its map of three hops, with the budget and the shares that nodes have; some are dead and nothing is repaired, or lie.
 
-use super::Row;
 use super::graph::{Graph, Person, Wide, mix};
+use super::{Done, Row};
 use distsoc_engine::domain::worm_share;
 use distsoc_engine::limits;
 use rayon::prelude::*;
@@ -317,8 +317,15 @@ impl Outcome {
 
 /// Searches from honest nodes that live for targets that do.
 #[must_use]
-pub fn search(graph: &Graph, trouble: Trouble, searches: u32, ttl: u8, seed: u64) -> Outcome {
-    let each = each_search(graph, trouble, searches, ttl, seed, false);
+pub fn search(
+    graph: &Graph,
+    trouble: Trouble,
+    searches: u32,
+    ttl: u8,
+    seed: u64,
+    done: &Done,
+) -> Outcome {
+    let each = each_search(graph, trouble, searches, ttl, seed, false, done);
     each.into_iter().fold(Outcome::default(), Outcome::and)
 }
 
@@ -329,6 +336,7 @@ fn each_search(
     ttl: u8,
     seed: u64,
     fans_out: bool,
+    done: &Done,
 ) -> Vec<Outcome> {
     let good = |salt: u64| {
         let draws = (0..).map(move |draw| mix(seed ^ salt, draw) % graph.nodes);
@@ -349,6 +357,7 @@ fn each_search(
             Some(_) => None,
             None => Some(search.visit(*from)),
         };
+        done.step();
         Outcome {
             searches: 1,
             found: u32::from(found.is_some()),
@@ -364,12 +373,12 @@ fn each_search(
 
 /// The model: random targets, healthy, with dead nodes, with liars.
 #[must_use]
-pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
+pub fn rows(nodes: u64, searches: u32, seed: u64, done: &Done) -> Vec<Row> {
     let graph = Graph::new(nodes, Wide::Guided, false, seed);
     let random = Graph::new(nodes, Wide::Random, false, seed);
     let ttl = limits::WORM_TTL_MAX - 3;
     let mut rows = Vec::new();
-    let healthy = search(&graph, Trouble::default(), searches, ttl, seed);
+    let healthy = search(&graph, Trouble::default(), searches, ttl, seed, done);
     rows.push(Row::new(
         "random target found",
         "≥ 99.9 %",
@@ -388,7 +397,7 @@ pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
         dead_percent: 30,
         ..Trouble::default()
     };
-    let with_dead = search(&graph, dead, searches, ttl, seed);
+    let with_dead = search(&graph, dead, searches, ttl, seed, done);
     rows.push(Row::new(
         "with 30 % dead, nothing repaired",
         "≥ 99 %",
@@ -406,27 +415,27 @@ pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
             sybil_percent: percent,
             ..Trouble::default()
         };
-        let found = search(&graph, liars, searches, limits::WORM_TTL_MAX, seed);
+        let found = search(&graph, liars, searches, limits::WORM_TTL_MAX, seed, done);
         let name = format!("with {percent} % of nodes liars");
         rows.push(Row::new(name, goal, found.percent(), "%"));
         let name = format!("with {percent} % of nodes liars, by worms alone");
         rows.push(Row::new(name, "", found.percent_by_worms(), "%"));
         let name = format!("with {percent} % of nodes liars, visits a search");
-        let visits = f64::from(found.visits) / f64::from(found.searches - found.found);
+        let visits = f64::from(found.visits) / f64::from((found.searches - found.found).max(1));
         rows.push(Row::new(name, "", visits, ""));
     }
     let ground = Trouble {
         ground: 64,
         ..Trouble::default()
     };
-    let found = search(&graph, ground, searches, limits::WORM_TTL_MAX, seed);
+    let found = search(&graph, ground, searches, limits::WORM_TTL_MAX, seed, done);
     rows.push(Row::new(
         "with 64 ids ground around it",
         "≥ 95 %",
         found.percent(),
         "%",
     ));
-    let unguided = search(&random, Trouble::default(), searches, ttl, seed);
+    let unguided = search(&random, Trouble::default(), searches, ttl, seed, done);
     rows.push(Row::new(
         "without id-guided slots",
         "7.3 % at TTL 5",
@@ -435,7 +444,7 @@ pub fn rows(nodes: u64, searches: u32, seed: u64) -> Vec<Row> {
     ));
     for (what, trouble) in [("", Trouble::default()), (", 30 % dead", dead)] {
         let few = searches.div_ceil(8);
-        let each = each_search(&graph, trouble, few, ttl, seed, true);
+        let each = each_search(&graph, trouble, few, ttl, seed, true, done);
         let of_all = |sum: fn(&Outcome) -> u32| {
             f64::from(each.iter().map(sum).sum::<u32>()) / f64::from(few)
         };

@@ -1,9 +1,9 @@
 //! What changes on a map in two minutes, and what telling it costs (PROTOCOL section 15): nodes are away for an hour at a time, as many of
 //! them an hour as the churn says, and come back.
 
-use super::Row;
 use super::graph::{Graph, Person, Wide, mix};
 use super::reach::hops;
+use super::{Done, Row};
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::wire::{
     CELLS, InitialMapSync, MapCell, MapCells, MapChanges, MapItem, MapReconcile, Named, Number,
@@ -106,7 +106,7 @@ fn sync_bytes(
 
 /// The model at 1 % and 5 % an hour.
 #[must_use]
-pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
+pub fn rows(nodes: u64, samples: u32, seed: u64, done: &Done) -> Vec<Row> {
     let graph = Graph::new(nodes, Wide::Random, false, seed);
     let samples = u64::from(samples);
     let mut rows = Vec::new();
@@ -116,6 +116,7 @@ pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
     ] {
         let (mut hop_2, mut all, mut bytes) = (0.0, 0.0, 0.0);
         for sample in 0..samples {
+            done.step();
             let from = mix(seed ^ 32, sample) % graph.nodes;
             let at = |cycle: u64| hops(&graph, from, |person| is_up(person, cycle, percent));
             let (before, after) = (at(1_000), at(1_001));
@@ -142,6 +143,7 @@ pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
         }
         let mut sync = 0.0;
         for sample in 0..samples {
+            done.step();
             let peer = mix(seed ^ 33, sample) % graph.nodes;
             let at = |cycle| reported(&graph, peer, cycle, percent);
             sync += sync_bytes(&at(1_000), &at(1_000 + CYCLES_AWAY), &graph) / samples as f64;

@@ -1,9 +1,9 @@
 //! The choice of diverse peers (PROTOCOL sections 6 and 15): from peers of the neighbourhood, by the scores and thresholds that nodes go by,
 //! to a third hop as large as with peers drawn from everybody.
 
-use super::Row;
 use super::graph::{Graph, Person, Wide, mix};
 use super::reach::hops;
+use super::{Done, Row};
 use distsoc_engine::domain::{is_sampled, is_worth_a_swap, score_of};
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -78,11 +78,12 @@ impl Chooser<'_> {
 
 /// The model.
 #[must_use]
-pub fn rows(nodes: u64, samples: u32, seed: u64) -> Vec<Row> {
+pub fn rows(nodes: u64, samples: u32, seed: u64, done: &Done) -> Vec<Row> {
     let graph = Graph::new(nodes, Wide::Random, false, seed);
     let samples = u64::from(samples.div_ceil(50)).max(2);
     let (mut before, mut after, mut ideal, mut swaps) = (0.0, 0.0, 0.0, 0.0);
     for sample in 0..samples {
+        done.step();
         let from = mix(seed ^ 41, sample) % graph.nodes;
         let [first, second, _] = hops(&graph, from, |_| true);
         let is_social = |person: &&Person| person.abs_diff(from) < 100 * 200;

@@ -1,6 +1,6 @@
 //! What may be wrong, and what to do about it.
 
-use distsoc_engine::io::{Standing, Status};
+use distsoc_engine::io::{Standing, Status, StorageTrouble};
 use distsoc_persistence::secret;
 use serde_json::{Value, json};
 use std::net::UdpSocket;
@@ -78,6 +78,9 @@ fn key(dir: &Path) -> Check {
     let next = "restore identity.key from a backup, readable by you alone (chmod 600)";
     match secret::load(dir) {
         Ok(Some(secret)) => Check::new("key", true, format!("node {}", secret.node_id()), next),
+        Ok(None) if dir.join("db").exists() => {
+            Check::new("key", false, "missing, though there is a database", next)
+        }
         Ok(None) => Check::new("key", true, "none yet: the first start makes one", next),
         Err(fault) => Check::new("key", false, fault.to_string(), next),
     }
@@ -124,7 +127,14 @@ pub(crate) fn examine_running(status: &Status) -> Vec<Check> {
             "storage",
             status.storage_trouble.is_none(),
             storage,
-            "free some space on the disk",
+            match status.storage_trouble {
+                Some(StorageTrouble::Full) => "free some space on the disk",
+                Some(StorageTrouble::ReadOnly) => "make the data folder writable",
+                Some(StorageTrouble::Corrupt) => {
+                    "stop the node, move the data folder's 'db' away or restore a copy, and start again"
+                }
+                _ => "stop the node, copy the data folder to another disk, and start from there",
+            },
         ),
         Check::new(
             "addresses",

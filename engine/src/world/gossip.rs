@@ -5,7 +5,9 @@ use crate::domain::NodeId;
 use crate::io::{LinkId, RequestId};
 use crate::limits;
 use crate::wire::{InitialMapSync, MapItem, Named, RoutingDiff};
-use crate::world::map::{MapEntry, NumberBook, ReportedHop, Reporter, Row, SetHash, Told};
+use crate::world::map::{
+    MapEntry, NumberBook, ReportedHop, Reporter, Row, SetHash, Told, same_at_hop_1,
+};
 use bevy_ecs::prelude::{Component, Resource};
 use roaring::RoaringBitmap;
 use std::collections::{BTreeMap, VecDeque};
@@ -112,8 +114,10 @@ pub struct MapSync {
     pub salt: u64,
     /// The seq of the last diff, once the sets were the same.
     pub seq: Option<u64>,
-    /// Its sets are larger than we take: digests say nothing.
+    /// Its sets are larger than we take: digests say nothing of hop 2.
     pub is_capped: bool,
+    /// Nor of hop 1.
+    pub is_hop_1_capped: bool,
     /// It was asked for its hop 2 too: there was room for it.
     pub with_hop_2: bool,
     /// Syncs in a row after which the digests differed still.
@@ -140,6 +144,15 @@ pub enum SyncStep {
     Standing,
     /// It is away for good: its sets go, slice by slice.
     Forgetting,
+}
+
+impl MapSync {
+    /// Whether a digest says that what is here is all that is taken of what the reporter names.
+    #[must_use]
+    pub fn agrees(&self, own: u64, told: u64) -> bool {
+        let at_hop_1 = self.is_hop_1_capped || same_at_hop_1(own, told);
+        own == told || self.is_capped && at_hop_1
+    }
 }
 
 /// Every peer that reports.

@@ -81,6 +81,7 @@ impl Taker<'_> {
         };
         let fits = count < room;
         self.sync.is_capped |= !fits;
+        self.sync.is_hop_1_capped |= !fits && hop == ReportedHop::One;
         // Who knows more than the others may be an anchor; who knows more than anybody can, lies.
         let is_lie = !fits && (hop == ReportedHop::One || count >= limits::REPORTED_HOP_2_MAX);
         self.excess += u32::from(is_lie);
@@ -109,6 +110,7 @@ impl Taker<'_> {
                     .map
                     .report(reporter, hop, node, item.is_anchor, self.entries);
                 self.sync.is_capped |= reported.is_err();
+                self.sync.is_hop_1_capped |= reported.is_err() && hop == ReportedHop::One;
                 self.map.find(&node, self.entries)
             }
             (None, Named::Known(_)) => None,
@@ -220,7 +222,7 @@ fn after_diff(sync: &mut MapSync, diff: &RoutingDiff, digest: u64, is_whole: boo
     };
     let follows = seq.checked_add(1) == Some(diff.seq) && is_whole;
     sync.seq = Some(diff.seq);
-    if follows && (sync.is_capped || digest == diff.digest) {
+    if follows && sync.agrees(digest, diff.digest) {
         sync.failures = 0;
     } else if sync.step == SyncStep::Standing {
         sync.failures += 1;
@@ -235,7 +237,7 @@ fn after_diff(sync: &mut MapSync, diff: &RoutingDiff, digest: u64, is_whole: boo
 fn after_cells(sync: &mut MapSync, answer: &InitialMapSync, digest: u64, now: Now) {
     let (at_ms, first_cell) = match usize::from(answer.next_cell) < CELLS {
         true => (now.mono_ms, answer.next_cell),
-        false if sync.is_capped || digest == answer.digest => {
+        false if sync.agrees(digest, answer.digest) => {
             sync.seq = Some(answer.seq);
             sync.step = SyncStep::Standing;
             return;
@@ -368,7 +370,7 @@ fn apply_reports(
             // What is remembered is this node's own word.
             ReportContent::Remembered(_) => {
                 excess = 0;
-                sync.is_capped = false;
+                (sync.is_capped, sync.is_hop_1_capped) = (false, false);
                 sync.step = SyncStep::Due {
                     at_ms: now.mono_ms,
                     first_cell: 0,

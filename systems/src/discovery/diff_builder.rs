@@ -171,7 +171,7 @@ fn changes_for(
         let sum = |rows: &RoaringBitmap| {
             let hashes = rows
                 .iter()
-                .map(|row| hash.of(*hop, &entries[row as usize].node));
+                .map(|row| hash.in_digest(*hop, &entries[row as usize].node));
             hashes.fold(0u64, u64::wrapping_add)
         };
         let (added, removed) = (

@@ -297,6 +297,7 @@ fn remembered_sync(reporter: Reporter) -> MapSync {
         salt: 0,
         seq: None,
         is_capped: false,
+        is_hop_1_capped: false,
         with_hop_2: true,
         failures: 0,
         step: SyncStep::Standing,

@@ -73,6 +73,7 @@ fn follow_peers(
                     salt,
                     seq: None,
                     is_capped: false,
+                    is_hop_1_capped: false,
                     with_hop_2: false,
                     failures: 0,
                     step: match remembered {
@@ -254,6 +255,7 @@ fn ask(
         if first_cell == 0 {
             // What there was no room for may have it now.
             sync.is_capped = false;
+            sync.is_hop_1_capped = false;
         }
         let request = MapReconcile {
             salt: sync.salt,
@@ -393,7 +395,7 @@ fn serve(
             let hash = listener.hash;
             let hashes = reported
                 .all(request.with_hop_2)
-                .map(|(hop, row)| hash.of(hop, &map.entries()[row as usize].node));
+                .map(|(hop, row)| hash.in_digest(hop, &map.entries()[row as usize].node));
             listener.digest = hashes.fold(0, u64::wrapping_add);
         }
         let (cells, next_cell) = cells_for(&request, listener, &reported, map.entries());

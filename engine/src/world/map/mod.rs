@@ -27,7 +27,7 @@ pub use journal::{Written, remember};
 pub use nearest::NearestIndex;
 pub use numbers::{NumberBook, Told};
 pub use reporters::{Numbered, Reporter, ReporterSets};
-pub use set_hash::SetHash;
+pub use set_hash::{SetHash, same_at_hop_1};
 pub use snapshot::{Chunk, MapImage};
 
 use crate::domain::NodeId;
@@ -432,10 +432,10 @@ impl DiscoveryMap {
         let mut digest = 0u64;
         for hop in [ReportedHop::One, ReportedHop::Two] {
             for row in self.reporters.rows(reporter, hop).into_iter().flatten() {
-                digest = digest.wrapping_add(hash.of(hop, &entries[row as usize].node));
+                digest = digest.wrapping_add(hash.in_digest(hop, &entries[row as usize].node));
             }
             if self.reporters.names_us(reporter, hop) {
-                digest = digest.wrapping_add(hash.of(hop, &self.own));
+                digest = digest.wrapping_add(hash.in_digest(hop, &self.own));
             }
         }
         self.reporters.set_hash(reporter, hash, digest);

@@ -250,7 +250,7 @@ impl ReporterSets {
         is_in: bool,
     ) {
         if let Some(sets) = self.sets_mut(reporter) {
-            let hash = sets.hash.of(hop, node);
+            let hash = sets.hash.in_digest(hop, node);
             sets.digest = match is_in {
                 true => sets.digest.wrapping_add(hash),
                 false => sets.digest.wrapping_sub(hash),

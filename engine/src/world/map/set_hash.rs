@@ -54,6 +54,17 @@ impl SetHash {
         (last as u64) ^ ((last >> 64) as u64)
     }
 
+    /// What an id adds to the digest of a set. The lower half of a digest is that of hop 1 alone: who takes only a part of hop 2
+    /// still sees whether it has all of hop 1 ([`same_at_hop_1`]).
+    #[must_use]
+    #[inline]
+    pub fn in_digest(&self, hop: ReportedHop, node: &NodeId) -> u64 {
+        match hop {
+            ReportedHop::One => self.of(hop, node) & u64::from(u32::MAX),
+            ReportedHop::Two => self.of(hop, node) << 32,
+        }
+    }
+
     /// The cell of an id: the same at both hops.
     #[must_use]
     #[inline]
@@ -62,9 +73,29 @@ impl SetHash {
     }
 }
 
+/// Whether two digests are of the same ids at hop 1.
+#[must_use]
+pub fn same_at_hop_1(one: u64, other: u64) -> bool {
+    one as u32 == other as u32
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_digest_tells_whether_hop_1_alone_is_the_same() {
+        let hash = SetHash::new(1);
+        let node = |number: u32| NodeId::from_bytes(crate::crypto::hash(&number.to_le_bytes()));
+        let digest = |hop_1: u32, hop_2: u32| {
+            let first = (0..hop_1).map(|one| hash.in_digest(ReportedHop::One, &node(one)));
+            let second = (0..hop_2).map(|one| hash.in_digest(ReportedHop::Two, &node(one)));
+            first.chain(second).fold(0, u64::wrapping_add)
+        };
+        assert_ne!(digest(100, 1_000), digest(100, 999));
+        assert!(same_at_hop_1(digest(100, 1_000), digest(100, 0)));
+        assert!(!same_at_hop_1(digest(100, 1_000), digest(99, 1_000)));
+    }
 
     #[test]
     fn cells_are_even_and_keys_tell_apart() {

@@ -260,7 +260,10 @@ fn digests_agree_however_the_sets_came_about() {
     }
     let named = (0..20)
         .chain([200])
-        .map(|id| hash.of(ReportedHop::One, &node(id)));
-    let digest = named.fold(hash.of(ReportedHop::Two, &node(9)), u64::wrapping_add);
+        .map(|id| hash.in_digest(ReportedHop::One, &node(id)));
+    let digest = named.fold(
+        hash.in_digest(ReportedHop::Two, &node(9)),
+        u64::wrapping_add,
+    );
     assert_eq!(map.reporters().digest(reporter), digest);
 }

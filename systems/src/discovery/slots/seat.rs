@@ -207,7 +207,10 @@ impl Rules<'_> {
         let place = Place::wide(WideRole::Finger);
         let on_side = |one: &Incumbent| one.place == place && one.dialled == challenger.dialled;
         let slots = half(self.profile.wide_finger_slots, challenger.dialled);
-        let fits = count(incumbents, on_side) < slots && !self.is_crowded(challenger, incumbents);
+        // A newer connection may have been dialled by the other side than the one whose place it has.
+        let has_room = count(incumbents, |one| one.place == place) < self.profile.wide_finger_slots
+            && count(incumbents, on_side) < slots;
+        let fits = has_room && !self.is_crowded(challenger, incumbents);
         fits.then_some(Seat::Free(place))
     }
 

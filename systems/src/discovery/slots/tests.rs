@@ -160,6 +160,22 @@ fn ring_and_fingers_are_half_dialled_and_half_accepted() {
     }
 }
 
+/// Of two connections between the same nodes the newer has the older's place, whichever side dialled it.
+#[test]
+fn there_are_no_more_fingers_than_places_on_whichever_side_they_are() {
+    let mobile = NodeProfile::of(ProfileKind::Mobile);
+    let fingers = [1, 2].map(|number| incumbent(number, wide(WideRole::Finger), Worth::Anybody));
+    for dialled in [false, true] {
+        let comes = Challenger {
+            purpose: Purpose::Finger,
+            dialled,
+            ..challenger(Worth::Anybody)
+        };
+        let seat = rules(&mobile).seat(comes, &fingers);
+        assert_eq!(seat, Seat::Free(SOCIAL));
+    }
+}
+
 #[test]
 fn a_closer_neighbour_takes_the_place_of_the_farthest() {
     let desktop = NodeProfile::of(ProfileKind::Desktop);

@@ -220,3 +220,42 @@ pub enum ReportContent {
         sync: InitialMapSync,
     },
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::Entropy;
+    use crate::world::map::DiscoveryMap;
+
+    fn sync(is_capped: bool, is_hop_1_capped: bool) -> MapSync {
+        let mut entropy = Entropy::from_seed([1; 32]);
+        let own = NodeId::from_bytes([1; 32]);
+        let mut map = DiscoveryMap::new(own, 100, &mut entropy);
+        let reporter = map.add_reporter(NodeId::from_bytes([2; 32]));
+        MapSync {
+            reporter: reporter.expect("the first of them"),
+            link: None,
+            gone_ms: 0,
+            heard_ms: 0,
+            salt: 0,
+            seq: None,
+            is_capped,
+            is_hop_1_capped,
+            with_hop_2: true,
+            failures: 0,
+            step: SyncStep::Standing,
+        }
+    }
+
+    #[test]
+    fn who_takes_a_part_of_hop_2_goes_by_hop_1_and_who_takes_a_part_of_that_by_nothing() {
+        let (own, other_hop_2, other_hop_1) = (0x7_0000_0005, 0x8_0000_0005, 0x7_0000_0006);
+        let agrees = |is_capped, is_hop_1_capped| {
+            let sync = sync(is_capped, is_hop_1_capped);
+            [own, other_hop_2, other_hop_1].map(|told| sync.agrees(own, told))
+        };
+        assert_eq!(agrees(false, false), [true, false, false]);
+        assert_eq!(agrees(true, false), [true, true, false]);
+        assert_eq!(agrees(true, true), [true, true, true]);
+    }
+}

@@ -229,8 +229,10 @@ mod tests {
             entry.node = NodeId::from_bytes(hash(&number.to_be_bytes()));
         }
         let told = |hop_2: std::ops::Range<Row>| {
-            let mut changes = RowChanges::default();
-            changes.added = [(0..5).collect(), hop_2.collect()];
+            let changes = RowChanges {
+                added: [(0..5).collect(), hop_2.collect()],
+                ..RowChanges::default()
+            };
             let mut listener = MapListener::new(7, true);
             let told = changes_for(&mut listener, &changes, &entries, &Reported::default());
             (

@@ -43,15 +43,15 @@ pub struct Missing {
     pub id: HostNumber,
     /// Within how many hops it is.
     pub hop: u8,
-    /// A peer who should have told of it, and how far the sync with that peer has come.
-    pub told_by: Option<(HostNumber, SyncStep)>,
+    /// A peer who should have told of it, how far the sync with that peer has come, and at which hop that peer has it.
+    pub told_by: Option<(HostNumber, SyncStep, Option<u8>)>,
 }
 
 impl MapTruth {
-    /// What is missing or too much, in a million of what is settled.
+    /// What is missing or too much, in a million of what is settled; a part of one counts as one.
     #[must_use]
     pub fn wrong_per_million(&self) -> u64 {
-        (self.missing + self.surplus) * 1_000_000 / self.settled.max(1)
+        ((self.missing + self.surplus) * 1_000_000).div_ceil(self.settled.max(1))
     }
 }
 
@@ -168,6 +168,15 @@ impl Simulation {
         Graph::new(self.hosts.iter().map(numbers_of).collect())
     }
 
+    /// At which hop a machine's node has another.
+    fn hop_on_map_of(&self, of: HostNumber, other: HostNumber) -> Option<u8> {
+        let world = self.hosts[of as usize].node()?.world();
+        let entries = entries_of(world);
+        let id = self.hosts[other as usize].node_id();
+        let row = world.resource::<DiscoveryMap>().find(&id, entries)?;
+        entries[row as usize].hop()
+    }
+
     /// Compares every map with the graph as it is now, and as it was while news travelled.
     #[must_use]
     pub fn map_truth(&self) -> MapTruth {
@@ -184,14 +193,7 @@ impl Simulation {
         let mut truth = MapTruth::default();
         for (number, host) in (0..).zip(&self.hosts) {
             let Some(node) = host.node() else { continue };
-            let (map, entries) = (
-                node.world().resource::<DiscoveryMap>(),
-                entries_of(node.world()),
-            );
-            let hop_of = |other: u32| {
-                map.find(&self.hosts[other as usize].node_id(), entries)
-                    .and_then(|row| entries[row as usize].hop())
-            };
+            let entries = entries_of(node.world());
             let syncs = &node.world().resource::<MapSyncs>().by_node;
             let tells_all = |peer: HostNumber| {
                 let sync = syncs.get(&self.hosts[peer as usize].node_id());
@@ -206,7 +208,8 @@ impl Simulation {
                     () if two.contains(other) => 2,
                     () => 3,
                 };
-                let is_missing = hop_of(other).is_none_or(|hop| hop > most);
+                let hop = self.hop_on_map_of(number, other);
+                let is_missing = hop.is_none_or(|hop| hop > most);
                 truth.missing += u64::from(is_missing);
                 if is_missing && truth.example.is_none() {
                     let tells = |peer: &HostNumber| {
@@ -217,7 +220,7 @@ impl Simulation {
                     let by = one.iter().find(tells);
                     let step_of = |peer: HostNumber| {
                         let sync = syncs.get(&self.hosts[peer as usize].node_id())?;
-                        Some((peer, sync.step))
+                        Some((peer, sync.step, self.hop_on_map_of(peer, other)))
                     };
                     truth.example = Some(Missing {
                         of: number,

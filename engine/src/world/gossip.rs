@@ -153,6 +153,12 @@ impl MapSync {
         let at_hop_1 = self.is_hop_1_capped || same_at_hop_1(own, told);
         own == told || self.is_capped && at_hop_1
     }
+
+    /// How long to wait after a sync that failed, ms: doubling up to the two minutes in which the next diff would say the same.
+    #[must_use]
+    pub fn retry_ms(&self) -> u64 {
+        (limits::MAP_SYNC_RETRY_MS << self.failures.min(8)).min(limits::ROUTING_DIFF_MS)
+    }
 }
 
 /// Every peer that reports.
@@ -245,6 +251,18 @@ mod tests {
             failures: 0,
             step: SyncStep::Standing,
         }
+    }
+
+    #[test]
+    fn after_failures_it_is_asked_ever_more_rarely_but_once_a_diff() {
+        let waits = [1, 2, 6, 200].map(|failures| {
+            MapSync {
+                failures,
+                ..sync(false, false)
+            }
+            .retry_ms()
+        });
+        assert_eq!(waits, [4_000, 8_000, 120_000, 120_000]);
     }
 
     #[test]

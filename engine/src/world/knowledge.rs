@@ -187,7 +187,9 @@ impl Knowledge<'_, '_> {
                 continue;
             };
             for hop in [ReportedHop::One, ReportedHop::Two] {
-                for node in self.map.map.reporters().who(hop, row) {
+                // Who knows how many there are need not ask the others.
+                let count = self.map.entries()[row as usize].reporters_at(hop);
+                for node in self.map.map.reporters().who(hop, row).take(count) {
                     add(node, false);
                 }
             }

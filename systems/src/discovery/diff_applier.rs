@@ -239,6 +239,7 @@ fn after_cells(sync: &mut MapSync, answer: &InitialMapSync, digest: u64, now: No
         true => (now.mono_ms, answer.next_cell),
         false if sync.agrees(digest, answer.digest) => {
             sync.seq = Some(answer.seq);
+            sync.failures = 0;
             sync.step = SyncStep::Standing;
             return;
         }
@@ -246,10 +247,7 @@ fn after_cells(sync: &mut MapSync, answer: &InitialMapSync, digest: u64, now: No
         false => {
             sync.failures += 1;
             sync.seq = Some(answer.seq);
-            (
-                now.after(limits::MAP_SYNC_RETRY_MS << sync.failures.min(8)),
-                0,
-            )
+            (now.after(sync.retry_ms()), 0)
         }
     };
     sync.step = SyncStep::Due { at_ms, first_cell };
@@ -362,8 +360,7 @@ fn apply_reports(
         let digest = map.reporters().digest(sync.reporter);
         let name = match &report.content {
             ReportContent::Diff(diff) => {
-                let at_ms =
-                    now.after(entropy.below(limits::MAP_SYNC_RETRY_MS << sync.failures.min(8)));
+                let at_ms = now.after(entropy.below(sync.retry_ms()));
                 after_diff(sync, diff, digest, is_whole, at_ms);
                 "RoutingDiff"
             }
@@ -398,6 +395,54 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use distsoc_engine::domain::NodeId;
+    use distsoc_engine::entropy::Entropy;
+    use distsoc_engine::wire::{MapCells, MapChanges};
+
+    /// Every diff of a reporter that moves a lot may be too long to be whole: that each is followed by a sync is no failing of the syncs.
+    #[test]
+    fn a_sync_that_ends_well_makes_up_for_the_diffs_before_it() {
+        let mut map = DiscoveryMap::new(
+            NodeId::from_bytes([1; 32]),
+            100,
+            &mut Entropy::from_seed([1; 32]),
+        );
+        let reporter = map.add_reporter(NodeId::from_bytes([2; 32]));
+        let mut sync = MapSync {
+            reporter: reporter.expect("the first of them"),
+            link: None,
+            gone_ms: 0,
+            heard_ms: 0,
+            salt: 0,
+            seq: Some(0),
+            is_capped: false,
+            is_hop_1_capped: false,
+            with_hop_2: true,
+            failures: 0,
+            step: SyncStep::Standing,
+        };
+        let now = Now {
+            mono_ms: 0,
+            wall_ms: 0,
+        };
+        for seq in 1..20 {
+            let diff = RoutingDiff {
+                seq,
+                digest: seq,
+                changes: MapChanges::default(),
+            };
+            after_diff(&mut sync, &diff, 0, true, 0);
+            assert_eq!(sync.failures, 1);
+            let answer = InitialMapSync {
+                seq,
+                digest: seq,
+                next_cell: CELLS as u16,
+                cells: MapCells::default(),
+            };
+            after_cells(&mut sync, &answer, seq, now);
+            assert_eq!((sync.failures, sync.step), (0, SyncStep::Standing));
+        }
+    }
 
     #[test]
     fn a_reporter_may_name_twice_what_the_others_do() {

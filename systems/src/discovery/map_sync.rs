@@ -308,7 +308,7 @@ fn take_answers(
             _ => {
                 sync.failures += 1;
                 sync.step = SyncStep::Due {
-                    at_ms: now.after(limits::MAP_SYNC_RETRY_MS << sync.failures.min(8)),
+                    at_ms: now.after(sync.retry_ms()),
                     first_cell,
                 };
             }

@@ -93,6 +93,15 @@ impl MapEntry {
         u32::from(self.marks[Self::BY_HOP_1]) + u32::from(self.marks[Self::BY_HOP_2])
     }
 
+    /// How many reporters name it at this hop.
+    #[must_use]
+    pub fn reporters_at(&self, hop: ReportedHop) -> usize {
+        usize::from(match hop {
+            ReportedHop::One => self.marks[Self::BY_HOP_1],
+            ReportedHop::Two => self.marks[Self::BY_HOP_2],
+        })
+    }
+
     /// It serves as an anchor (known at hop 1 and 2).
     #[must_use]
     pub fn is_anchor(&self) -> bool {

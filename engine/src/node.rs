@@ -7,7 +7,7 @@ use crate::entropy::Entropy;
 use crate::io::{Input, LinkId, Outputs, Restored};
 use crate::profile::NodeProfile;
 use crate::refusal::{Refusal, RefusalCounts};
-use crate::schedule::Frame;
+use crate::schedule::{Frame, Occasions};
 use crate::wire;
 use crate::world::{
     addresses, authors, candidates, files, identity, inbox, left_records, map, outbox, peers,
@@ -113,12 +113,13 @@ impl Node {
 
     fn run_frame(&mut self) {
         map::make_room(&mut self.world);
-        self.frame.run(&mut self.world);
+        let mut inbox = self.world.resource_mut::<inbox::Inbox>();
+        let occasions = std::mem::take(&mut inbox.occasions);
+        self.frame.run(&mut self.world, occasions);
         self.world.clear_trackers();
         self.world.resource_mut::<peers::PeerChanges>().0.clear();
-        let mut inbox = self.world.resource_mut::<inbox::Inbox>();
-        let mut forgotten = inbox.left_over();
-        if std::mem::take(&mut inbox.has_packets) {
+        let mut forgotten = self.world.resource::<inbox::Inbox>().left_over();
+        if occasions.meets(Occasions::PACKET) {
             forgotten += wire::undelivered(&self.world);
         }
         assert!(
@@ -141,8 +142,9 @@ impl Node {
             packet,
         } = input
         {
+            let mut inbox = self.world.resource_mut::<inbox::Inbox>();
+            inbox.occasions.add(Occasions::packet(packet.spec()));
             wire::distribute(&mut self.world, link, stream, packet);
-            self.world.resource_mut::<inbox::Inbox>().has_packets = true;
             return;
         }
         if let Input::HandshakesDropped { count } = input {
@@ -151,6 +153,16 @@ impl Node {
             return;
         }
         let mut inbox = self.world.resource_mut::<inbox::Inbox>();
+        let occasion = match &input {
+            Input::LinkUp { .. } | Input::LinkDown { .. } => Occasions::LINK,
+            Input::DialFailed { .. } | Input::Refused { .. } => Occasions::LINK,
+            Input::Response { .. } => Occasions::RESPONSE,
+            Input::Persisted(_) | Input::PersistFailed(..) => Occasions::BATCH,
+            Input::Read { .. } => Occasions::READ,
+            Input::Call { .. } => Occasions::CALL,
+            _ => Occasions::default(),
+        };
+        inbox.occasions.add(occasion);
         match input {
             Input::LinkUp {
                 link,

@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use distsoc_engine::io::Restored;
-use distsoc_engine::schedule::{Frame, Phase};
+use distsoc_engine::schedule::{Frame, Occasions, Phase};
 
 /// What a feature's `install` works on.
 pub struct Installer<'a> {
@@ -24,6 +24,16 @@ impl<'a> Installer<'a> {
 
     /// Adds a system to a phase, after everything that was added to it before.
     pub fn add<M>(&mut self, phase: Phase, system: impl IntoSystem<(), (), M>) {
-        self.frame.add(self.world, phase, system);
+        self.frame.add(self.world, phase, None, system);
+    }
+
+    /// Adds a system that only takes what came in: without it, it has no turn.
+    pub fn on<M>(
+        &mut self,
+        occasions: Occasions,
+        phase: Phase,
+        system: impl IntoSystem<(), (), M>,
+    ) {
+        self.frame.add(self.world, phase, Some(occasions), system);
     }
 }

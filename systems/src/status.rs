@@ -9,7 +9,7 @@ use distsoc_engine::io::{
 };
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::RefusalCounts;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::authors::{Author, AuthorIndex};
 use distsoc_engine::world::candidates::CurrentStanding;
@@ -25,9 +25,6 @@ use distsoc_engine::world::storage::Storage;
 const MAP_ENTRY_BYTES: usize = 108;
 
 fn answer(world: &mut World) {
-    if world.resource::<Inbox>().calls.is_empty() {
-        return;
-    }
     let calls = world.resource_mut::<Inbox>().take_calls(|call| match call {
         Call::Status | Call::Peers | Call::Map(_) | Call::Counters | Call::Follows => {
             Some(call.clone())
@@ -185,5 +182,5 @@ fn counters(world: &World) -> Vec<Counter> {
 
 /// The node at a glance.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Emit, answer);
+    frame.on(Occasions::CALL, Phase::Emit, answer);
 }

@@ -6,7 +6,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::io::{Notice, Write};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::storage::Storage;
@@ -31,9 +31,6 @@ fn acknowledge(
     mut outbox: ResMut<Outbox>,
     mut counts: ResMut<RefusalCounts>,
 ) {
-    if inbox.batches.is_empty() {
-        return;
-    }
     for (writes, result) in inbox.take_batches(|batch| storage.in_flight.remove(&batch)) {
         match result {
             Ok(()) => {
@@ -88,7 +85,7 @@ fn end_of_stop(mut inbox: ResMut<Inbox>) {
 
 /// Takes in what the disk acknowledged.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Ingest, acknowledge);
+    frame.on(Occasions::BATCH, Phase::Ingest, acknowledge);
 }
 
 /// Hands out what this frame learned; after everything else.

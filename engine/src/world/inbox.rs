@@ -6,6 +6,7 @@ use crate::io::{
     RequestFailure, RequestId, StorageTrouble, StreamToken,
 };
 use crate::refusal::Refusal;
+use crate::schedule::Occasions;
 use crate::wire::{Code, Packet};
 use bevy_ecs::prelude::Resource;
 use std::net::SocketAddr;
@@ -114,8 +115,8 @@ pub enum LinkEvent {
 pub struct Inbox {
     /// Connections and dials.
     pub links: Vec<LinkEvent>,
-    /// A packet came in, into the queue of its type.
-    pub has_packets: bool,
+    /// What kinds of input there are; packets are in the queues of their types.
+    pub occasions: Occasions,
     /// Ends of requests.
     pub responses: Vec<(RequestId, Result<Packet, RequestFailure>)>,
     /// Ends of reads.

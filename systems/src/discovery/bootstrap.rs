@@ -9,7 +9,7 @@ use distsoc_engine::io::{GoodPeer, LinkId, Notice, RequestId, Slot, Standing, Wr
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{BootstrapSampleRequest, BootstrapSampleResponse, Packet};
 use distsoc_engine::world::candidates::{Candidates, CurrentStanding, Dialling};
@@ -63,9 +63,6 @@ fn take_samples(
     peers: Res<Peers>,
     links: Query<&Link>,
 ) {
-    if inbox.responses.is_empty() {
-        return;
-    }
     let asked = &mut bootstrap.asked;
     let answers = inbox.take_responses(|request| asked.remove(&request));
     for (link, result) in answers {
@@ -275,8 +272,12 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         candidates.want(anchor.node_id(), Some(anchor), true);
     }
     frame.world.insert_resource(bootstrap);
-    frame.add(Phase::Ingest, take_samples);
-    frame.add(Phase::Judge, serve_samples);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_samples);
+    frame.on(
+        Occasions::packet(&BootstrapSampleRequest::SPEC),
+        Phase::Judge,
+        serve_samples,
+    );
     frame.add(Phase::Plan, ask_for_samples);
     frame.add(Phase::Plan, remember_good_peers);
     frame.add(Phase::Emit, judge_standing);

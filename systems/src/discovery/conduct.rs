@@ -5,7 +5,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{
     AddressAnnounce, AddressRequest, BootstrapSampleRequest, DirectoryGet, DirectoryPut,
     GoodbyeReason, MapReconcile, OuterMapRequest, PostNotification, ProfileUpdate, PullSyncRequest,
@@ -40,9 +40,6 @@ fn only_from_the_up<P: Send + Sync + 'static>(world: &mut World, what: &'static 
 }
 
 fn take_from_the_up(world: &mut World) {
-    if !world.resource::<Inbox>().has_packets {
-        return;
-    }
     only_from_the_up::<PostNotification>(world, "PostNotification");
     only_from_the_up::<ProfileUpdate>(world, "ProfileUpdate");
     only_from_the_up::<PullSyncRequest>(world, "PullSyncRequest");
@@ -103,8 +100,8 @@ fn judge(
 
 /// Takes in what the transport refused.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Ingest, note_refused);
-    frame.add(Phase::Ingest, take_from_the_up);
+    frame.on(Occasions::LINK, Phase::Ingest, note_refused);
+    frame.on(Occasions::PACKET, Phase::Ingest, take_from_the_up);
 }
 
 /// Judges what every feature refused in this frame.

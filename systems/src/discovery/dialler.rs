@@ -8,7 +8,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Call, CallError, CallId, DialFailure, DialTarget, Reply, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::Purpose;
 use distsoc_engine::world::candidates::{
     Attempt, Candidate, Candidates, CoolOffs, DialLimits, Dialling, Lost,
@@ -414,7 +414,7 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Connecting::default());
     frame.world.insert_resource(Filling::default());
     frame.add(Phase::Ingest, learn_failures);
-    frame.add(Phase::Judge, take_connect_calls);
+    frame.on(Occasions::CALL, Phase::Judge, take_connect_calls);
     frame.add(Phase::Judge, settle_connected);
     frame.add(Phase::Plan, run_errands);
     frame.add(Phase::Plan, dial);

@@ -7,7 +7,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{CELLS, InitialMapSync, MapCell, MapItem, Named, RoutingDiff};
 use distsoc_engine::world::gossip::{
     MapSync, MapSyncs, Report, ReportContent, ReportQueue, SyncStep,
@@ -388,7 +388,11 @@ fn apply_reports(
 
 /// What peers report.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Judge, queue_diffs);
+    frame.on(
+        Occasions::packet(&RoutingDiff::SPEC),
+        Phase::Judge,
+        queue_diffs,
+    );
     frame.add(Phase::Judge, apply_reports);
 }
 

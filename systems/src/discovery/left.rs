@@ -8,7 +8,7 @@ use distsoc_engine::domain::{AddressRecord, NodeId};
 use distsoc_engine::io::Slot;
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::AddressAnnounce;
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::knowledge::Knowledge;
@@ -54,9 +54,6 @@ fn take_records(
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
 ) {
-    if arrivals.is_empty() {
-        return;
-    }
     for arrival in arrivals.take() {
         let knowledge = left.p0();
         let Some((link, peer)) = knowledge.peer(arrival.link) else {
@@ -177,6 +174,10 @@ fn leave_own(
 /// Records left with neighbours.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(LeftWith::default());
-    frame.add(Phase::Judge, take_records);
+    frame.on(
+        Occasions::packet(&AddressAnnounce::SPEC),
+        Phase::Judge,
+        take_records,
+    );
     frame.add(Phase::Plan, leave_own);
 }

@@ -7,7 +7,7 @@ use distsoc_engine::domain::{NodeId, Prefix, Scope};
 use distsoc_engine::io::{LinkId, Origin};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{GoodbyeReason, Purpose};
 use distsoc_engine::world::candidates::{CoolOffs, Dialling};
 use distsoc_engine::world::identity::Identity;
@@ -18,9 +18,6 @@ use distsoc_engine::world::slots::{Worth, worth_of};
 use std::net::SocketAddr;
 
 fn follow_links(world: &mut World) {
-    if world.resource::<Inbox>().links.is_empty() {
-        return;
-    }
     let events = std::mem::take(&mut world.resource_mut::<Inbox>().links);
     let mut others = Vec::new();
     for event in events {
@@ -129,5 +126,5 @@ fn end(world: &mut World, link: LinkId) {
 
 /// Connections.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Ingest, follow_links);
+    frame.on(Occasions::LINK, Phase::Ingest, follow_links);
 }

@@ -10,7 +10,7 @@ use distsoc_engine::io::{RequestFailure, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{
     CELLS, GoodbyeReason, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Named, Packet,
 };
@@ -278,9 +278,6 @@ fn take_answers(
     mut queue: ResMut<ReportQueue>,
     mut outbox: ResMut<Outbox>,
 ) {
-    if inbox.responses.is_empty() {
-        return;
-    }
     let MapSyncs { by_node, asked } = &mut *syncs;
     for ((request, (node, link, first_cell)), response) in
         inbox.take_responses(|request| Some((request, asked.remove(&request)?)))
@@ -420,9 +417,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(MapSyncs::default());
     frame.world.insert_resource(ReportQueue::default());
     frame.world.insert_resource(GoneReporters::default());
-    frame.add(Phase::Ingest, take_answers);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Judge, follow_peers);
-    frame.add(Phase::Judge, serve);
+    frame.on(Occasions::packet(&MapReconcile::SPEC), Phase::Judge, serve);
     frame.add(Phase::Plan, forget_the_gone);
     frame.add(Phase::Plan, ask);
 }

@@ -9,7 +9,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{AddressRequest, OuterMap, OuterMapRequest, Packet};
 use distsoc_engine::world::candidates::Candidates;
@@ -57,9 +57,6 @@ fn take_answers(
     let Some((asked, link, question)) = outer.asked else {
         return;
     };
-    if inbox.responses.is_empty() {
-        return;
-    }
     for ((), response) in inbox.take_responses(|request| (request == asked).then_some(())) {
         outer.asked = None;
         match (question, response) {
@@ -194,7 +191,11 @@ fn look_farther(
 /// Whom to look for beyond the samples.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Outer::default());
-    frame.add(Phase::Ingest, take_answers);
-    frame.add(Phase::Judge, serve);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
+    frame.on(
+        Occasions::packet(&OuterMapRequest::SPEC),
+        Phase::Judge,
+        serve,
+    );
     frame.add(Phase::Plan, look_farther);
 }

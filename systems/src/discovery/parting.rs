@@ -5,7 +5,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{Goodbye, GoodbyeReason};
 use distsoc_engine::world::candidates::{Candidates, cool_off_ms};
 use distsoc_engine::world::hints::hints_for;
@@ -95,7 +95,7 @@ fn stop(inbox: Res<Inbox>, mut outbox: ResMut<Outbox>, links: Query<&Link>) {
 
 /// Goodbyes heard.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Ingest, part);
+    frame.on(Occasions::packet(&Goodbye::SPEC), Phase::Ingest, part);
 }
 
 /// Goodbyes said, after every feature decided whom to leave.

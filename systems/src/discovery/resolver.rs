@@ -13,7 +13,7 @@ use distsoc_engine::io::{
 };
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{AddressRequest, AddressResponse, Packet, WormTarget};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
@@ -200,9 +200,6 @@ fn take_calls(
     mut outbox: ResMut<Outbox>,
     links: Query<(&Link, &Peer)>,
 ) {
-    if inbox.calls.is_empty() {
-        return;
-    }
     let calls = inbox.take_calls(|call| match call {
         Call::Find(node) => Some(*node),
         _ => None,
@@ -385,9 +382,6 @@ fn take_answers(
     mut outbox: ResMut<Outbox>,
     links: Query<&Link>,
 ) {
-    if inbox.responses.is_empty() {
-        return;
-    }
     let near = links.iter().next().map(|link| link.remote);
     let Resolving {
         searches,
@@ -511,9 +505,13 @@ fn serve(
 /// Searches by persons, and answers for peers.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Resolving::default());
-    frame.add(Phase::Ingest, take_answers);
-    frame.add(Phase::Judge, serve);
-    frame.add(Phase::Judge, take_calls);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
+    frame.on(
+        Occasions::packet(&AddressRequest::SPEC),
+        Phase::Judge,
+        serve,
+    );
+    frame.on(Occasions::CALL, Phase::Judge, take_calls);
     frame.add(Phase::Judge, take_ended);
     frame.add(Phase::Plan, go_on);
 }

@@ -11,7 +11,7 @@ use distsoc_engine::domain::{AddressRecord, Distance, Itinerary, NodeId};
 use distsoc_engine::io::{DialTarget, LinkId, RequestId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     AddressRequest, GoodbyeReason, Packet, Purpose, WormNear, WormQuery, WormResponse, WormTarget,
@@ -327,7 +327,7 @@ fn take_answers(
     mut visitor: ResMut<Visitor>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if inbox.responses.is_empty() || visitor.questions.is_empty() {
+    if visitor.questions.is_empty() {
         return;
     }
     let Visitor { walks, questions } = &mut *visitor;
@@ -437,6 +437,6 @@ fn go_on(
 /// Searches by visits.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Visitor::default());
-    frame.add(Phase::Ingest, take_answers);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Plan, go_on);
 }

@@ -10,7 +10,7 @@ use distsoc_engine::domain::{
 use distsoc_engine::io::{ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
     Author, AuthorIndex, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
@@ -149,9 +149,6 @@ fn advance_stored(
     mut offences: ResMut<Offences>,
     mut files: FilesOfAuthors,
 ) {
-    if inbox.reads.is_empty() {
-        return;
-    }
     for (update, result) in inbox.take_reads(|read| waiting.0.remove(&read)) {
         let node = update.head.author;
         match advanced(&update, result) {
@@ -270,8 +267,12 @@ impl FilesOfAuthors<'_, '_> {
 /// Lists of kept authors.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Waiting::default());
-    frame.add(Phase::Ingest, advance_stored);
-    frame.add(Phase::Judge, take_notifications);
+    frame.on(Occasions::READ, Phase::Ingest, advance_stored);
+    frame.on(
+        Occasions::packet(&PostNotification::SPEC),
+        Phase::Judge,
+        take_notifications,
+    );
     frame.add(Phase::Judge, judge_updates);
 }
 

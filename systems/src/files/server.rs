@@ -7,7 +7,7 @@ use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StoredList, StreamToken};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{ListPart, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::AuthorIndex;
@@ -126,9 +126,6 @@ fn answer(
     mut outbox: ResMut<Outbox>,
     mut up: Query<&mut Peer>,
 ) {
-    if inbox.reads.is_empty() {
-        return;
-    }
     for (answer, result) in inbox.take_reads(|read| answering.0.remove(&read)) {
         match result {
             Ok(ReadResult::ForPeer { lists, posts }) => {
@@ -150,6 +147,10 @@ fn answer(
 /// Answers for what is kept here.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Answering::default());
-    frame.add(Phase::Ingest, answer);
-    frame.add(Phase::Judge, look_up);
+    frame.on(Occasions::READ, Phase::Ingest, answer);
+    frame.on(
+        Occasions::packet(&PullSyncRequest::SPEC),
+        Phase::Judge,
+        look_up,
+    );
 }

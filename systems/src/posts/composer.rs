@@ -11,7 +11,7 @@ use distsoc_engine::domain::{
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PostNotification};
 use distsoc_engine::world::files::{FileIndex, StoredFile};
@@ -177,7 +177,7 @@ fn publish(
     mut commands: Commands,
     mut peers: Query<(&Link, &mut Peer)>,
 ) {
-    if inbox.batches.is_empty() || own.under_way.is_none() {
+    if own.under_way.is_none() {
         return;
     }
     let own = &mut *own;
@@ -233,8 +233,8 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         list,
         ..OwnPosts::default()
     });
-    frame.add(Phase::Ingest, publish);
-    frame.add(Phase::Judge, take_drafts);
+    frame.on(Occasions::BATCH, Phase::Ingest, publish);
+    frame.on(Occasions::CALL, Phase::Judge, take_drafts);
     frame.add(Phase::Plan, compose);
     frame.add(Phase::Emit, introduce);
 }

@@ -9,7 +9,7 @@ use distsoc_engine::domain::{
 };
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, Write};
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::ProfileUpdate;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::world::authors::{Author, AuthorIndex, ProfileAnchors};
@@ -93,7 +93,7 @@ fn publish(
     mut outbox: ResMut<Outbox>,
     peers: Query<&Link, With<Peer>>,
 ) {
-    if changing.0.is_empty() || inbox.batches.is_empty() {
+    if changing.0.is_empty() {
         return;
     }
     let ends = inbox.take_batches(|batch| {
@@ -180,8 +180,8 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         .world
         .insert_resource(ProfileAnchors::restored(anchors));
     frame.world.insert_resource(Changing::default());
-    frame.add(Phase::Ingest, publish);
-    frame.add(Phase::Judge, take_changes);
-    frame.add(Phase::Judge, learn);
+    frame.on(Occasions::BATCH, Phase::Ingest, publish);
+    frame.on(Occasions::CALL, Phase::Judge, take_changes);
+    frame.on(Occasions::packet(&ProfileUpdate::SPEC), Phase::Judge, learn);
     frame.add(Phase::Emit, introduce);
 }

@@ -8,7 +8,7 @@ use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::{
@@ -159,9 +159,6 @@ fn take_answers(
     peers: Res<Peers>,
     mut up: Query<(&Link, &mut Peer)>,
 ) {
-    if inbox.responses.is_empty() {
-        return;
-    }
     let under_way = &mut pulls.under_way;
     let ends = inbox.take_responses(|request| under_way.remove(&request));
     for (pull, result) in ends {
@@ -362,7 +359,7 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     for node in kept {
         frame.world.resource_mut::<PullsDue>().at(node, 0);
     }
-    frame.add(Phase::Ingest, take_answers);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Judge, note_reasons);
     frame.add(Phase::Plan, pull);
 }

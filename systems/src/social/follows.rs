@@ -7,7 +7,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{ConnectString, NodeId};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, Write};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::{Author, AuthorIndex, ProfileAnchors};
 use distsoc_engine::world::candidates::Candidates;
 use distsoc_engine::world::files::Wanted;
@@ -189,6 +189,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         author.checked_at_ms = checked_at_ms;
     }
     frame.world.insert_resource(Changing::default());
-    frame.add(Phase::Ingest, settle);
-    frame.add(Phase::Judge, take_wishes);
+    frame.on(Occasions::BATCH, Phase::Ingest, settle);
+    frame.on(Occasions::CALL, Phase::Judge, take_wishes);
 }

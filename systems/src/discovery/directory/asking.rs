@@ -8,7 +8,7 @@ use distsoc_engine::domain::{AddressRecord, NodeId};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{DialTarget, RequestId};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{DirectoryGet, DirectoryPut, Packet, Purpose, WormTarget};
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::knowledge::Knowledge;
@@ -192,9 +192,6 @@ fn get(
 }
 
 fn take_answers(now: Res<Now>, mut inbox: ResMut<Inbox>, mut asking: ResMut<Asking>) {
-    if inbox.responses.is_empty() {
-        return;
-    }
     let Asking {
         searches, requests, ..
     } = &mut *asking;
@@ -220,7 +217,7 @@ fn take_answers(now: Res<Now>, mut inbox: ResMut<Inbox>, mut asking: ResMut<Aski
 /// What every node does.
 pub(super) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Asking::default());
-    frame.add(Phase::Ingest, take_answers);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Plan, leave_own);
     frame.add(Phase::Plan, ask);
 }

@@ -9,7 +9,7 @@ use distsoc_engine::io::{DialTarget, LinkId, RequestId, StreamToken};
 use distsoc_engine::limits;
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{AddressResponse, DirectoryGet, DirectoryPut, Purpose};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::knowledge::Knowledge;
@@ -141,9 +141,6 @@ fn take_puts(
     mut offences: ResMut<Offences>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if arrivals.is_empty() {
-        return;
-    }
     for arrival in arrivals.take() {
         let Some((link, _)) = knowledge.peer(arrival.link) else {
             continue;
@@ -260,9 +257,6 @@ fn hand_back(
     mut outbox: ResMut<Outbox>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if inbox.responses.is_empty() {
-        return;
-    }
     let passed_on = inbox.take_responses(|request| directory.passed_on.remove(&request));
     for ((stream, asker), result) in passed_on {
         let remote = knowledge.peer(asker).map(|(link, _)| link.remote);
@@ -275,10 +269,14 @@ fn hand_back(
 /// What an anchor does.
 pub(super) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Directory::default());
-    frame.add(Phase::Ingest, hand_back);
-    frame.add(Phase::Judge, take_puts);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, hand_back);
+    frame.on(
+        Occasions::packet(&DirectoryPut::SPEC),
+        Phase::Judge,
+        take_puts,
+    );
     frame.add(Phase::Judge, dial_back);
-    frame.add(Phase::Judge, serve);
+    frame.on(Occasions::packet(&DirectoryGet::SPEC), Phase::Judge, serve);
 }
 
 #[cfg(test)]

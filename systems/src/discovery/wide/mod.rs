@@ -8,7 +8,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::domain::{IdPrefix, NodeId, is_sampled};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::{Bounded, ByteVec};
 use distsoc_engine::wire::{WideProbe, WideSample, prefixes_in};
 use distsoc_engine::world::gossip::Reported;
@@ -60,7 +60,7 @@ fn serve(
 
 /// Who is looked for, tried and kept.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Judge, serve);
+    frame.on(Occasions::packet(&WideProbe::SPEC), Phase::Judge, serve);
     neighbours::install(frame);
     trial::install(frame);
 }

@@ -13,7 +13,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{DialTarget, LinkId, RequestId, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::ByteVec;
 use distsoc_engine::wire::{
     AddressRequest, BootstrapSampleRequest, GoodbyeReason, Packet, Purpose, WideProbe, WideSample,
@@ -195,7 +195,7 @@ fn take_answers(
     map: MapView,
     up: Query<(&Link, &Peer)>,
 ) {
-    if inbox.responses.is_empty() || trials.asked.is_empty() {
+    if trials.asked.is_empty() {
         return;
     }
     let trials = &mut *trials;
@@ -613,7 +613,7 @@ fn begin(
 
 pub(super) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Trials::default());
-    frame.add(Phase::Ingest, take_answers);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Judge, go_on);
     frame.add(Phase::Plan, begin);
 }

@@ -19,10 +19,10 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
-    Packet, WormFinding, WormNear, WormQuery, WormRequest, WormResponse, WormTarget,
+    Packet, WormAnswer, WormFinding, WormNear, WormQuery, WormRequest, WormResponse, WormTarget,
 };
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
@@ -81,7 +81,7 @@ fn take_answers(
     mut offences: ResMut<Offences>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if inbox.responses.is_empty() || worms.requests.is_empty() {
+    if worms.requests.is_empty() {
         return;
     }
     let Worms {
@@ -366,10 +366,22 @@ fn go_on(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Worms::default());
     frame.world.insert_resource(DirectAnswers::default());
-    frame.add(Phase::Ingest, take_answers);
-    frame.add(Phase::Judge, direct::take);
-    frame.add(Phase::Judge, answer_queries);
-    frame.add(Phase::Judge, take_requests);
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
+    frame.on(
+        Occasions::packet(&WormAnswer::SPEC),
+        Phase::Judge,
+        direct::take,
+    );
+    frame.on(
+        Occasions::packet(&WormQuery::SPEC),
+        Phase::Judge,
+        answer_queries,
+    );
+    frame.on(
+        Occasions::packet(&WormRequest::SPEC),
+        Phase::Judge,
+        take_requests,
+    );
     frame.add(Phase::Plan, begin_own);
     frame.add(Phase::Plan, go_on);
     frame.add(Phase::Plan, direct::tell);

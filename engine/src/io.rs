@@ -740,8 +740,8 @@ pub struct Restored {
     pub own_list: Option<StoredList>,
     /// The own profile.
     pub own_profile: Option<Profile>,
-    /// The anchors that stored profiles of others list, where they list any.
-    pub profile_anchors: Vec<(NodeId, Vec<ConnectString>)>,
+    /// The profiles of others.
+    pub profiles: Vec<Profile>,
     /// The map's snapshot and journal, unchecked, in any order.
     pub map: Vec<MapRow>,
 }

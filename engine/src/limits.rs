@@ -87,6 +87,8 @@ pub const REPORTED_HOP_2_MAX: u64 = 25_000;
 pub const REPORTED_HOP_2_MIN: u64 = 1_000;
 /// A sync that failed is tried again after this, doubled with each failure.
 pub const MAP_SYNC_RETRY_MS: u64 = 2_000;
+/// And at most, however often it failed.
+pub const MAP_SYNC_RETRY_MS_MAX: u64 = 30 * 60 * 1000;
 /// PROTOCOL section 6: reconciling rounds before everything is asked for in full.
 pub const RECONCILES_BEFORE_DUMP: u32 = 2;
 

@@ -70,7 +70,7 @@ impl Node {
         world.insert_resource(files::FileIndex::default());
         world.insert_resource(files::Wanted::default());
         world.insert_resource(authors::AuthorIndex::default());
-        world.insert_resource(authors::ProfileAnchors::default());
+        world.insert_resource(authors::KeptProfiles::default());
         world.insert_resource(authors::ListUpdates::default());
         world.insert_resource(authors::PostOffers::default());
         world.insert_resource(authors::PulledPosts::default());

@@ -84,10 +84,9 @@ pub(crate) fn restore(
     let profiles = all(&txn, tables.profiles, "profiles", dir, |_, row| {
         rows::decode_profile(row)
     })?;
-    let profile_anchors = profiles
+    let profiles = profiles
         .into_iter()
-        .filter(|profile| profile.author != own && !profile.anchors.is_empty())
-        .map(|profile| (profile.author, profile.anchors.to_vec()))
+        .filter(|profile| profile.author != own)
         .collect();
     let own_list = match tables
         .author_recent_posts
@@ -120,7 +119,7 @@ pub(crate) fn restore(
         good_peers,
         own_list,
         own_profile,
-        profile_anchors,
+        profiles,
         map: map_rows(&txn, tables.discovery_map, dir)?,
     })
 }

@@ -52,6 +52,12 @@ pub fn load(dir: &Path) -> Result<Option<Secret>, Fault> {
     Ok(Some(Secret::from_seed(&seed)))
 }
 
+/// Whether a data folder has a database, which belongs to somebody.
+#[must_use]
+pub fn has_database(dir: &Path) -> bool {
+    dir.join("db").join("data.mdb").exists()
+}
+
 /// Writes a new key whole or not at all: a temporary file, synced, then renamed.
 ///
 /// # Errors
@@ -65,7 +71,7 @@ pub fn create(dir: &Path, seed: &[u8; 32]) -> Result<Secret, Fault> {
             detail: "there is one already",
         });
     }
-    if dir.join("db").join("data.mdb").exists() {
+    if has_database(dir) {
         // A new key could read nothing of it, and would stand in the way of the right one.
         return Err(Fault::BadKeyFile {
             path,

@@ -222,11 +222,11 @@ impl Disk {
                 profile: None,
             }),
             own_profile: tables.profiles.get(&own).cloned(),
-            profile_anchors: tables
+            profiles: tables
                 .profiles
                 .values()
-                .filter(|profile| profile.author != own && !profile.anchors.is_empty())
-                .map(|profile| (profile.author, profile.anchors.to_vec()))
+                .filter(|profile| profile.author != own)
+                .cloned()
                 .collect(),
             map: tables.map.values().cloned().collect(),
         }

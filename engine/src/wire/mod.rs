@@ -217,6 +217,19 @@ macro_rules! packets {
             }
         }
 
+        /// Drops the packets that wait and that the closure does not want: it is given the world, where each came from, and its line
+        /// in the table.
+        pub fn retain_arrivals(
+            world: &mut bevy_ecs::world::World,
+            mut wants: impl FnMut(&mut bevy_ecs::world::World, LinkId, Option<StreamToken>, &'static PacketSpec) -> bool,
+        ) {
+            $(if !world.resource::<Arrivals<$name>>().is_empty() {
+                let mut arrivals = world.resource_mut::<Arrivals<$name>>().take();
+                arrivals.retain(|arrival| wants(world, arrival.link, arrival.stream, const { &$name::SPEC }));
+                world.resource_mut::<Arrivals<$name>>().put_back(arrivals);
+            })*
+        }
+
         /// How many packets wait in the queues: 0 after a frame, or a system forgot its queue.
         pub(crate) fn undelivered(world: &bevy_ecs::world::World) -> usize {
             0 $(+ world.resource::<Arrivals<$name>>().len())*

@@ -1,9 +1,12 @@
 //! Authors this node keeps or has to do with (PROTOCOL section 7).
 
+use crate::clock::Now;
 use crate::domain::{
     ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, SignedPost,
+    check_time,
 };
 use crate::io::{LinkId, Relationship, Write};
+use crate::refusal::Refusal;
 use crate::world::outbox::Outbox;
 use bevy_ecs::prelude::{Component, Entity, Resource};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -52,29 +55,45 @@ impl Author {
     }
 }
 
-/// The anchors that people one keeps list in their profiles: they have the newest records of these people.
+/// The newest profiles of people one keeps, whoever brought them.
 #[derive(Resource, Debug, Default)]
-pub struct ProfileAnchors(BTreeMap<NodeId, Vec<ConnectString>>);
+pub struct KeptProfiles(BTreeMap<NodeId, Profile>);
 
-impl ProfileAnchors {
+impl KeptProfiles {
     /// What a disk held.
-    #[must_use]
-    pub fn restored(anchors: Vec<(NodeId, Vec<ConnectString>)>) -> Self {
-        Self(anchors.into_iter().collect())
+    pub fn restore(&mut self, profile: Profile) {
+        self.0.insert(profile.author, profile);
     }
 
     /// Of this person.
-    pub fn of(&self, node: &NodeId) -> impl Iterator<Item = &ConnectString> {
-        self.0.get(node).into_iter().flatten()
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Profile> {
+        self.0.get(node)
+    }
+
+    /// The anchors that a person lists: they have the newest record of them. Others choose what stands in a profile, so only
+    /// addresses that anybody may be sent to: no names, and nothing in a network of one's own.
+    pub fn anchors_of(&self, node: &NodeId) -> impl Iterator<Item = &ConnectString> {
+        let anchors = self.0.get(node).into_iter();
+        let anchors = anchors.flat_map(|profile| profile.anchors.iter());
+        anchors.filter(|place| {
+            let address = place.address();
+            address.is_some_and(|address| !address.scope().is_local())
+        })
     }
 
     /// Keeps a profile that is newer than any before, here and on the disk.
-    pub fn keep(&mut self, profile: Profile, outbox: &mut Outbox) {
-        match profile.anchors.is_empty() {
-            true => drop(self.0.remove(&profile.author)),
-            false => drop(self.0.insert(profile.author, profile.anchors.to_vec())),
+    ///
+    /// # Errors
+    /// [`Refusal::Stale`], [`Refusal::Equivocation`] or [`Refusal::FutureTimestamp`].
+    pub fn keep(&mut self, profile: Profile, now: Now, outbox: &mut Outbox) -> Result<(), Refusal> {
+        check_time(profile.seq, now)?;
+        if let Some(known) = self.0.get(&profile.author) {
+            profile.supersedes(known)?;
         }
+        self.0.insert(profile.author, profile.clone());
         outbox.store(Write::Profile(profile));
+        Ok(())
     }
 
     /// The person is kept no more.
@@ -223,5 +242,45 @@ impl PullsDue {
             due.push(author);
         }
         due
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crypto::Secret;
+    use crate::domain::{Bio, Name, ProfileBody, Signed};
+    use crate::limits;
+    use crate::wire::codec::Bounded;
+
+    fn profile(name: &str, seq: u64) -> Profile {
+        let secret = Secret::from_seed(&[1; 32]);
+        let body = ProfileBody {
+            author: secret.node_id(),
+            name: Name::new(name).unwrap(),
+            bio: Bio::new("").unwrap(),
+            avatar: None,
+            anchors: Bounded::truncated(Vec::new()),
+            seq,
+        };
+        Signed::sign(body, &secret)
+    }
+
+    #[test]
+    fn whoever_brings_an_old_profile_rolls_nothing_back() {
+        let now = Now {
+            mono_ms: 0,
+            wall_ms: 1_700_000_000_000,
+        };
+        let (mut profiles, mut outbox) = (KeptProfiles::default(), Outbox::default());
+        let mut keep = |name, seq| profiles.keep(profile(name, seq), now, &mut outbox);
+        assert_eq!(keep("new", now.wall_ms), Ok(()));
+        assert_eq!(keep("old", now.wall_ms - 1), Err(Refusal::Stale));
+        let future = now.wall_ms + limits::FUTURE_MS_MAX + 1;
+        assert_eq!(keep("future", future), Err(Refusal::FutureTimestamp));
+        let author = profile("new", 0).author;
+        assert_eq!(profiles.get(&author).unwrap().name.as_str(), "new");
+        profiles.forget(&author);
+        assert!(profiles.get(&author).is_none());
     }
 }

@@ -114,13 +114,15 @@ pub struct MapSync {
     pub salt: u64,
     /// The seq of the last diff, once the sets were the same.
     pub seq: Option<u64>,
+    /// The digest it told last.
+    pub told: u64,
     /// Its sets are larger than we take: digests say nothing of hop 2.
     pub is_capped: bool,
     /// Nor of hop 1.
     pub is_hop_1_capped: bool,
     /// It was asked for its hop 2 too: there was room for it.
     pub with_hop_2: bool,
-    /// Syncs in a row after which the digests differed still.
+    /// Syncs that failed or came too late, and diffs that made one necessary, since one last ended well.
     pub failures: u32,
     /// What comes next.
     pub step: SyncStep,
@@ -154,10 +156,10 @@ impl MapSync {
         own == told || self.is_capped && at_hop_1
     }
 
-    /// How long to wait after a sync that failed, ms: doubling up to the two minutes in which the next diff would say the same.
+    /// How long to wait after a sync that failed, ms: doubling, since all that a reporter names may be told each time.
     #[must_use]
     pub fn retry_ms(&self) -> u64 {
-        (limits::MAP_SYNC_RETRY_MS << self.failures.min(8)).min(limits::ROUTING_DIFF_MS)
+        (limits::MAP_SYNC_RETRY_MS << self.failures.min(20)).min(limits::MAP_SYNC_RETRY_MS_MAX)
     }
 }
 
@@ -245,6 +247,7 @@ mod tests {
             heard_ms: 0,
             salt: 0,
             seq: None,
+            told: 0,
             is_capped,
             is_hop_1_capped,
             with_hop_2: true,
@@ -254,7 +257,7 @@ mod tests {
     }
 
     #[test]
-    fn after_failures_it_is_asked_ever_more_rarely_but_once_a_diff() {
+    fn after_failures_it_is_asked_ever_more_rarely() {
         let waits = [1, 2, 6, 200].map(|failures| {
             MapSync {
                 failures,
@@ -262,7 +265,10 @@ mod tests {
             }
             .retry_ms()
         });
-        assert_eq!(waits, [4_000, 8_000, 120_000, 120_000]);
+        assert_eq!(
+            waits,
+            [4_000, 8_000, 128_000, limits::MAP_SYNC_RETRY_MS_MAX]
+        );
     }
 
     #[test]

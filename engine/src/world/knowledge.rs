@@ -2,7 +2,7 @@
 
 use crate::clock::Now;
 use crate::domain::{Address, AddressRecord, Distance, NodeId, PostId, Scope};
-use crate::io::LinkId;
+use crate::io::{LinkId, Slot};
 use crate::wire::WormTarget;
 use crate::world::addresses::OwnAddresses;
 use crate::world::files::{FileIndex, StoredFile};
@@ -91,6 +91,12 @@ impl Knowledge<'_, '_> {
         self.own.records.get(&Scope::of(asker.ip()))
     }
 
+    /// The seq of the newest own record, whoever it is for.
+    #[must_use]
+    pub fn own_record_seq(&self) -> Option<u64> {
+        self.own.records.values().map(|record| record.seq).max()
+    }
+
     /// Where whoever is far away can dial this node, if anybody can.
     #[must_use]
     pub fn own_address(&self) -> Option<Address> {
@@ -144,12 +150,14 @@ impl Knowledge<'_, '_> {
             .closest(target, count, entries, |entry| Some(entry.node) != asker)
     }
 
-    /// The connected peers whose ids are closest to a target.
+    /// The connected peers whose ids are closest to a target, visits left out.
     #[must_use]
     pub fn closest_peers(&self, target: &NodeId, count: usize) -> Vec<NodeId> {
-        let entries = self.map.entries();
-        let map = &self.map.map;
-        map.closest(target, count, entries, |entry| entry.hop() == Some(1))
+        let peers = self.peers().filter(|(_, peer)| peer.slot != Slot::Visit);
+        let mut nodes: Vec<NodeId> = peers.map(|(link, _)| link.node).collect();
+        nodes.sort_unstable_by_key(|node| target.distance(node));
+        nodes.truncate(count);
+        nodes
     }
 
     /// Whether a reporter names this id as a peer of its own.

@@ -78,7 +78,7 @@ fn key(dir: &Path) -> Check {
     let next = "restore identity.key from a backup, readable by you alone (chmod 600)";
     match secret::load(dir) {
         Ok(Some(secret)) => Check::new("key", true, format!("node {}", secret.node_id()), next),
-        Ok(None) if dir.join("db").exists() => {
+        Ok(None) if secret::has_database(dir) => {
             Check::new("key", false, "missing, though there is a database", next)
         }
         Ok(None) => Check::new("key", true, "none yet: the first start makes one", next),

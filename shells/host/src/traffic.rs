@@ -45,13 +45,19 @@ fn since(before: &[TrafficRow], totals: &[TrafficRow]) -> Vec<TrafficRow> {
 }
 
 impl TrafficDays {
-    /// Closes the day that was, where a new one has begun. A clock that goes back opens no day again.
+    /// Closes the day that was, where a new one has begun.
     pub(crate) fn turn(&mut self, wall_ms: u64, totals: impl FnOnce() -> Vec<TrafficRow>) {
         let day = wall_ms / DAY_MS;
-        if day <= self.today {
+        // A clock that was a little wrong opens no day twice; one that was far ahead did not mean it.
+        if day == self.today || day + 1 == self.today {
             return;
         }
         let totals = totals();
+        if day < self.today {
+            self.past.clear();
+            (self.today, self.before) = (day, totals);
+            return;
+        }
         if self.today > 0 {
             let rows = since(&self.before, &totals);
             self.past.push_front(DayTraffic {
@@ -105,7 +111,11 @@ mod tests {
         let all = days.all(&rows(15, 1));
         assert_eq!((all[0].day, &all[0].rows), (101, &rows(5, 0)));
         assert_eq!((all[1].day, &all[1].rows), (100, &rows(10, 1)));
-        days.turn(day(99), || unreachable!("the clock went back"));
+        days.turn(day(101) - 1, || unreachable!("the clock went back"));
+        // A clock that was far ahead.
+        days.turn(day(5_000), || rows(15, 1));
+        days.turn(day(101), || rows(15, 1));
+        assert_eq!(days.all(&rows(15, 1)).len(), 1);
         for number in 102..150 {
             days.turn(day(number), || rows(15, 1));
         }

@@ -92,9 +92,10 @@ fn take_samples(
                 }
             }
         }
-        if news == 0 {
-            bootstrap.pause_ms = (bootstrap.pause_ms * 2).min(limits::SAMPLE_PAUSE_MS_MAX);
-        }
+        bootstrap.pause_ms = match news {
+            0 => (bootstrap.pause_ms * 2).min(limits::SAMPLE_PAUSE_MS_MAX),
+            _ => limits::SAMPLE_PAUSE_MS_MIN,
+        };
     }
 }
 

@@ -6,55 +6,31 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::wire::{
-    AddressAnnounce, AddressRequest, BootstrapSampleRequest, DirectoryGet, DirectoryPut,
-    GoodbyeReason, MapReconcile, OuterMapRequest, PostNotification, ProfileUpdate, PullSyncRequest,
-    RoutingDiff, WideProbe, WormAnswer, WormQuery, WormRequest, name_of,
-};
+use distsoc_engine::wire::{self, GoodbyeReason, Layer, name_of};
 use distsoc_engine::world::candidates::CoolOffs;
-use distsoc_engine::world::inbox::{Arrivals, Inbox, LinkEvent};
+use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Partings, Peer, Peers};
 
-/// Nothing but Hello and Goodbye is taken before a connection is up.
-fn only_from_the_up<P: Send + Sync + 'static>(world: &mut World, what: &'static str) {
-    if world.resource::<Arrivals<P>>().is_empty() {
-        return;
-    }
+/// Nothing but what makes and ends connections is taken before one is up.
+fn take_from_the_up(world: &mut World) {
     let now = *world.resource::<Now>();
-    let mut arrivals = world.resource_mut::<Arrivals<P>>().take();
-    arrivals.retain(|arrival| {
-        let entity = world.resource::<Peers>().up_behind(arrival.link);
+    wire::retain_arrivals(world, |world, link, stream, spec| {
+        if spec.layer == Layer::Connection {
+            return true;
+        }
+        let entity = world.resource::<Peers>().up_behind(link);
         if let Some(mut peer) = entity.and_then(|entity| world.get_mut::<Peer>(entity)) {
             peer.heard_ms = now.mono_ms;
             return true;
         }
         let mut offences = world.resource_mut::<Offences>();
-        offences.note(arrival.link, Refusal::BeforeHello, what);
-        if let Some(stream) = arrival.stream {
+        offences.note(link, Refusal::BeforeHello, spec.name);
+        if let Some(stream) = stream {
             world.resource_mut::<Outbox>().respond(stream, None);
         }
         false
     });
-    world.resource_mut::<Arrivals<P>>().put_back(arrivals);
-}
-
-fn take_from_the_up(world: &mut World) {
-    only_from_the_up::<PostNotification>(world, "PostNotification");
-    only_from_the_up::<ProfileUpdate>(world, "ProfileUpdate");
-    only_from_the_up::<PullSyncRequest>(world, "PullSyncRequest");
-    only_from_the_up::<BootstrapSampleRequest>(world, "BootstrapSampleRequest");
-    only_from_the_up::<MapReconcile>(world, "MapReconcile");
-    only_from_the_up::<RoutingDiff>(world, "RoutingDiff");
-    only_from_the_up::<AddressRequest>(world, "AddressRequest");
-    only_from_the_up::<WormRequest>(world, "WormRequest");
-    only_from_the_up::<WormQuery>(world, "WormQuery");
-    only_from_the_up::<WormAnswer>(world, "WormAnswer");
-    only_from_the_up::<AddressAnnounce>(world, "AddressAnnounce");
-    only_from_the_up::<DirectoryPut>(world, "DirectoryPut");
-    only_from_the_up::<DirectoryGet>(world, "DirectoryGet");
-    only_from_the_up::<WideProbe>(world, "WideProbe");
-    only_from_the_up::<OuterMapRequest>(world, "OuterMapRequest");
 }
 
 /// What the transport dropped before it was a packet.

@@ -16,7 +16,7 @@ use distsoc_engine::world::candidates::{
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Peer, PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Link, Peer, PeerChange, PeerChanges, Peers};
 use distsoc_engine::world::searches::{Errand, Errands};
 
 /// Calls to connect that wait for their dial, at most.
@@ -113,7 +113,8 @@ fn learn_failures(
         return;
     }
     for Lost { node, remote, why } in std::mem::take(&mut dialling.lost) {
-        filling.refused = filling.refused.saturating_add(1);
+        // What this node itself had no place for says nothing about the others.
+        filling.refused = filling.refused.saturating_add(u32::from(remote.is_some()));
         let is_there = |address: Address| remote.is_none_or(|remote| address.socket() == remote);
         connecting.settle(node, &Err(why), &mut outbox, |place| {
             went_to(is_there, place)
@@ -223,7 +224,8 @@ fn dial(
     mut outbox: ResMut<Outbox>,
     mut entropy: ResMut<Entropy>,
     inbox: Res<Inbox>,
-    up: Query<&Peer>,
+    up: Query<(&Link, &Peer)>,
+    connecting: Res<Connecting>,
     mut filling: ResMut<Filling>,
     mut next_due_ms: Local<Option<u64>>,
 ) {
@@ -237,16 +239,16 @@ fn dial(
     }
     let seated = |place| {
         up.iter()
-            .filter(|peer| (peer.slot, peer.role) == place)
+            .filter(|(_, peer)| (peer.slot, peer.role) == place)
             .count()
     };
     let social = seated((Slot::Social, None));
     let diverse = seated((Slot::Wide, Some(WideRole::Diverse)));
-    let anchors = up.iter().filter(|peer| peer.is_anchor()).count();
+    let anchors = up.iter().filter(|(_, peer)| peer.is_anchor()).count();
     // Neighbours and fingers are looked for by themselves, and some slots wait for anchors.
     let others = up
         .iter()
-        .filter(|peer| peer.role == Some(WideRole::Diverse) && !peer.is_anchor());
+        .filter(|(_, peer)| peer.role == Some(WideRole::Diverse) && !peer.is_anchor());
     let slots = profile.social_slots + profile.wide_diverse_slots();
     let for_others = profile.social_slots + profile.diverse_slots_for_others();
     let mut free = for_others.saturating_sub(social + others.count() + dialling.count());
@@ -256,12 +258,31 @@ fn dial(
         0 => 0,
         _ => filling.pause_ms(well_connected),
     };
+    // Cover: where as many of those followed are up as may be, no more are dialled, or each would be told that it is chosen only
+    // to be sent away.
+    let is_followed = |node: &NodeId| candidates.get(node).is_some_and(|one| one.is_followed);
+    let social_up = up.iter().filter(|(_, peer)| peer.slot == Slot::Social);
+    let mut followed = social_up
+        .filter(|(link, _)| is_followed(&link.node))
+        .count()
+        + dialling.nodes().filter(|node| is_followed(node)).count();
+    let followed_max = profile.social_slots - profile.cover_slots();
+    let lacks_cover = |node: &NodeId, candidate: &Candidate, followed: usize| {
+        let is_awaited = || {
+            connecting
+                .0
+                .iter()
+                .any(|waiting| waiting.place.node_id() == *node)
+        };
+        candidate.is_followed && followed >= followed_max && !is_awaited()
+    };
     let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
     let mut next_ms: Option<u64> = None;
     for (node, candidate) in candidates.iter() {
         let rank = rank(candidate, anchors_needed);
         let useful = rank <= 1 || free > 0;
         if !useful
+            || lacks_cover(node, candidate, followed)
             || peers.is_linked(node)
             || candidate.target().is_none()
             || dialling.is_dialling(node)
@@ -289,6 +310,9 @@ fn dial(
             break;
         }
         let candidate = candidates.get(&node).expect("listed from the candidates");
+        if lacks_cover(&node, candidate, followed) {
+            continue;
+        }
         if rank > 0 && cool_offs.is_cooling(&node, now.mono_ms) {
             postponed(
                 &mut candidates,
@@ -308,6 +332,7 @@ fn dial(
             );
             continue;
         };
+        let is_followed = candidate.is_followed;
         let wide_first = candidate.is_anchor && !candidate.wanted;
         // A newcomer whom a full anchor sent away comes back as a visitor, for a sample of others.
         let lonely = social + diverse == 0 && candidate.failures > 0;
@@ -330,6 +355,7 @@ fn dial(
             },
         );
         free = free.saturating_sub(1);
+        followed += usize::from(is_followed);
         if rank > 0 && fill_pause_ms > 0 {
             filling.next_ms = now.after(entropy.jittered(fill_pause_ms));
         }

@@ -4,6 +4,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
+use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
@@ -72,13 +73,26 @@ impl Taker<'_> {
         }
     }
 
-    fn has_room(&mut self, hop: ReportedHop) -> bool {
+    /// Whether it stands in the reporter's set already.
+    fn is_there(&self, hop: ReportedHop, named: Named) -> bool {
+        let reporters = self.map.reporters();
+        let node = self.node_of(named);
+        let row = node.and_then(|node| self.map.find(&node, self.entries));
+        let rows = reporters.rows(self.sync.reporter, hop);
+        row.is_some_and(|row| rows.is_some_and(|rows| rows.contains(row)))
+    }
+
+    /// Whether an id may be added to what the reporter names; what stands there has its room.
+    fn has_room(&mut self, hop: ReportedHop, named: Named) -> bool {
         let rows = self.map.reporters().rows(self.sync.reporter, hop);
         let count = rows.map_or(0, |rows| rows.len());
         let room = match hop {
             ReportedHop::One => self.caps.hop_1,
             ReportedHop::Two => self.caps.hop_2,
         };
+        if count >= room && self.is_there(hop, named) {
+            return true;
+        }
         let fits = count < room;
         self.sync.is_capped |= !fits;
         self.sync.is_hop_1_capped |= !fits && hop == ReportedHop::One;
@@ -90,7 +104,7 @@ impl Taker<'_> {
 
     /// Takes an id in; its row, if it has one.
     fn add(&mut self, hop: ReportedHop, item: &MapItem) -> Option<Row> {
-        if !self.has_room(hop) {
+        if !self.has_room(hop, item.named) {
             return None;
         }
         let reporter = self.sync.reporter;
@@ -131,7 +145,9 @@ impl Taker<'_> {
         }
     }
 
-    fn take_diff(&mut self, diff: &RoutingDiff) {
+    /// Takes a diff in; whether its digest is that of the one before and of what it names, so that nothing was left out.
+    fn take_diff(&mut self, diff: &RoutingDiff) -> bool {
+        let mut digest = self.sync.told;
         let changes = &diff.changes;
         let hops = [
             (
@@ -146,26 +162,42 @@ impl Taker<'_> {
             ),
         ];
         for (hop, removed, added) in hops {
-            removed.iter().for_each(|item| self.remove(hop, item));
+            for item in removed {
+                digest = digest.wrapping_sub(self.hash_of(hop, item.named));
+                self.remove(hop, item);
+            }
             for item in added {
+                digest = digest.wrapping_add(self.hash_of(hop, item.named));
                 self.add(hop, item);
+            }
+        }
+        digest == diff.digest
+    }
+
+    /// What an id adds to a digest; nothing where its number is unknown.
+    fn hash_of(&self, hop: ReportedHop, named: Named) -> u64 {
+        let hash = self.map.reporters().hash(self.sync.reporter);
+        self.node_of(named)
+            .map_or(0, |node| hash.in_digest(hop, &node))
+    }
+
+    /// Which id is named, unless by an unknown number.
+    fn node_of(&self, named: Named) -> Option<NodeId> {
+        match named {
+            Named::New(_, node) | Named::Bare(node) => Some(node),
+            Named::Known(number) => {
+                match self.map.reporters().numbered(self.sync.reporter, number)? {
+                    Numbered::Row(row) => Some(self.entries[row as usize].node),
+                    Numbered::Us => Some(*self.map.own()),
+                }
             }
         }
     }
 
     /// Whether an id falls into the cell that it stands in. Of an unknown number that cannot be said.
     fn belongs(&self, named: Named, hash: SetHash, cell: usize) -> bool {
-        let node = match named {
-            Named::New(_, node) | Named::Bare(node) => node,
-            Named::Known(number) => {
-                match self.map.reporters().numbered(self.sync.reporter, number) {
-                    Some(Numbered::Row(row)) => self.entries[row as usize].node,
-                    Some(Numbered::Us) => *self.map.own(),
-                    None => return true,
-                }
-            }
-        };
-        hash.cell(&node) == cell
+        self.node_of(named)
+            .is_none_or(|node| hash.cell(&node) == cell)
     }
 
     /// Makes the cells what the answer says; what the reporter had in them beside is gone.
@@ -221,7 +253,7 @@ fn after_diff(sync: &mut MapSync, diff: &RoutingDiff, digest: u64, is_whole: boo
         return;
     };
     let follows = seq.checked_add(1) == Some(diff.seq) && is_whole;
-    sync.seq = Some(diff.seq);
+    (sync.seq, sync.told) = (Some(diff.seq), diff.digest);
     if follows && sync.agrees(digest, diff.digest) {
         sync.failures = 0;
     } else if sync.step == SyncStep::Standing {
@@ -235,6 +267,7 @@ fn after_diff(sync: &mut MapSync, diff: &RoutingDiff, digest: u64, is_whole: boo
 
 /// What is to be done after cells: to go on, to be content, or to begin again.
 fn after_cells(sync: &mut MapSync, answer: &InitialMapSync, digest: u64, now: Now) {
+    sync.told = answer.digest;
     let (at_ms, first_cell) = match usize::from(answer.next_cell) < CELLS {
         true => (now.mono_ms, answer.next_cell),
         false if sync.agrees(digest, answer.digest) => {
@@ -345,8 +378,9 @@ fn apply_reports(
             excess: 0,
             unknown: 0,
         };
+        let mut is_all = true;
         match &report.content {
-            ReportContent::Diff(diff) => taker.take_diff(diff),
+            ReportContent::Diff(diff) => is_all = taker.take_diff(diff),
             ReportContent::Remembered(named) => {
                 for (hop, item) in named {
                     taker.add(*hop, item);
@@ -356,7 +390,7 @@ fn apply_reports(
                 taker.take_cells(sync.cells.as_slice(), usize::from(*first_cell))
             }
         }
-        let (mut excess, is_whole) = (taker.excess, taker.unknown == 0);
+        let (mut excess, is_whole) = (taker.excess, taker.unknown == 0 && is_all);
         let digest = map.reporters().digest(sync.reporter);
         let name = match &report.content {
             ReportContent::Diff(diff) => {
@@ -376,6 +410,10 @@ fn apply_reports(
             }
             ReportContent::Cells { sync: answer, .. } => {
                 after_cells(sync, answer, digest, *now);
+                if sync.failures > limits::RECONCILES_BEFORE_DUMP {
+                    // Everything was told, and it is not what the digest says.
+                    offences.note(report.link, Refusal::OutOfRange, "InitialMapSync");
+                }
                 "InitialMapSync"
             }
         };
@@ -399,32 +437,85 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use distsoc_engine::domain::NodeId;
     use distsoc_engine::entropy::Entropy;
     use distsoc_engine::wire::{MapCells, MapChanges};
 
-    /// Every diff of a reporter that moves a lot may be too long to be whole: that each is followed by a sync is no failing of the syncs.
-    #[test]
-    fn a_sync_that_ends_well_makes_up_for_the_diffs_before_it() {
-        let mut map = DiscoveryMap::new(
-            NodeId::from_bytes([1; 32]),
-            100,
-            &mut Entropy::from_seed([1; 32]),
-        );
+    fn map_with_a_reporter() -> (DiscoveryMap, MapSync) {
+        let own = NodeId::from_bytes([1; 32]);
+        let mut map = DiscoveryMap::new(own, 100, &mut Entropy::from_seed([1; 32]));
         let reporter = map.add_reporter(NodeId::from_bytes([2; 32]));
-        let mut sync = MapSync {
+        let sync = MapSync {
             reporter: reporter.expect("the first of them"),
             link: None,
             gone_ms: 0,
             heard_ms: 0,
             salt: 0,
             seq: Some(0),
+            told: 0,
             is_capped: false,
             is_hop_1_capped: false,
             with_hop_2: true,
             failures: 0,
             step: SyncStep::Standing,
         };
+        (map, sync)
+    }
+
+    #[test]
+    fn what_stands_of_a_reporter_that_names_too_many_stays() {
+        let (mut map, mut sync) = map_with_a_reporter();
+        let mut entries = vec![MapEntry::VACANT; 64];
+        map.add_rows(0..64);
+        let reporter = sync.reporter;
+        let mut taker = Taker {
+            sync: &mut sync,
+            map: &mut map,
+            entries: &mut entries,
+            caps: Caps {
+                hop_1: 10,
+                hop_2: 10,
+            },
+            excess: 0,
+            unknown: 0,
+        };
+        let item = |number: u8| MapItem {
+            named: Named::Bare(NodeId::from_bytes([number; 32])),
+            is_anchor: false,
+        };
+        let names = |taker: &Taker| {
+            let rows = taker.map.reporters().rows(reporter, ReportedHop::Two);
+            let rows = rows.into_iter().flatten();
+            rows.map(|row| taker.entries[row as usize].node)
+                .collect::<BTreeSet<_>>()
+        };
+        for number in 40..50 {
+            assert!(taker.add(ReportedHop::Two, &item(number)).is_some());
+        }
+        let before = names(&taker);
+        assert!(taker.add(ReportedHop::Two, &item(50)).is_none());
+        assert!(taker.sync.is_capped);
+        // Told again with five more, in every cell: those that have room keep it.
+        let hash = taker.map.reporters().hash(reporter);
+        let mut cells: Vec<MapCell> = Vec::new();
+        for number in 0..CELLS {
+            let in_cell = |item: &MapItem| match item.named {
+                Named::Bare(node) => hash.cell(&node) == number,
+                _ => false,
+            };
+            cells.push(MapCell {
+                number: number as u16,
+                hop_1: Vec::new(),
+                hop_2: (35..50).map(item).filter(in_cell).collect(),
+            });
+        }
+        taker.take_cells(&cells, 0);
+        assert_eq!((before.len(), names(&taker)), (10, before));
+    }
+
+    /// Every diff of a reporter that moves a lot may be too long to be whole: that each is followed by a sync is no failing of the syncs.
+    #[test]
+    fn a_sync_that_ends_well_makes_up_for_the_diffs_before_it() {
+        let (_, mut sync) = map_with_a_reporter();
         let now = Now {
             mono_ms: 0,
             wall_ms: 0,

@@ -103,11 +103,9 @@ fn pass_on(
         passes: 0,
     };
     let bytes = distsoc_engine::wire::Packet::from(packet).encode();
-    let own_of_it = limits::RING_NEIGHBOURS + 1;
-    let nearest = knowledge.closest_peers(&record.node_id, limits::RECORD_PASSES + own_of_it);
-    let others = nearest
-        .into_iter()
-        .filter(|node| *node != from && !knowledge.reports(&from, node));
+    let has_it = |node: &NodeId| *node == from || knowledge.reports(&from, node);
+    let nearest = knowledge.closest_peers(&record.node_id, usize::MAX);
+    let others = nearest.into_iter().filter(|node| !has_it(node));
     let told = others.filter_map(|node| knowledge.peer_by_node(&node));
     let told = told.filter(|(link, _)| is_tellable(record, link.remote, knowledge.now()));
     for (link, _) in told.take(limits::RECORD_PASSES) {

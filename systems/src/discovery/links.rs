@@ -9,12 +9,11 @@ use distsoc_engine::limits;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{GoodbyeReason, Purpose};
-use distsoc_engine::world::candidates::{CoolOffs, Dialling};
+use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Greeting, Link, Peers, failed_to_greet, take_down};
-use distsoc_engine::world::slots::{Worth, worth_of};
 use std::net::SocketAddr;
 
 fn follow_links(world: &mut World) {
@@ -100,7 +99,13 @@ fn refuse_stranger(
         .filter(|link| !link.dialled() && Prefix::of(link.remote.ip()) == prefix)
         .map(|link| link.node)
         .collect();
-    let is_stranger = |node: &NodeId| worth_of(world, node, None, now.mono_ms) == Worth::Anybody;
+    // Who was up before is none. Whom one follows is: else whoever comes twice from one network, under other names and then their own,
+    // would be told.
+    let candidates = world.resource::<Candidates>();
+    let is_stranger = |node: &NodeId| {
+        let known = candidates.get(node);
+        known.is_none_or(|one| one.proved_ms.is_none())
+    };
     let strangers = inbound.iter().filter(|node| is_stranger(node)).count();
     (is_stranger(&node) && strangers >= limits::STRANGERS_PER_PREFIX_MAX)
         .then_some(Refusal::AcceptLimit)

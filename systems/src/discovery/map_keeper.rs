@@ -296,6 +296,7 @@ fn remembered_sync(reporter: Reporter) -> MapSync {
         heard_ms: 0,
         salt: 0,
         seq: None,
+        told: 0,
         is_capped: false,
         is_hop_1_capped: false,
         with_hop_2: true,

@@ -3,10 +3,11 @@
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemParam;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{RequestFailure, Slot};
+use distsoc_engine::io::{LinkId, RequestFailure, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
@@ -20,85 +21,120 @@ use distsoc_engine::world::gossip::{
 };
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::map::{
-    DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Reporter, Row, SetHash,
+    DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Reporter, ReporterSets, Row, SetHash,
 };
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Offences, Peer, PeerChange, PeerChanges, Peers};
+use std::collections::BTreeMap;
 
 /// Syncs under way at once: they come after everything else.
 const ASKED_MAX: usize = 4;
 
-/// Peers that have come up report, those that went do no more.
-fn follow_peers(
-    now: Res<Now>,
-    changes: Res<PeerChanges>,
-    mut entropy: ResMut<Entropy>,
-    mut syncs: ResMut<MapSyncs>,
-    mut gone: ResMut<GoneReporters>,
-    mut queue: ResMut<ReportQueue>,
-    profile: Res<NodeProfile>,
-    mut map: MapEdit,
-) {
-    if changes.0.is_empty() {
-        return;
+/// What a peer's reports go into.
+#[derive(SystemParam)]
+struct Listening<'w, 's> {
+    now: Res<'w, Now>,
+    entropy: ResMut<'w, Entropy>,
+    syncs: ResMut<'w, MapSyncs>,
+    gone: ResMut<'w, GoneReporters>,
+    queue: ResMut<'w, ReportQueue>,
+    profile: Res<'w, NodeProfile>,
+    map: MapEdit<'w, 's>,
+}
+
+impl Listening<'_, '_> {
+    /// Whether one more may report.
+    fn has_place(&self) -> bool {
+        self.syncs.by_node.len() < ReporterSets::REPORTERS_MAX
     }
-    let (map, entries) = map.parts();
+
+    /// A peer has come up; false where too many report.
+    fn begin(&mut self, node: NodeId, link: LinkId) -> bool {
+        let (map, entries) = self.map.parts();
+        let Some(reporter) = map.add_reporter(node) else {
+            return false;
+        };
+        let reporters = map.reporters();
+        let mut known = [ReportedHop::One, ReportedHop::Two].into_iter();
+        let has_any = known.any(|hop| {
+            reporters
+                .rows(reporter, hop)
+                .is_some_and(|rows| !rows.is_empty())
+        });
+        let room = self
+            .profile
+            .map_entries_max
+            .saturating_sub(map.counts().total());
+        let remembered = self.gone.take(&node);
+        let remembered = remembered.filter(|named| !has_any && named.len() <= room);
+        let salt = self.entropy.next_u64();
+        map.begin_connection(reporter, SetHash::new(salt), entries);
+        let sync = MapSync {
+            reporter,
+            link: Some(link),
+            gone_ms: 0,
+            heard_ms: self.now.mono_ms,
+            salt,
+            seq: None,
+            told: 0,
+            is_capped: false,
+            is_hop_1_capped: false,
+            with_hop_2: false,
+            failures: 0,
+            step: match remembered {
+                Some(_) => SyncStep::Answered,
+                None => SyncStep::Due {
+                    at_ms: self.now.mono_ms,
+                    first_cell: 0,
+                },
+            },
+        };
+        self.syncs.by_node.insert(node, sync);
+        if let Some(named) = remembered {
+            self.queue.0.push_back(Report {
+                node,
+                link,
+                content: ReportContent::Remembered(named),
+            });
+        }
+        true
+    }
+}
+
+/// Peers that have come up report, those that went do no more. Where too many do, the others wait until one is forgotten.
+fn follow_peers(
+    changes: Res<PeerChanges>,
+    mut listening: Listening,
+    mut unheard: Local<BTreeMap<NodeId, LinkId>>,
+) {
     for change in &changes.0 {
         match *change {
             PeerChange::Up {
                 slot: Slot::Visit, ..
             } => {}
             PeerChange::Up { node, link, .. } => {
-                let Some(reporter) = map.add_reporter(node) else {
-                    continue;
-                };
-                let reporters = map.reporters();
-                let mut known = [ReportedHop::One, ReportedHop::Two].into_iter();
-                let has_any = known.any(|hop| {
-                    reporters
-                        .rows(reporter, hop)
-                        .is_some_and(|rows| !rows.is_empty())
-                });
-                let room = profile.map_entries_max.saturating_sub(map.counts().total());
-                let remembered = gone
-                    .take(&node)
-                    .filter(|named| !has_any && named.len() <= room);
-                let salt = entropy.next_u64();
-                map.begin_connection(reporter, SetHash::new(salt), entries);
-                let sync = MapSync {
-                    reporter,
-                    link: Some(link),
-                    gone_ms: 0,
-                    heard_ms: now.mono_ms,
-                    salt,
-                    seq: None,
-                    is_capped: false,
-                    is_hop_1_capped: false,
-                    with_hop_2: false,
-                    failures: 0,
-                    step: match remembered {
-                        Some(_) => SyncStep::Answered,
-                        None => SyncStep::Due {
-                            at_ms: now.mono_ms,
-                            first_cell: 0,
-                        },
-                    },
-                };
-                syncs.by_node.insert(node, sync);
-                if let Some(named) = remembered {
-                    queue.0.push_back(Report {
-                        node,
-                        link,
-                        content: ReportContent::Remembered(named),
-                    });
+                unheard.remove(&node);
+                if !listening.begin(node, link) {
+                    unheard.insert(node, link);
                 }
             }
             PeerChange::Down { node, .. } => {
-                if let Some(sync) = syncs.by_node.get_mut(&node) {
+                unheard.remove(&node);
+                let now_ms = listening.now.mono_ms;
+                if let Some(sync) = listening.syncs.by_node.get_mut(&node) {
                     sync.link = None;
-                    sync.gone_ms = now.mono_ms;
+                    sync.gone_ms = now_ms;
                 }
             }
+        }
+    }
+    while !unheard.is_empty() && listening.has_place() {
+        let Some((node, link)) = unheard.pop_first() else {
+            break;
+        };
+        if !listening.begin(node, link) {
+            unheard.insert(node, link);
+            break;
         }
     }
 }
@@ -221,15 +257,25 @@ fn ask(
         by_node,
         asked: asked_of,
     } = &mut *syncs;
-    for (node, sync) in by_node.iter_mut() {
-        let (Some(link), Some((at_ms, first_cell))) = (sync.link, next_question(sync)) else {
+    // Who has waited longest is first: who answers slowly and little must not hold up the others.
+    let mut due: Vec<(u64, NodeId)> = Vec::new();
+    for (node, sync) in by_node.iter() {
+        let (Some(_), Some((at_ms, _))) = (sync.link, next_question(sync)) else {
             continue;
         };
         if at_ms > now.mono_ms {
             outbox.wake_at(at_ms);
             *due_ms = Some(due_ms.map_or(at_ms, |due_ms| due_ms.min(at_ms)));
-            continue;
+        } else {
+            due.push((at_ms, *node));
         }
+    }
+    due.sort_unstable();
+    for (_, node) in due {
+        let sync = by_node.get_mut(&node).expect("listed from by_node");
+        let (Some(link), Some((_, first_cell))) = (sync.link, next_question(sync)) else {
+            continue;
+        };
         if asked >= ASKED_MAX {
             // The end of one of those under way makes the next frame.
             break;
@@ -266,7 +312,7 @@ fn ask(
         };
         let request = outbox.request(link, &request.into());
         sync.step = SyncStep::Asked(request);
-        asked_of.insert(request, (*node, link, first_cell));
+        asked_of.insert(request, (node, link, first_cell));
         asked += 1;
     }
 }

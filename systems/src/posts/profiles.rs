@@ -12,7 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::ProfileUpdate;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::world::authors::{Author, AuthorIndex, ProfileAnchors};
+use distsoc_engine::world::authors::{Author, AuthorIndex, KeptProfiles};
 use distsoc_engine::world::identity::{Identity, OwnProfile};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
@@ -135,7 +135,7 @@ fn learn(
     authors: Res<AuthorIndex>,
     mut arrivals: ResMut<Arrivals<ProfileUpdate>>,
     mut offences: ResMut<Offences>,
-    mut anchors: ResMut<ProfileAnchors>,
+    mut profiles: ResMut<KeptProfiles>,
     mut outbox: ResMut<Outbox>,
     mut up: Query<(&Link, &mut Peer)>,
     kept: Query<&Author>,
@@ -165,7 +165,8 @@ fn learn(
             .and_then(|entity| kept.get(entity).ok())
             .is_some_and(Author::is_kept);
         if is_kept {
-            anchors.keep(profile, &mut outbox);
+            // An old one, from before the connection went, is no fault: the peer is told nothing of what is known here.
+            let _ = profiles.keep(profile, *now, &mut outbox);
         }
         outbox.notify(Notice::Profile { node: link.node });
     }
@@ -175,10 +176,6 @@ fn learn(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let profile = frame.restored.own_profile.take();
     frame.world.insert_resource(OwnProfile(profile));
-    let anchors = std::mem::take(&mut frame.restored.profile_anchors);
-    frame
-        .world
-        .insert_resource(ProfileAnchors::restored(anchors));
     frame.world.insert_resource(Changing::default());
     frame.on(Occasions::BATCH, Phase::Ingest, publish);
     frame.on(Occasions::CALL, Phase::Judge, take_changes);

@@ -4,7 +4,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{NodeId, PostId};
+use distsoc_engine::domain::{NodeId, PostId, Profile};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId};
 use distsoc_engine::limits;
@@ -12,7 +12,7 @@ use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::{
-    Author, AuthorIndex, ListUpdate, ListUpdates, ProfileAnchors, PullRequests, PullWish,
+    Author, AuthorIndex, KeptProfiles, ListUpdate, ListUpdates, PullRequests, PullWish,
     PulledPosts, PullsDue,
 };
 use distsoc_engine::world::files::Wanted;
@@ -154,7 +154,9 @@ fn take_answers(
     mut due: ResMut<PullsDue>,
     mut updates: ResMut<ListUpdates>,
     mut pulled: ResMut<PulledPosts>,
-    mut anchors: ResMut<ProfileAnchors>,
+    mut profiles: ResMut<KeptProfiles>,
+    index: Res<AuthorIndex>,
+    authors: Query<&Author>,
     mut outbox: ResMut<Outbox>,
     peers: Res<Peers>,
     mut up: Query<(&Link, &mut Peer)>,
@@ -179,14 +181,16 @@ fn take_answers(
                 moved = link.id != pull.link;
             }
         }
-        let (with_list, with_posts) = sort_response(
-            &pull,
-            response,
-            &mut updates,
-            &mut pulled,
-            &mut anchors,
-            &mut outbox,
-        );
+        let (with_list, with_posts) =
+            sort_response(&pull, response, &mut updates, &mut pulled, |profile| {
+                let author = index
+                    .get(&profile.author)
+                    .and_then(|entity| authors.get(entity).ok());
+                if author.is_some_and(Author::is_kept) {
+                    // Whoever holds a list has the profile of then: an older one is no fault.
+                    let _ = profiles.keep(profile, *now, &mut outbox);
+                }
+            });
         for author in &pull.authors {
             if with_list.contains(author) {
                 pulls.whole.remove(author);
@@ -211,8 +215,7 @@ fn sort_response(
     response: Option<PullSyncResponse>,
     updates: &mut ListUpdates,
     pulled: &mut PulledPosts,
-    anchors: &mut ProfileAnchors,
-    outbox: &mut Outbox,
+    mut keep: impl FnMut(Profile),
 ) -> (BTreeSet<NodeId>, bool) {
     let mut with_list = BTreeSet::new();
     let Some(response) = response else {
@@ -224,7 +227,7 @@ fn sort_response(
             continue;
         }
         if let Some(profile) = part.profile {
-            anchors.keep(profile, outbox);
+            keep(profile);
         }
         updates.0.push(ListUpdate {
             from: pull.link,

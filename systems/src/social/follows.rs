@@ -8,7 +8,7 @@ use distsoc_engine::domain::{ConnectString, NodeId};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, Write};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::world::authors::{Author, AuthorIndex, ProfileAnchors};
+use distsoc_engine::world::authors::{Author, AuthorIndex, KeptProfiles};
 use distsoc_engine::world::candidates::Candidates;
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::identity::Identity;
@@ -117,9 +117,12 @@ fn settle(world: &mut World) {
     for (change, result) in ends {
         let reply = match result {
             Ok(()) => {
+                let is_followed = change.relationship.is_some();
                 apply(world, change.node, change.relationship);
-                // The name is stored with the follow, so that the feed can show it when the author is gone.
-                keep_profile(world, change.node);
+                if is_followed {
+                    // The name is stored with the follow, so that the feed can show it when the author is gone.
+                    keep_profile(world, change.node);
+                }
                 Ok(Reply::Done)
             }
             Err(trouble) => Err(CallError::Storage(trouble)),
@@ -153,11 +156,16 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
         world
             .resource_mut::<Candidates>()
             .want(node, place.as_ref(), false);
+        world
+            .resource_mut::<Candidates>()
+            .mark_followed(&node, true);
     } else {
         author.missing.clear();
         world.resource_mut::<Wanted>().forget_author(&node);
-        world.resource_mut::<ProfileAnchors>().forget(&node);
-        world.resource_mut::<Candidates>().unwant(&node);
+        world.resource_mut::<KeptProfiles>().forget(&node);
+        let mut candidates = world.resource_mut::<Candidates>();
+        candidates.unwant(&node);
+        candidates.mark_followed(&node, false);
     }
 }
 
@@ -165,8 +173,10 @@ fn keep_profile(world: &mut World, node: NodeId) {
     let entity = world.resource::<Peers>().by_node(&node);
     let profile = entity.and_then(|entity| world.get::<Peer>(entity)?.person.clone());
     if let Some(profile) = profile {
-        world.resource_scope(|world, mut anchors: Mut<ProfileAnchors>| {
-            anchors.keep(profile, &mut world.resource_mut::<Outbox>());
+        let now = *world.resource::<Now>();
+        world.resource_scope(|world, mut profiles: Mut<KeptProfiles>| {
+            // A holder may have had a newer one than the peer's Hello brought.
+            let _ = profiles.keep(profile, now, &mut world.resource_mut::<Outbox>());
         });
     }
 }
@@ -176,6 +186,12 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     let relationships = std::mem::take(&mut frame.restored.relationships);
     for (node, relationship) in relationships {
         apply(frame.world, node, Some(relationship));
+    }
+    for profile in std::mem::take(&mut frame.restored.profiles) {
+        let authors = frame.world.resource::<AuthorIndex>();
+        if authors.get(&profile.author).is_some() {
+            frame.world.resource_mut::<KeptProfiles>().restore(profile);
+        }
     }
     for (head, checked_at_ms) in std::mem::take(&mut frame.restored.authors) {
         let Some(entity) = frame.world.resource::<AuthorIndex>().get(&head.author) else {

@@ -1,5 +1,6 @@
 //! What a node leaves with anchors, and asks them for.
 
+use super::keeping::Directory;
 use super::{AnchorBook, record_in};
 use crate::Installer;
 use bevy_ecs::prelude::*;
@@ -23,14 +24,26 @@ use std::collections::{BTreeMap, BTreeSet};
 const NEWER_MS: u64 = 500;
 /// Records are first left this long after the start: by then other nodes have said what they see.
 const FIRST_PUT_MS: u64 = 20_000;
+
 /// The anchors that are to have this node's record, and what is asked of anchors.
 #[derive(Resource, Debug, Default)]
 struct Asking {
     next_put_ms: Option<u64>,
+    /// The newest record that was left with anybody.
+    left_seq: Option<u64>,
+    /// Rounds in a row in which none was left.
+    fruitless: u32,
     /// Dialled for leaving the record.
     putting: BTreeSet<NodeId>,
     searches: Vec<Asked>,
     requests: BTreeMap<RequestId, SearchId>,
+}
+
+impl Asking {
+    /// Whether there is a newer record than any that was left.
+    fn is_outdated(&self, knowledge: &Knowledge<'_, '_>) -> bool {
+        knowledge.own_record_seq() > self.left_seq
+    }
 }
 
 /// A question of anchors under way.
@@ -58,31 +71,42 @@ fn leave_own(
 ) {
     for (node, _, _) in changes.came_up() {
         if asking.putting.remove(&node) {
-            put(&node, &knowledge, &mut outbox);
+            let left = put(&node, &knowledge, &mut outbox);
+            asking.left_seq = asking.left_seq.max(left);
         }
     }
-    let first_ms = || now.after(entropy.jittered(FIRST_PUT_MS));
-    let next_ms = *asking.next_put_ms.get_or_insert_with(first_ms);
+    let mut soon_ms = || now.after(entropy.jittered(FIRST_PUT_MS));
+    let mut next_ms = *asking.next_put_ms.get_or_insert_with(&mut soon_ms);
+    if knowledge.own_addresses_changed() && asking.is_outdated(&knowledge) {
+        // What the anchors have says where one is no longer.
+        next_ms = next_ms.min(soon_ms());
+        asking.next_put_ms = Some(next_ms);
+    }
     if next_ms > now.mono_ms {
         outbox.wake_at(next_ms);
         return;
     }
-    let again_ms = match knowledge.peers().next() {
-        Some(_) => limits::DIRECTORY_REFRESH_MS,
-        None => FIRST_PUT_MS,
-    };
-    let again_ms = now.after(entropy.jittered(again_ms));
-    asking.next_put_ms = Some(again_ms);
-    outbox.wake_at(again_ms);
     asking.putting.clear();
     let own = knowledge.own();
     for anchor in book.for_target(&own, own, &mut entropy) {
         if knowledge.peer_by_node(&anchor.node).is_some() {
-            put(&anchor.node, &knowledge, &mut outbox);
+            let left = put(&anchor.node, &knowledge, &mut outbox);
+            asking.left_seq = asking.left_seq.max(left);
         } else if errands.want(anchor.node, visit(anchor.target)) {
             asking.putting.insert(anchor.node);
         }
     }
+    // Where there is no record yet, or nobody to leave it with, there may be soon; ever more rarely, since anchors may be none.
+    let pause_ms = match asking.left_seq {
+        Some(_) if !asking.is_outdated(&knowledge) => limits::DIRECTORY_REFRESH_MS,
+        _ => {
+            asking.fruitless += 1;
+            (FIRST_PUT_MS << asking.fruitless.min(16)).min(limits::DIRECTORY_REFRESH_MS)
+        }
+    };
+    let again_ms = now.after(entropy.jittered(pause_ms));
+    asking.next_put_ms = Some(again_ms);
+    outbox.wake_at(again_ms);
 }
 
 fn visit(target: DialTarget) -> Errand {
@@ -92,23 +116,21 @@ fn visit(target: DialTarget) -> Errand {
     }
 }
 
-fn put(anchor: &NodeId, knowledge: &Knowledge<'_, '_>, outbox: &mut Outbox) {
-    let Some((link, peer)) = knowledge.peer_by_node(anchor) else {
-        return;
-    };
-    if let Some(record) = knowledge
-        .own_record(link.remote)
-        .filter(|_| peer.is_anchor())
-    {
-        let record = record.clone();
-        outbox.send(link.id, &DirectoryPut { record }.into());
-    }
+/// Leaves the own record with an anchor that is up; its seq, where there is one to leave.
+fn put(anchor: &NodeId, knowledge: &Knowledge<'_, '_>, outbox: &mut Outbox) -> Option<u64> {
+    let up = knowledge.peer_by_node(anchor);
+    let (link, _) = up.filter(|(_, peer)| peer.is_anchor())?;
+    let record = knowledge.own_record(link.remote)?.clone();
+    let seq = record.seq;
+    outbox.send(link.id, &DirectoryPut { record }.into());
+    Some(seq)
 }
 
 fn ask(
     now: Res<Now>,
     changes: Res<PeerChanges>,
     book: AnchorBook<'_>,
+    directory: Res<Directory>,
     mut directory_searches: ResMut<DirectorySearches>,
     mut asking: ResMut<Asking>,
     mut errands: ResMut<Errands>,
@@ -132,7 +154,10 @@ fn ask(
             until_ms: now.after(limits::ASK_ANCHORS_MS_MAX),
             dialled: BTreeSet::new(),
             open: 0,
-            best: None,
+            best: directory
+                .get(&target)
+                .filter(|record| record.is_current(*now))
+                .cloned(),
         };
         for anchor in book.for_target(&target, knowledge.own(), &mut entropy) {
             if knowledge.peer_by_node(&anchor.node).is_some() {

@@ -26,83 +26,92 @@ const DIAL_BACK_MS: u64 = 10 * 60 * 1000;
 /// The records of others, by node and by network.
 #[derive(Debug, Default)]
 struct Records {
-    by_node: BTreeMap<NodeId, AddressRecord>,
-    /// Who lives in a /24 (IPv6 /48), by any address of theirs.
+    by_node: BTreeMap<NodeId, Kept>,
+    /// Who lives in a /24 (IPv6 /48).
     by_prefix: BTreeMap<Prefix, BTreeSet<NodeId>>,
 }
 
-/// The networks that a record names; local ones have no limits.
-fn prefixes_of(record: &AddressRecord) -> BTreeSet<Prefix> {
-    let global = record.addresses.iter();
-    let global = global.filter(|address| !address.scope().is_local());
-    global.map(|address| address.prefix()).collect()
+/// A record, and where a handshake reached its node.
+#[derive(Debug)]
+struct Kept {
+    record: AddressRecord,
+    proved: Address,
+}
+
+impl Kept {
+    /// The network in which its node was reached: what else a record names is a claim, and crowds nobody. Local networks have no
+    /// limits.
+    fn prefix(&self) -> Option<Prefix> {
+        (!self.proved.scope().is_local()).then(|| self.proved.prefix())
+    }
 }
 
 impl Records {
-    fn keep(&mut self, record: AddressRecord, now: Now) -> Result<(), Refusal> {
-        if let Some(known) = self.by_node.get(&record.node_id) {
+    fn get(&self, node: &NodeId) -> Option<&AddressRecord> {
+        self.by_node.get(node).map(|kept| &kept.record)
+    }
+
+    fn keep(&mut self, record: AddressRecord, proved: Address, now: Now) -> Result<(), Refusal> {
+        if let Some(known) = self.get(&record.node_id) {
             record.supersedes(known)?;
         }
-        let is_new = !self.by_node.contains_key(&record.node_id);
+        let node = record.node_id;
+        let kept = Kept { record, proved };
+        let is_new = !self.by_node.contains_key(&node);
         let is_full = is_new && self.by_node.len() >= limits::DIRECTORY_RECORDS_MAX;
-        if is_full || self.is_crowded(&record) {
+        if is_full || self.is_crowded(&kept) {
             self.forget_expired(now);
         }
-        if self.is_crowded(&record) {
+        if self.is_crowded(&kept) {
             return Err(Refusal::Full);
         }
         if is_new && self.by_node.len() >= limits::DIRECTORY_RECORDS_MAX {
-            self.make_room_for(&record)?;
+            self.make_room_for(&kept)?;
         }
-        self.remove(&record.node_id);
-        for prefix in prefixes_of(&record) {
-            let there = self.by_prefix.entry(prefix).or_default();
-            there.insert(record.node_id);
+        self.remove(&node);
+        if let Some(prefix) = kept.prefix() {
+            self.by_prefix.entry(prefix).or_default().insert(node);
         }
-        self.by_node.insert(record.node_id, record);
+        self.by_node.insert(node, kept);
         Ok(())
     }
 
     fn remove(&mut self, node: &NodeId) {
-        let Some(record) = self.by_node.remove(node) else {
-            return;
-        };
-        for prefix in prefixes_of(&record) {
-            if let Some(there) = self.by_prefix.get_mut(&prefix) {
-                there.remove(node);
-                if there.is_empty() {
-                    self.by_prefix.remove(&prefix);
-                }
+        let prefix = self.by_node.remove(node).and_then(|kept| kept.prefix());
+        let Some(prefix) = prefix else { return };
+        if let Some(there) = self.by_prefix.get_mut(&prefix) {
+            there.remove(node);
+            if there.is_empty() {
+                self.by_prefix.remove(&prefix);
             }
         }
     }
 
     fn forget_expired(&mut self, now: Now) {
-        let expired = self.by_node.values().filter(|known| !known.is_current(now));
-        let expired: Vec<NodeId> = expired.map(|known| known.node_id).collect();
+        let is_over = |kept: &&Kept| !kept.record.is_current(now);
+        let expired = self.by_node.values().filter(is_over);
+        let expired: Vec<NodeId> = expired.map(|kept| kept.record.node_id).collect();
         expired.iter().for_each(|node| self.remove(node));
     }
 
-    /// How many others live where most of the others live that a record is neighbour to.
-    fn others_near(&self, record: &AddressRecord) -> usize {
-        let others = |prefix| {
-            let there = self.by_prefix.get(&prefix)?;
-            Some(there.len() - usize::from(there.contains(&record.node_id)))
-        };
-        let counts = prefixes_of(record).into_iter().filter_map(others);
-        counts.max().unwrap_or(0)
+    /// How many others live in the same network.
+    fn others_near(&self, kept: &Kept) -> usize {
+        let there = kept.prefix().and_then(|prefix| self.by_prefix.get(&prefix));
+        there.map_or(0, |there| {
+            there.len() - usize::from(there.contains(&kept.record.node_id))
+        })
     }
 
-    /// Whether so many others live in one of its networks that one more is refused.
-    fn is_crowded(&self, record: &AddressRecord) -> bool {
-        self.others_near(record) >= limits::DIRECTORY_PER_PREFIX_MAX
+    /// Whether so many others live in its network that one more is refused.
+    fn is_crowded(&self, kept: &Kept) -> bool {
+        self.others_near(kept) >= limits::DIRECTORY_PER_PREFIX_MAX
     }
 
     /// Of the network with the most records, the one that would end first gives way to one of a network with fewer.
-    fn make_room_for(&mut self, record: &AddressRecord) -> Result<(), Refusal> {
+    fn make_room_for(&mut self, kept: &Kept) -> Result<(), Refusal> {
         let fullest = self.by_prefix.values().max_by_key(|there| there.len());
-        let fullest = fullest.filter(|there| there.len() > self.others_near(record) + 1);
-        let ends_first = |node: &&NodeId| self.by_node[*node].expiry_ms;
+        let fullest = fullest.filter(|there| there.len() > self.others_near(kept) + 1);
+        let ends_first = |node: &&NodeId| self.by_node[*node].record.expiry_ms;
         let leaves = fullest.and_then(|there| there.iter().min_by_key(ends_first));
         let leaves = *leaves.ok_or(Refusal::Full)?;
         self.remove(&leaves);
@@ -121,6 +130,11 @@ pub(super) struct Directory {
 }
 
 impl Directory {
+    /// What is kept of a node.
+    pub(super) fn get(&self, node: &NodeId) -> Option<&AddressRecord> {
+        self.records.get(node)
+    }
+
     fn await_proof(&mut self, record: AddressRecord, now: Now) -> Result<(), Refusal> {
         self.unproved
             .retain(|_, (_, until_ms)| *until_ms > now.mono_ms);
@@ -146,15 +160,16 @@ fn take_puts(
             continue;
         };
         let record = arrival.packet.record;
-        let is_here = |address: &Address| address.socket() == link.remote;
+        let is_here = |address: &&Address| address.socket() == link.remote;
+        let here = record.addresses.iter().find(is_here).copied();
         let judged = if profile.kind != ProfileKind::Anchor {
             Err(Refusal::NotWanted)
         } else if record.node_id != link.node {
             Err(Refusal::WrongAuthor)
         } else if usable_address(&record, &link.node, link.remote, *now).is_none() {
             Err(Refusal::BadAddress)
-        } else if record.addresses.iter().any(is_here) {
-            directory.records.keep(record, *now)
+        } else if let Some(here) = here {
+            directory.records.keep(record, here, *now)
         } else {
             directory.await_proof(record, *now)
         };
@@ -191,13 +206,12 @@ fn dial_back(
                 let reached = link.filter(|link| link.dialled()).map(|link| link.remote);
                 if let Some(remote) = reached
                     && let Some((record, _)) = directory.unproved.remove(node)
-                    && record
-                        .addresses
-                        .iter()
-                        .any(|address| address.socket() == remote)
+                    && let mut addresses = record.addresses.iter()
+                    && let Some(there) = addresses.find(|address| address.socket() == remote)
                 {
+                    let there = *there;
                     // Full or stale: then it is not kept, as if it had been brought here.
-                    let _ = directory.records.keep(record, *now);
+                    let _ = directory.records.keep(record, there, *now);
                 }
             }
         }
@@ -221,7 +235,7 @@ fn serve(
             continue;
         };
         let DirectoryGet { target, passes } = arrival.packet;
-        let kept = directory.records.by_node.get(&target);
+        let kept = directory.records.get(&target);
         let kept = kept.filter(|record| is_tellable(record, asker.remote, *now));
         let record = kept
             .cloned()
@@ -291,16 +305,16 @@ mod tests {
         wall_ms: 1_700_000_000_000,
     };
 
+    fn address(network: u32) -> Address {
+        let [_, a, b, c] = network.to_be_bytes();
+        Address::new(([20 + a, b, c, 1], 4000).into()).unwrap()
+    }
+
     /// The record of a node in so many networks, numbered from one on.
     fn record(number: u32, networks: std::ops::Range<u32>) -> AddressRecord {
         let mut seed = [3; 32];
         seed[..4].copy_from_slice(&number.to_be_bytes());
         let secret = Secret::from_seed(&seed);
-        let address = |network: u32| {
-            let [_, a, b, c] = network.to_be_bytes();
-            let ip = [20 + a, b, c, 1];
-            Address::new((ip, 4000).into()).unwrap()
-        };
         let body = AddressBody {
             node_id: secret.node_id(),
             addresses: Bounded::truncated(networks.map(address).collect()),
@@ -311,20 +325,28 @@ mod tests {
         Signed::sign(body, &secret)
     }
 
+    /// Keeps a record of a node that was reached in the first of its networks.
+    fn keep(records: &mut Records, record: AddressRecord) -> Result<(), Refusal> {
+        let proved = record.addresses[0];
+        records.keep(record, proved, NOW)
+    }
+
     #[test]
-    fn a_network_is_crowded_whichever_of_its_addresses_a_record_names_there() {
+    fn a_network_is_crowded_by_those_who_were_reached_there() {
         let mut records = Records::default();
         let max = limits::DIRECTORY_PER_PREFIX_MAX as u32;
         for number in 0..max {
-            assert_eq!(records.keep(record(number, 7..8), NOW), Ok(()));
+            assert_eq!(keep(&mut records, record(number, 7..15)), Ok(()));
         }
-        assert_eq!(records.keep(record(max, 7..8), NOW), Err(Refusal::Full));
-        assert_eq!(records.keep(record(max, 5..8), NOW), Err(Refusal::Full));
-        assert_eq!(records.keep(record(max, 8..9), NOW), Ok(()));
+        let full = Err(Refusal::Full);
+        assert_eq!(keep(&mut records, record(max, 7..8)), full);
+        // What they claim beside crowds nobody there, and who claims to be here too comes in elsewhere.
+        assert_eq!(keep(&mut records, record(max, 8..9)), Ok(()));
+        assert_eq!(keep(&mut records, record(max + 1, 6..8)), Ok(()));
         // Who is there may come with a newer one.
         let (node, again) = (record(0, 7..8).node_id, record(0, 7..9));
         records.remove(&node);
-        assert_eq!(records.keep(again, NOW), Ok(()));
+        assert_eq!(keep(&mut records, again), Ok(()));
         assert!(records.by_prefix.values().all(|there| !there.is_empty()));
     }
 
@@ -334,24 +356,25 @@ mod tests {
         let per_network = 8;
         let max = limits::DIRECTORY_RECORDS_MAX as u32;
         // Signing is slow: one record stands for all of those that fill it up.
-        let filler = record(0, 0..0);
+        let filler = record(0, 1..2);
         for number in per_network..max {
             let mut id = [0; 32];
             id[..4].copy_from_slice(&number.to_be_bytes());
+            let (record, proved) = (filler.clone(), address(1));
             records
                 .by_node
-                .insert(NodeId::from_bytes(id), filler.clone());
+                .insert(NodeId::from_bytes(id), Kept { record, proved });
         }
         for number in 0..per_network {
-            assert_eq!(records.keep(record(number, 7..8), NOW), Ok(()));
+            assert_eq!(keep(&mut records, record(number, 7..8)), Ok(()));
         }
         assert_eq!(records.by_node.len(), limits::DIRECTORY_RECORDS_MAX);
         let (first, newcomer) = (record(0, 7..8).node_id, record(100, 9..10));
-        assert_eq!(records.keep(newcomer.clone(), NOW), Ok(()));
+        assert_eq!(keep(&mut records, newcomer.clone()), Ok(()));
         assert_eq!(records.by_node.len(), limits::DIRECTORY_RECORDS_MAX);
         assert!(!records.by_node.contains_key(&first));
         assert!(records.by_node.contains_key(&newcomer.node_id));
-        assert_eq!(records.keep(record(101, 7..8), NOW), Err(Refusal::Full));
+        assert_eq!(keep(&mut records, record(101, 7..8)), Err(Refusal::Full));
     }
 
     #[test]

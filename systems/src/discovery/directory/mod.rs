@@ -15,7 +15,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{DialTarget, RequestFailure};
 use distsoc_engine::limits;
 use distsoc_engine::wire::Packet;
-use distsoc_engine::world::authors::ProfileAnchors;
+use distsoc_engine::world::authors::KeptProfiles;
 use distsoc_engine::world::candidates::Candidates;
 use distsoc_engine::world::identity::{Anchors, OwnProfile};
 use std::collections::BTreeSet;
@@ -70,7 +70,7 @@ fn anchors_for(
 struct AnchorBook<'w> {
     anchors: Res<'w, Anchors>,
     profile: Res<'w, OwnProfile>,
-    others: Res<'w, ProfileAnchors>,
+    others: Res<'w, KeptProfiles>,
     candidates: Res<'w, Candidates>,
 }
 
@@ -80,7 +80,7 @@ impl AnchorBook<'_> {
         let of_profile = own_profile
             .into_iter()
             .flat_map(|profile| profile.anchors.iter())
-            .chain(self.others.of(target));
+            .chain(self.others.anchors_of(target));
         let mut of_file: Vec<KnownAnchor> = self.anchors.0.iter().map(listed).collect();
         entropy.shuffle(&mut of_file);
         let known = self.candidates.iter().filter(|(_, one)| one.is_anchor);

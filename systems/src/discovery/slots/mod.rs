@@ -9,6 +9,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{Network, NodeId};
+use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{CallError, LinkId, Notice, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
@@ -276,12 +277,13 @@ fn refuse_seat(world: &mut World, entity: Entity, link: LinkId, node: NodeId, di
     }
     if dialled {
         // Where there was no place, there is hardly one soon.
-        let mut candidates = world.resource_mut::<Candidates>();
-        let failures = candidates
-            .get(&node)
-            .map_or(0, |candidate| candidate.failures);
-        let until_ms = now_ms + cool_off_ms(failures);
-        candidates.postpone(&node, until_ms);
+        world.resource_scope(|world, mut candidates: Mut<Candidates>| {
+            let mut entropy = world.resource_mut::<Entropy>();
+            candidates.failed(&node, now_ms, &mut entropy);
+            let failures = candidates.get(&node).map_or(0, |one| one.failures);
+            let pause_ms = entropy.jittered(cool_off_ms(failures.saturating_sub(1)));
+            candidates.postpone(&node, now_ms + pause_ms);
+        });
         let why = CallError::Refused(
             "all connection slots of this node are taken, and nobody in them is worth less",
         );

@@ -136,11 +136,14 @@ impl Rules<'_> {
         match (social_free, wide_free) {
             (_, true) if prefers_wide => Seat::Free(Place::wide(WideRole::Diverse)),
             (true, _) => Seat::Free(Place::SOCIAL),
-            (false, true) => Seat::Free(Place::wide(WideRole::Diverse)),
-            (false, false) if self.swap_allowed => self
+            // The places for the most different are no way around cover.
+            (false, true) if is_covered || challenger.purpose == Purpose::Wide => {
+                Seat::Free(Place::wide(WideRole::Diverse))
+            }
+            _ if self.swap_allowed => self
                 .weakest_beaten(challenger, incumbents)
                 .map_or(Seat::Full, Seat::InsteadOf),
-            (false, false) => Seat::Full,
+            _ => Seat::Full,
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod table;
 
-use distsoc_engine::domain::ConnectString;
+use distsoc_engine::domain::{ConnectString, Name};
 use distsoc_engine::io::{Call, Reply, Slot};
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::world::authors::KeptProfiles;
@@ -51,7 +51,7 @@ fn whoever_is_followed_no_more_leaves_no_profile_and_an_old_one_replaces_no_newe
             .expect("a connect string with a name"),
     ];
     let change = |anchors| Call::SetProfile {
-        name: None,
+        name: Some(Name::new("Ada").expect("a name")),
         bio: None,
         anchors: Some(anchors),
     };

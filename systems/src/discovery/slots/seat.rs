@@ -137,7 +137,9 @@ impl Rules<'_> {
             (_, true) if prefers_wide => Seat::Free(Place::wide(WideRole::Diverse)),
             (true, _) => Seat::Free(Place::SOCIAL),
             // The places for the most different are no way around cover.
-            (false, true) if is_covered || challenger.purpose == Purpose::Wide => {
+            (false, true)
+                if !is_related(challenger.worth) || challenger.purpose == Purpose::Wide =>
+            {
                 Seat::Free(Place::wide(WideRole::Diverse))
             }
             _ if self.swap_allowed => self

@@ -406,6 +406,8 @@ pub struct Found {
     pub found_by: FoundBy,
     /// Where.
     pub address: SocketAddr,
+    /// As of when: by the record that they signed, or now where a connection stands; ms since the epoch.
+    pub as_of_ms: u64,
     /// How many nodes were asked one after another.
     pub jumps: u32,
     /// How long it took.

@@ -15,6 +15,6 @@ mod view;
 mod writer;
 
 pub use fault::Fault;
-pub use store::{Store, StoreConfig};
+pub use store::{Store, StoreConfig, is_in_use};
 pub use tables::{SCHEMA_VERSION, TABLES, Table};
 pub use view::{FeedCursor, FeedEntry, FeedPage, View};

@@ -55,7 +55,8 @@ pub fn load(dir: &Path) -> Result<Option<Secret>, Fault> {
 /// Whether a data folder has a database, which belongs to somebody.
 #[must_use]
 pub fn has_database(dir: &Path) -> bool {
-    dir.join("db").join("data.mdb").exists()
+    let file = std::fs::metadata(dir.join("db").join("data.mdb"));
+    file.is_ok_and(|file| file.len() > 0)
 }
 
 /// Writes a new key whole or not at all: a temporary file, synced, then renamed.
@@ -118,7 +119,7 @@ fn check_private(file: &File, path: &Path) -> Result<(), Fault> {
         0 => Ok(()),
         _ => Err(Fault::BadKeyFile {
             path: path.into(),
-            detail: "others may read it; 'chmod 600' it if nobody did",
+            detail: "others may read it: 'chmod 600' it; if anybody may have read it, it is no secret any more",
         }),
     }
 }

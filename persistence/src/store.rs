@@ -169,6 +169,13 @@ fn make_folder(dir: &Path) -> Result<(), Fault> {
     })
 }
 
+/// Whether a process holds a data folder, as far as can be seen; makes nothing.
+#[must_use]
+pub fn is_in_use(dir: &Path) -> bool {
+    let file = OpenOptions::new().write(true).open(dir.join("lock"));
+    file.is_ok_and(|file| matches!(file.try_lock(), Err(TryLockError::WouldBlock)))
+}
+
 /// One process at a time; the system gives the lock back when the process ends, however it does.
 fn lock(dir: &Path) -> Result<File, Fault> {
     make_folder(dir)?;

@@ -3,6 +3,7 @@
 use crate::scenario::Scenario;
 use crate::simulation::{Simulation, Violation};
 use distsoc_engine::domain::NodeId;
+use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::RefusalCounts;
 use distsoc_engine::world::authors::{Author, AuthorIndex};
 use distsoc_engine::world::files::FileIndex;
@@ -142,7 +143,9 @@ impl Simulation {
         }
         let pairs = (self.hosts.len() * self.hosts.len().saturating_sub(1) / 2) as u64;
         let (made, most) = (self.counts.connections, expect.handshakes_per_100_pairs_max);
-        if most > 0 && made * 100 > pairs * most {
+        // Where not everybody fits beside everybody, who is full sends others away.
+        let all_fit = self.hosts.len() <= NodeProfile::of(ProfileKind::Desktop).social_slots;
+        if most > 0 && all_fit && made * 100 > pairs * most {
             self.violate(
                 None,
                 format!("{made} handshakes for {pairs} pairs, more than {most} for a hundred"),

@@ -5,6 +5,9 @@ use serde::Deserialize;
 
 /// Nodes of one run, at most: as many as there are distinct /24 networks to give them.
 pub const NODES_MAX: usize = 4_000_000;
+const DAY_MS: u64 = 24 * 60 * 60 * 1000;
+/// No time in a scenario is longer, ms: sums of a few of them stay far from the end of numbers.
+const SPAN_MS_MAX: u64 = 1_000 * DAY_MS;
 /// Virtual time of one run, at most: 30 days.
 pub const DURATION_S_MAX: u64 = 30 * 24 * 60 * 60;
 /// Longest time between two frames of a node that has something to do, ms.
@@ -365,6 +368,26 @@ impl Scenario {
                 "network.nat_percent goes to 100, network.loss_per_million to 500000".into(),
             );
         }
+        let spans_ms = [
+            ("network.latency_ms", self.network.latency_ms[1]),
+            ("network.jitter_ms", self.network.jitter_ms),
+            ("clock.skew_ms", self.clock.skew_ms),
+            ("disk.read_ms", self.disk.read_ms[1]),
+            ("disk.commit_ms", self.disk.commit_ms[1]),
+            ("start_within_s", self.start_within_s.saturating_mul(1000)),
+            (
+                "persons.posts_from_s",
+                self.persons.posts_from_s.saturating_mul(1000),
+            ),
+        ];
+        if let Some((name, _)) = spans_ms.into_iter().find(|(_, ms)| *ms > SPAN_MS_MAX) {
+            return wrong(format!("{name} may not pass {} days", SPAN_MS_MAX / DAY_MS));
+        }
+        if self.expect.connected_percent > 100 || self.expect.delivered_per_mille > 1000 {
+            return wrong(
+                "expect.connected_percent goes to 100, expect.delivered_per_mille to 1000".into(),
+            );
+        }
         self.faults
             .iter()
             .enumerate()
@@ -408,7 +431,23 @@ impl Scenario {
             }
             _ => {}
         }
+        if fault.percent.is_some_and(|percent| percent > 100) {
+            return wrong("percent goes to 100".into());
+        }
+        if fault.count.is_some_and(|count| count > NODES_MAX) {
+            return wrong(format!("count goes to {NODES_MAX}"));
+        }
+        let spans_s = [fault.for_s.unwrap_or(0), fault.within_s];
+        if spans_s.iter().any(|s| *s > SPAN_MS_MAX / 1000)
+            || fault.kind == FaultKind::ClockJump && fault.by.unsigned_abs() > SPAN_MS_MAX
+        {
+            let days = SPAN_MS_MAX / DAY_MS;
+            return wrong(format!(
+                "for_s, within_s and a jump may not pass {days} days"
+            ));
+        }
         match &fault.nodes {
+            Some(nodes) if nodes.is_empty() => wrong("nodes names nobody".into()),
             Some(nodes) if nodes.iter().any(|node| *node >= self.nodes) => {
                 wrong(format!("nodes are numbered from 0 to {}", self.nodes - 1))
             }

@@ -6,6 +6,7 @@ mod distance;
 mod diversity;
 mod ids;
 mod itinerary;
+mod keep_priority;
 mod person;
 mod post;
 mod recent_posts;
@@ -21,6 +22,9 @@ pub use diversity::{
 };
 pub use ids::{BlobHash, IdError, NodeId, PostId};
 pub use itinerary::{Itinerary, STOPS_MAX};
+pub use keep_priority::{
+    AgeWindow, AuthorStanding, KeepClass, KeepFacts, KeepPriority, PEER_COPIES_MAX, PIN_BONUS,
+};
 pub use person::{Avatar, Profile, ProfileBody};
 pub use post::{
     BlobRef, Content, PostBody, PostBytes, PostKind, PublicContent, SealedContent, SignedPost,

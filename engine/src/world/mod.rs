@@ -8,6 +8,7 @@ pub mod gossip;
 pub mod hints;
 pub mod identity;
 pub mod inbox;
+pub mod keep_order;
 pub mod knowledge;
 pub mod left_records;
 pub mod map;

@@ -15,6 +15,15 @@ use std::time::Duration;
 /// How long a node may take to say that it is there.
 const PROBE_MS_MAX: u64 = 5_000;
 
+/// Why there is no client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Absent {
+    /// No node runs on the folder.
+    NotRunning,
+    /// One does, and does not answer: it is stopped, or has more to do than it can.
+    Silent,
+}
+
 /// A client of one running node.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -22,10 +31,17 @@ pub struct Client {
 }
 
 impl Client {
-    /// The client for a data folder; `None` where no node runs on it.
-    pub async fn open(dir: &Path) -> Option<Self> {
+    /// The client for a data folder.
+    ///
+    /// # Errors
+    /// [`Absent`] where no node answers.
+    pub async fn open(dir: &Path) -> Result<Self, Absent> {
+        let absent = || match distsoc_persistence::is_in_use(dir) {
+            true => Absent::Silent,
+            false => Absent::NotRunning,
+        };
         let client = Self {
-            file: ApiFile::read(dir)?,
+            file: ApiFile::read(dir).ok_or_else(absent)?,
         };
         // A node that was killed leaves its file behind, and its port to whoever comes next: only the node that the file is
         // about knows the token and has nothing at this path.
@@ -33,7 +49,7 @@ impl Client {
         let answer = runtime::timeout(Duration::from_millis(PROBE_MS_MAX), probe).await;
         let is_it = matches!(answer, Some(Ok(response)) if response.status() == StatusCode::NOT_FOUND
             && response.headers().get("x-frame-options").is_some());
-        is_it.then_some(client)
+        if is_it { Ok(client) } else { Err(absent()) }
     }
 
     async fn send(

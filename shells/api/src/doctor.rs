@@ -35,6 +35,17 @@ impl Check {
         }
     }
 
+    /// A node that holds its folder and does not answer.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self::new(
+            "node",
+            false,
+            "runs and does not answer",
+            "wait if it has much to do; else end it and start it again",
+        )
+    }
+
     /// `{"check","ok","detail","next_step"}`.
     #[must_use]
     pub fn to_json(&self) -> Value {
@@ -53,11 +64,12 @@ pub fn examine(dir: &Path) -> Vec<Check> {
 
 fn folder(dir: &Path) -> Check {
     let next = "choose a folder that can be written with --data";
-    let writable = std::fs::create_dir_all(dir).and_then(|()| {
-        let probe = dir.join(".doctor");
-        std::fs::write(&probe, b"x")?;
-        std::fs::remove_file(&probe)
-    });
+    if !dir.exists() {
+        let detail = format!("{} is not there: the first start makes it", dir.display());
+        return Check::new("data folder", true, detail, next);
+    }
+    let probe = dir.join(".doctor");
+    let writable = std::fs::write(&probe, b"x").and_then(|()| std::fs::remove_file(&probe));
     match writable {
         Ok(()) => Check::new(
             "data folder",
@@ -77,6 +89,12 @@ fn folder(dir: &Path) -> Check {
 fn key(dir: &Path) -> Check {
     let next = "restore identity.key from a backup, readable by you alone (chmod 600)";
     match secret::load(dir) {
+        Ok(Some(secret)) if !secret::has_database(dir) => Check::new(
+            "key",
+            false,
+            format!("node {}, and no database beside it", secret.node_id()),
+            "put the folder 'db' back if there is a copy: a start makes an empty one, without the posts of before",
+        ),
         Ok(Some(secret)) => Check::new("key", true, format!("node {}", secret.node_id()), next),
         Ok(None) if secret::has_database(dir) => {
             Check::new("key", false, "missing, though there is a database", next)

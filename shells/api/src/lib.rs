@@ -12,7 +12,7 @@ mod notice;
 mod params;
 mod shapes;
 
-pub use client::{Client, Events};
+pub use client::{Absent, Client, Events};
 pub use doctor::{Check, examine};
 pub use error::{ApiError, ErrorCode};
 pub use http::{ApiFile, Server};

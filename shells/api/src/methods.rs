@@ -39,13 +39,11 @@ macro_rules! methods {
 
         /// Calls a method.
         pub(crate) async fn call(host: &Host, method: &str, params: Value) -> Result<Value, ApiError> {
-            let mut params = Params::new(params)?;
             match method {
                 $($name => {
+                    let mut params = Params::new(params, $params)?;
                     // Boxed, so that the future of one call is not as large as that of all methods together.
-                    let result = Box::pin($handler(host, &mut params)).await?;
-                    params.finish()?;
-                    Ok(result)
+                    Box::pin($handler(host, &mut params)).await
                 })*
                 _ => Err(ApiError::usage(format!("there is no method '{method}'"))),
             }
@@ -64,7 +62,7 @@ methods! {
     "status" ("") -> "the node at a glance", Read, status;
     "peers" ("") -> "[peer]", Read, peers;
     "map" ("node_id?: id") -> "{hop1, hop2, hop3, bytes} or {node_id, hop, reporters}", Read, map;
-    "find" ("node_id: id") -> "{node_id, found_by, address, jumps, ms, steps: [{step, ms}]}", Read, find;
+    "find" ("node_id: id") -> "{node_id, found_by, address, as_of_ms, jumps, ms, steps: [{step, ms}]}", Read, find;
     "explain" ("node_id: id") -> "{node_id, reasons: [text], hop, reporters, peer}", Read, explain;
     "post" ("text: text, reply?: post id") -> "{post_id}", Act, post;
     "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, feed;
@@ -223,6 +221,10 @@ async fn profile(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let node = params
         .parsed::<NodeId>("node_id")?
         .unwrap_or(host.node_id());
+    profile_of(host, node).await
+}
+
+async fn profile_of(host: &Host, node: NodeId) -> Result<Value, ApiError> {
     let profile = host.view(move |view| view.profile(node)).await?;
     let profile =
         profile.ok_or_else(|| ApiError::not_found("no profile of that node is known here"))?;
@@ -250,7 +252,7 @@ async fn profile_set(host: &Host, params: &mut Params) -> Result<Value, ApiError
         ));
     }
     expect!(host.call(Call::SetProfile { name, bio, anchors }).await, Reply::Done => ());
-    profile(host, &mut Params::new(Value::Null)?).await
+    profile_of(host, host.node_id()).await
 }
 
 async fn traffic(host: &Host, _: &mut Params) -> Result<Value, ApiError> {

@@ -3,21 +3,51 @@
 use crate::error::ApiError;
 use serde_json::{Map, Value};
 
+/// Characters of a wrong name that are told.
+const NAME_SHOWN_MAX: usize = 40;
+
 /// The parameters of one call.
-pub(crate) struct Params(Map<String, Value>);
+pub(crate) struct Params {
+    given: Map<String, Value>,
+    /// The method's line in the table.
+    declared: &'static str,
+}
+
+/// The names in a method's line: `name: type, other?: type`.
+fn names_in(declared: &'static str) -> impl Iterator<Item = &'static str> {
+    let names = declared.split(", ").filter_map(|one| one.split(':').next());
+    names.map(|name| name.trim_end_matches('?'))
+}
 
 impl Params {
-    pub(crate) fn new(params: Value) -> Result<Self, ApiError> {
-        match params {
-            Value::Null => Ok(Self(Map::new())),
-            Value::Object(map) => Ok(Self(map)),
-            _ => Err(ApiError::usage("the parameters must be an object")),
+    /// The parameters of a method, whose line says which there are: with others nothing is done at all.
+    pub(crate) fn new(params: Value, declared: &'static str) -> Result<Self, ApiError> {
+        let given = match params {
+            Value::Null => Map::new(),
+            Value::Object(map) => map,
+            _ => return Err(ApiError::usage("the parameters must be an object")),
+        };
+        let is_declared = |name: &&String| names_in(declared).any(|declared| declared == *name);
+        if let Some(name) = given.keys().find(|name| !is_declared(name)) {
+            let name: String = name.chars().take(NAME_SHOWN_MAX).collect();
+            return Err(ApiError::usage(format!(
+                "'{name}' is no parameter of this method"
+            )));
         }
+        Ok(Self { given, declared })
+    }
+
+    fn take(&mut self, name: &str) -> Option<Value> {
+        assert!(
+            names_in(self.declared).any(|declared| declared == name),
+            "'{name}' is missing in the method's line of the table"
+        );
+        self.given.remove(name)
     }
 
     /// A text, if given.
     pub(crate) fn text(&mut self, name: &str) -> Result<Option<String>, ApiError> {
-        match self.0.remove(name) {
+        match self.take(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(text)) => Ok(Some(text)),
             Some(_) => Err(ApiError::usage(format!("'{name}' must be a text"))),
@@ -48,7 +78,7 @@ impl Params {
 
     /// A whole number, if given.
     pub(crate) fn number(&mut self, name: &str) -> Result<Option<u64>, ApiError> {
-        match self.0.remove(name) {
+        match self.take(name) {
             None | Some(Value::Null) => Ok(None),
             Some(value) => match value.as_u64() {
                 Some(number) => Ok(Some(number)),
@@ -60,7 +90,7 @@ impl Params {
     /// Several texts, if given.
     pub(crate) fn texts(&mut self, name: &str) -> Result<Option<Vec<String>>, ApiError> {
         let wrong = || ApiError::usage(format!("'{name}' must be a list of texts"));
-        match self.0.remove(name) {
+        match self.take(name) {
             None | Some(Value::Null) => Ok(None),
             Some(Value::Array(values)) => values
                 .into_iter()
@@ -68,16 +98,6 @@ impl Params {
                 .collect::<Result<_, _>>()
                 .map(Some),
             Some(_) => Err(wrong()),
-        }
-    }
-
-    /// Nothing else may have been given.
-    pub(crate) fn finish(self) -> Result<(), ApiError> {
-        match self.0.keys().next() {
-            None => Ok(()),
-            Some(name) => Err(ApiError::usage(format!(
-                "'{name}' is no parameter of this method"
-            ))),
         }
     }
 }

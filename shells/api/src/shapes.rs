@@ -40,6 +40,7 @@ pub(crate) fn found(found: &Found) -> Value {
         "node_id": found.node_id.to_string(),
         "found_by": found.found_by.name(),
         "address": found.address.to_string(),
+        "as_of_ms": found.as_of_ms,
         "jumps": found.jumps,
         "ms": found.ms,
         "steps": found.steps.iter().map(step).collect::<Vec<Value>>(),

@@ -354,3 +354,13 @@ fn three_hundred_connections_at_once_are_bounded() {
     });
     assert_eq!(status(&said.unwrap()), 200);
 }
+
+#[test]
+fn a_call_with_a_parameter_too_many_does_nothing() {
+    let node = Besieged::start();
+    let said = node.call(r#"{"method":"post","params":{"text":"an act","foo":1}}"#);
+    assert_eq!(status(&said), 400, "{said}");
+    assert!(said.contains("'foo' is no parameter"), "{said}");
+    let said = node.call(r#"{"method":"feed"}"#);
+    assert!(said.contains("\"result\":[]"), "{said}");
+}

@@ -8,6 +8,8 @@ use std::path::Path;
 const SHIPPED: &str = include_str!("../../../anchors.json");
 /// Anchors in one file at most.
 const ANCHORS_MAX: usize = 64;
+/// Bytes in the file at most.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 #[derive(serde::Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,14 +23,19 @@ pub(crate) fn read(given: Option<&Path>, dir: &Path) -> Result<Vec<ConnectString
     let own = dir.join("anchors.json");
     let path = given
         .map(Path::to_owned)
-        .or_else(|| own.exists().then_some(own));
+        .or_else(|| own.symlink_metadata().is_ok().then_some(own));
     match path {
         Some(path) => {
             let named = |problem: &dyn std::fmt::Display| {
                 Exit::usage(format!("{}: {problem}", path.display()))
             };
+            let about = std::fs::metadata(&path).map_err(|error| named(&error))?;
+            if !about.is_file() || about.len() > FILE_BYTES_MAX {
+                return Err(named(&"is no file of anchors"));
+            }
             let text = std::fs::read_to_string(&path).map_err(|error| named(&error))?;
-            parse(&text).map_err(|problem| named(&problem))
+            // Some editors begin a file with a mark.
+            parse(text.trim_start_matches('\u{feff}')).map_err(|problem| named(&problem))
         }
         None => parse(SHIPPED).map_err(Exit::failed),
     }
@@ -36,7 +43,10 @@ pub(crate) fn read(given: Option<&Path>, dir: &Path) -> Result<Vec<ConnectString
 
 fn parse(text: &str) -> Result<Vec<ConnectString>, String> {
     let form = "must be {\"version\":1,\"anchors\":[\"NODE_ID@HOST:PORT\"]}";
-    let file: File = serde_json::from_str(text).map_err(|error| format!("{form} ({error})"))?;
+    let file: File = match serde_json::from_str::<serde_json::Value>(text) {
+        Ok(list) if list.is_array() => return Err(form.into()),
+        _ => serde_json::from_str(text).map_err(|error| format!("{form} ({error})"))?,
+    };
     if file.version != 1 {
         return Err(format!("version {} is not known, only 1 is", file.version));
     }

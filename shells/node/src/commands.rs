@@ -4,7 +4,7 @@ use crate::cli::{Cli, Command, ProfileCommand};
 use crate::exit::Exit;
 use crate::output::{self, safe};
 use crate::{devnet, place, run};
-use distsoc_api::{Check, Client, examine};
+use distsoc_api::{Absent, Check, Client, examine};
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -22,10 +22,8 @@ pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
             };
             devnet::run(dir, args, cli.json).await
         }
-        Command::Id if Client::open(&dir).await.is_none() => own_id(&dir, cli.json),
-        Command::Doctor if Client::open(&dir).await.is_none() => {
-            show_checks(examine(&dir).iter().map(Check::to_json).collect(), cli.json)
-        }
+        Command::Id if Client::open(&dir).await.is_err() => own_id(&dir, cli.json),
+        Command::Doctor => examined(&dir, cli.json).await,
         Command::Feed {
             limit, live: true, ..
         } => watch_feed(&dir, limit, cli.json).await,
@@ -34,7 +32,26 @@ pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
 }
 
 async fn client(dir: &Path) -> Result<Client, Exit> {
-    Client::open(dir).await.ok_or_else(|| Exit::no_node(dir))
+    Client::open(dir).await.map_err(|absent| match absent {
+        Absent::NotRunning => Exit::no_node(dir),
+        Absent::Silent => Exit::failed(SILENT),
+    })
+}
+
+/// What a person is told of a node that holds its folder and says nothing.
+const SILENT: &str = "the node that runs there does not answer: it is stopped, or has too much to do; wait, or end it and start it again";
+
+/// What the node says of itself, or what can be seen without it.
+async fn examined(dir: &Path, as_json: bool) -> Result<(), Exit> {
+    let seen = match Client::open(dir).await {
+        Ok(_) => return ask(dir, Command::Doctor, as_json).await,
+        Err(absent) => (examine(dir), absent == Absent::Silent),
+    };
+    let (mut checks, is_silent) = seen;
+    if is_silent {
+        checks.push(Check::silent());
+    }
+    show_checks(checks.iter().map(Check::to_json).collect(), as_json)
 }
 
 fn own_id(dir: &Path, as_json: bool) -> Result<(), Exit> {

@@ -195,3 +195,34 @@ fn a_devnet_goes_on_where_it_was_until_it_is_made_afresh() {
     assert!(texts(&json(&dir.path().join("1"), &["feed"])).is_empty());
     assert_eq!(devnet.interrupt("-TERM"), Some(0));
 }
+
+#[test]
+fn whoever_asked_for_it_outlives_the_terminal_and_others_stop_as_they_should() {
+    let dir = tempfile::tempdir().unwrap();
+    assert_eq!(Running::node(dir.path()).interrupt("-HUP"), Some(0));
+    let mut nohup = std::process::Command::new("nohup");
+    nohup.arg(env!("CARGO_BIN_EXE_distsoc"));
+    let mut node = Running::start_by(nohup, dir.path(), &["run", "--listen", "127.0.0.1:0"]);
+    node.wait_ready();
+    node.signal("-HUP");
+    // A signal that was heard is acted on before the next: a hang-up would have begun the end, and this would be the second.
+    assert!(json(dir.path(), &["status"])["node_id"].is_string());
+    assert_eq!(node.interrupt("-TERM"), Some(0));
+}
+
+#[test]
+fn a_node_that_does_not_answer_is_not_said_to_be_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let node = Running::node(dir.path());
+    node.signal("-STOP");
+    let output = distsoc(dir.path(), &["status"]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(1), "{said}");
+    assert!(said.contains("does not answer"), "{said}");
+    let checks = distsoc(dir.path(), &["doctor"]);
+    assert!(String::from_utf8_lossy(&checks.stdout).contains("does not answer"));
+    node.signal("-CONT");
+    eventually("it answers again", || {
+        distsoc(dir.path(), &["status"]).status.success()
+    });
+}

@@ -76,13 +76,14 @@ impl Search {
     }
 
     /// What the person is told.
-    fn found(&self, found_by: FoundBy, address: SocketAddr, jumps: u32, now: Now) -> Reply {
+    fn found(&self, found_by: FoundBy, place: Place, jumps: u32, now: Now) -> Reply {
         let mut steps = self.taken.clone();
         steps.push((self.step, now.mono_ms - self.step_ms));
         Reply::Found(Found {
             node_id: self.target,
             found_by,
-            address,
+            address: place.address,
+            as_of_ms: place.as_of_ms,
             jumps,
             ms: now.mono_ms - self.since_ms,
             steps,
@@ -94,6 +95,13 @@ impl Search {
         let is_under_way = self.search.is_some() || self.tour.is_some();
         now_ms < self.until_ms && (is_under_way || is_open())
     }
+}
+
+/// Where somebody is, and since when they say so.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    address: SocketAddr,
+    as_of_ms: u64,
 }
 
 /// A question of a peer's that this node asks on.
@@ -222,6 +230,7 @@ fn take_calls(
                 node_id: target,
                 found_by: FoundBy::Direct,
                 address: link.remote,
+                as_of_ms: now.wall_ms,
                 jumps: 0,
                 ms: 0,
                 steps: vec![(FoundBy::Direct, 0)],
@@ -361,12 +370,16 @@ fn take_ended(
             }
             let found = found.into_iter().find_map(|finding| {
                 let address = usable_address(&finding.record, &search.target, near, *now)?;
-                Some((finding.jumps, address))
+                let there = Place {
+                    address,
+                    as_of_ms: finding.record.seq,
+                };
+                Some((finding.jumps, there))
             });
-            let Some((jumps, address)) = found else {
+            let Some((jumps, there)) = found else {
                 continue;
             };
-            let reply = Ok(search.found(found_by, address, jumps, *now));
+            let reply = Ok(search.found(found_by, there, jumps, *now));
             searches
                 .remove(place)
                 .settle(&reply, &mut tours, late, &mut outbox);
@@ -431,12 +444,14 @@ fn take_answers(
         let Some((number, at)) = found else { continue };
         let search = &mut searches[number];
         let (_, found_by) = search.open.remove(at);
-        let address = record
-            .zip(near)
-            .and_then(|(record, near)| usable_address(&record, &search.target, near, *now));
-        if let Some(address) = address {
+        let place = record.zip(near).and_then(|(record, near)| {
+            let address = usable_address(&record, &search.target, near, *now)?;
+            let as_of_ms = record.seq;
+            Some(Place { address, as_of_ms })
+        });
+        if let Some(place) = place {
             let jumps = if found_by == FoundBy::Closer { 2 } else { 1 };
-            let reply = Ok(search.found(found_by, address, jumps, *now));
+            let reply = Ok(search.found(found_by, place, jumps, *now));
             searches
                 .remove(number)
                 .settle(&reply, &mut tours, late, &mut outbox);

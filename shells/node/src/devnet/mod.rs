@@ -86,8 +86,8 @@ fn prepare_folder(dir: &Path, fresh: bool) -> Result<File, Exit> {
 
 /// The network and what happens in it, until Ctrl-C.
 pub(crate) async fn run(dir: PathBuf, args: DevnetArgs, as_json: bool) -> Result<(), Exit> {
-    let interrupt = interrupted()?;
     let _folder = prepare_folder(&dir, args.fresh)?;
+    let interrupt = interrupted()?;
     let mut display = Display::new(args.nodes, as_json);
     let (events, happened) = async_channel::bounded(4096);
     let mut members = Vec::new();

@@ -57,7 +57,12 @@ pub struct Running {
 
 impl Running {
     pub fn start(dir: &Path, args: &[&str]) -> Self {
-        let mut child = binary()
+        Self::start_by(binary(), dir, args)
+    }
+
+    /// Started by a command that ends with the program, such as nohup.
+    pub fn start_by(mut command: Command, dir: &Path, args: &[&str]) -> Self {
+        let mut child = command
             .arg("--data")
             .arg(dir)
             .arg("--json")
@@ -109,14 +114,19 @@ impl Running {
         self.child.wait().unwrap();
     }
 
-    /// As Ctrl-C or a service manager does; the exit code.
-    pub fn interrupt(mut self, signal: &str) -> Option<i32> {
+    /// Sends a signal.
+    pub fn signal(&self, signal: &str) {
         let sent = Command::new("kill")
             .arg(signal)
             .arg(self.child.id().to_string())
             .status()
             .unwrap();
         assert!(sent.success());
+    }
+
+    /// As Ctrl-C or a service manager does; the exit code.
+    pub fn interrupt(mut self, signal: &str) -> Option<i32> {
+        self.signal(signal);
         self.child.wait().unwrap().code()
     }
 }

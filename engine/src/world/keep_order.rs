@@ -1,0 +1,377 @@
+//! Stored files in the order in which they would go (PROTOCOL section 7, keep priority): the least worth first, of equals the smaller
+//! PostId.
+//!
+//! Files worth the same stand together, unsorted: there are few priorities, so that whoever looks for the least worth reads these
+//! and no others. A file moves when something about it changes or a window of its age ends; nothing is ever scored twice. Own
+//! files are not in here: they are no candidates.
+
+use crate::domain::{AgeWindow, AuthorStanding, KeepClass, KeepFacts, KeepPriority, PostId};
+use bevy_ecs::prelude::{Entity, Resource};
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// A place in the order, for as long as the file is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct KeepRow(u32);
+
+/// A file that could be evicted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// Which.
+    pub id: PostId,
+    /// Its entity.
+    pub entity: Entity,
+    /// Bytes that its going would free.
+    pub bytes: u64,
+    /// Its author.
+    pub standing: AuthorStanding,
+    /// When it was written: seconds since the epoch.
+    pub written_s: u32,
+    /// When it got its newest heart that counts.
+    pub hearted_s: Option<u32>,
+    /// Counted holders.
+    pub copies: u8,
+    /// Pinned by the person.
+    pub is_pinned: bool,
+}
+
+impl Candidate {
+    /// What its priority follows from at a time.
+    #[must_use]
+    pub fn facts(&self, now_s: u32) -> KeepFacts {
+        let since = |at_s: u32| AgeWindow::of(now_s.saturating_sub(at_s));
+        KeepFacts {
+            standing: self.standing,
+            hearted: self.hearted_s.map_or(AgeWindow::LAST, since),
+            written: since(self.written_s),
+            copies: self.copies,
+            is_pinned: self.is_pinned,
+        }
+    }
+
+    /// When its facts change by themselves, if ever.
+    fn turns_at_s(&self, facts: &KeepFacts) -> Option<u32> {
+        let hearted = self
+            .hearted_s
+            .and_then(|at_s| facts.hearted.ends_at_s(at_s));
+        let written = facts.written.ends_at_s(self.written_s);
+        hearted.into_iter().chain(written).min()
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    candidate: Candidate,
+    rank: u16,
+    /// Its place among those of its rank.
+    place: u32,
+    /// When it is looked at again: seconds since the epoch.
+    turns_at_s: u32,
+}
+
+/// The order.
+#[derive(Resource, Debug)]
+pub struct KeepOrder {
+    /// Class → rank: classes of the same priority share one.
+    ranks: Box<[u16]>,
+    /// Rank → priority, ascending.
+    priorities: Box<[KeepPriority]>,
+    /// Rank → files.
+    by_rank: Box<[Vec<u32>]>,
+    slots: Vec<Option<Slot>>,
+    vacant: Vec<u32>,
+    /// When to look at a file again; what does not stand in its slot any more says nothing.
+    turns: BinaryHeap<Reverse<(u32, u32)>>,
+}
+
+impl Default for KeepOrder {
+    fn default() -> Self {
+        let of_class: Vec<KeepPriority> = KeepClass::all()
+            .map(|class| class.facts().priority())
+            .collect();
+        let mut priorities = of_class.clone();
+        priorities.sort_unstable();
+        priorities.dedup();
+        let rank = |priority| {
+            let rank = priorities.binary_search(priority);
+            rank.expect("every priority is listed") as u16
+        };
+        Self {
+            ranks: of_class.iter().map(rank).collect(),
+            by_rank: vec![Vec::new(); priorities.len()].into(),
+            priorities: priorities.into(),
+            slots: Vec::new(),
+            vacant: Vec::new(),
+            turns: BinaryHeap::new(),
+        }
+    }
+}
+
+impl KeepOrder {
+    /// How many files are in it.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.slots.len() - self.vacant.len()
+    }
+
+    /// Whether none is.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Adds a file.
+    pub fn insert(&mut self, candidate: Candidate, now_s: u32) -> KeepRow {
+        let row = self.vacant.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            self.slots.len() as u32 - 1
+        });
+        self.put(row, candidate, now_s);
+        KeepRow(row)
+    }
+
+    /// Takes a file out.
+    pub fn remove(&mut self, row: KeepRow) -> Option<Candidate> {
+        let slot = self.take(row.0)?;
+        self.vacant.push(row.0);
+        Some(slot.candidate)
+    }
+
+    /// Something about a file has changed.
+    pub fn update(&mut self, row: KeepRow, now_s: u32, change: impl FnOnce(&mut Candidate)) {
+        if let Some(slot) = self.take(row.0) {
+            let mut candidate = slot.candidate;
+            change(&mut candidate);
+            self.put(row.0, candidate, now_s);
+        }
+    }
+
+    /// A file.
+    #[must_use]
+    pub fn get(&self, row: KeepRow) -> Option<&Candidate> {
+        let slot = self.slots.get(row.0 as usize)?.as_ref()?;
+        Some(&slot.candidate)
+    }
+
+    /// What a file is worth, as of the last [`turn`](Self::turn).
+    #[must_use]
+    pub fn priority(&self, row: KeepRow) -> Option<KeepPriority> {
+        let slot = self.slots.get(row.0 as usize)?.as_ref()?;
+        Some(self.priorities[usize::from(slot.rank)])
+    }
+
+    /// Lets the windows end that have ended.
+    pub fn turn(&mut self, now_s: u32) {
+        while let Some(Reverse((at_s, row))) = self.turns.peek().copied() {
+            if at_s > now_s {
+                break;
+            }
+            self.turns.pop();
+            let slot = self.slots[row as usize].as_ref();
+            if slot.is_some_and(|slot| slot.turns_at_s == at_s) {
+                self.update(KeepRow(row), now_s, |_| {});
+            }
+        }
+    }
+
+    /// The files that would go first, until the closure has had enough: it is given each in the order of its going, and says false when it
+    /// wants no more.
+    pub fn least_worth(&self, mut wants_more: impl FnMut(KeepRow, &Candidate) -> bool) {
+        let slot_of = |row: u32| self.slots[row as usize].as_ref();
+        for rows in self.by_rank.iter().filter(|rows| !rows.is_empty()) {
+            let ids = rows
+                .iter()
+                .filter_map(|row| Some(Reverse((slot_of(*row)?.candidate.id, *row))));
+            let mut heap: BinaryHeap<_> = ids.collect();
+            while let Some(Reverse((_, row))) = heap.pop() {
+                let slot = slot_of(row).expect("rows of a rank stand for files");
+                if !wants_more(KeepRow(row), &slot.candidate) {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, row: u32, candidate: Candidate, now_s: u32) {
+        let facts = candidate.facts(now_s);
+        let rank = self.ranks[facts.class().index()];
+        let rows = &mut self.by_rank[usize::from(rank)];
+        let turns_at_s = candidate.turns_at_s(&facts);
+        self.slots[row as usize] = Some(Slot {
+            candidate,
+            rank,
+            place: rows.len() as u32,
+            turns_at_s: turns_at_s.unwrap_or(u32::MAX),
+        });
+        rows.push(row);
+        self.turns
+            .extend(turns_at_s.map(|at_s| Reverse((at_s, row))));
+        self.drop_stale_turns();
+    }
+
+    fn take(&mut self, row: u32) -> Option<Slot> {
+        let slot = self.slots.get_mut(row as usize)?.take()?;
+        let rows = &mut self.by_rank[usize::from(slot.rank)];
+        rows.swap_remove(slot.place as usize);
+        if let Some(moved) = rows.get(slot.place as usize) {
+            let moved = self.slots[*moved as usize].as_mut();
+            moved.expect("rows of a rank stand for files").place = slot.place;
+        }
+        Some(slot)
+    }
+
+    /// Files that change often leave turns behind that mean nothing: never more than there are files, and a few.
+    fn drop_stale_turns(&mut self) {
+        if self.turns.len() < 2 * self.slots.len() + 64 {
+            return;
+        }
+        let slots = &self.slots;
+        let mut kept: Vec<_> = std::mem::take(&mut self.turns).into_vec();
+        kept.sort_unstable();
+        kept.dedup();
+        kept.retain(|Reverse((at_s, row))| {
+            let slot = slots[*row as usize].as_ref();
+            slot.is_some_and(|slot| slot.turns_at_s == *at_s)
+        });
+        self.turns = kept.into();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    const NOW_S: u32 = 1_700_000_000;
+
+    fn id(number: u16) -> PostId {
+        PostId::from_bytes(crate::crypto::hash(&number.to_be_bytes()))
+    }
+
+    fn candidate(number: u16) -> Candidate {
+        Candidate {
+            id: id(number),
+            entity: Entity::PLACEHOLDER,
+            bytes: 1,
+            standing: AuthorStanding::Unknown,
+            written_s: NOW_S,
+            hearted_s: None,
+            copies: 0,
+            is_pinned: false,
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Insert(u16, usize, u32, Option<u32>, u8, bool),
+        Remove(u16),
+        Heart(u16),
+        Standing(u16, usize),
+        Copies(u16, u8),
+        Pass(u32),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let number = 0..40u16;
+        let ago = 0..200_000_000u32;
+        let step = prop_oneof![
+            4 => (number.clone(), 0..6usize, ago.clone(), proptest::option::of(ago), 0..25u8, any::<bool>())
+                .prop_map(|(a, b, c, d, e, f)| Step::Insert(a, b, c, d, e, f)),
+            1 => number.clone().prop_map(Step::Remove),
+            1 => number.clone().prop_map(Step::Heart),
+            1 => (number.clone(), 0..6usize).prop_map(|(a, b)| Step::Standing(a, b)),
+            1 => (number, 0..25u8).prop_map(|(a, b)| Step::Copies(a, b)),
+            2 => (0..50_000_000u32).prop_map(Step::Pass),
+        ];
+        proptest::collection::vec(step, 0..80)
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order, the order is that of all files scored anew and sorted.
+        #[test]
+        fn the_order_is_that_of_the_rule(steps in steps()) {
+            let mut order = KeepOrder::default();
+            let mut naive: BTreeMap<u16, (KeepRow, Candidate)> = BTreeMap::new();
+            let mut now_s = NOW_S;
+            for step in steps {
+                let mut change = |order: &mut KeepOrder, number: u16, change: &dyn Fn(&mut Candidate)| {
+                    if let Some((row, known)) = naive.get_mut(&number) {
+                        change(known);
+                        order.update(*row, now_s, change);
+                    }
+                };
+                match step {
+                    Step::Heart(number) => change(&mut order, number, &|one| one.hearted_s = Some(now_s)),
+                    Step::Standing(number, standing) => {
+                        change(&mut order, number, &|one| one.standing = AuthorStanding::ALL[standing]);
+                    }
+                    Step::Copies(number, copies) => change(&mut order, number, &|one| one.copies = copies),
+                    Step::Pass(seconds) => {
+                        now_s = now_s.saturating_add(seconds);
+                        order.turn(now_s);
+                    }
+                    Step::Remove(number) => {
+                        let known = naive.remove(&number);
+                        let removed = known.and_then(|(row, _)| order.remove(row));
+                        prop_assert_eq!(removed, known.map(|(_, one)| one));
+                    }
+                    Step::Insert(number, standing, written_ago, hearted_ago, copies, is_pinned) => {
+                        if naive.contains_key(&number) {
+                            continue;
+                        }
+                        let one = Candidate {
+                            standing: AuthorStanding::ALL[standing],
+                            written_s: now_s - written_ago,
+                            hearted_s: hearted_ago.map(|ago| now_s - ago),
+                            copies,
+                            is_pinned,
+                            ..candidate(number)
+                        };
+                        naive.insert(number, (order.insert(one, now_s), one));
+                    }
+                }
+                let mut sorted: Vec<Candidate> = naive.values().map(|(_, one)| *one).collect();
+                sorted.sort_by_key(|one| (one.facts(now_s).priority(), one.id));
+                let mut found = Vec::new();
+                order.least_worth(|_, one| {
+                    found.push(*one);
+                    true
+                });
+                prop_assert_eq!(found, sorted);
+                prop_assert_eq!(order.len(), naive.len());
+                for (row, one) in naive.values() {
+                    prop_assert_eq!(order.priority(*row), Some(one.facts(now_s).priority()));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn files_that_change_often_leave_no_turns_behind() {
+        let mut order = KeepOrder::default();
+        let row = order.insert(candidate(1), NOW_S);
+        for later_s in 0..10_000 {
+            order.update(row, NOW_S + later_s, |one| {
+                one.hearted_s = Some(NOW_S + later_s)
+            });
+        }
+        assert!(order.turns.len() < 100);
+    }
+
+    #[test]
+    fn who_has_enough_is_told_no_more() {
+        let mut order = KeepOrder::default();
+        for number in 0..100 {
+            order.insert(candidate(number), NOW_S);
+        }
+        let mut ids: Vec<PostId> = (0..100).map(id).collect();
+        ids.sort_unstable();
+        let mut told = Vec::new();
+        order.least_worth(|_, one| {
+            told.push(one.id);
+            told.len() < 10
+        });
+        assert_eq!(told, ids[..10]);
+    }
+}

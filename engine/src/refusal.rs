@@ -70,6 +70,8 @@ refusals! {
     NotWanted = "not-wanted", 1;
     /// The list does not hash to its signed root.
     ListMismatch = "list-mismatch", 0;
+    /// Bytes of a blob that are not the blob's: whoever sends them keeps it wrongly or means harm.
+    WrongHash = "wrong-hash", 20;
     /// Over the packet's token bucket.
     RateExceeded = "rate-exceeded", 1;
     /// Over the packet's limit of exchanges under way.

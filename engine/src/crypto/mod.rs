@@ -8,6 +8,7 @@ pub mod agree;
 mod hash;
 pub mod seal;
 mod sign;
+pub mod tree;
 
 pub use hash::{derive_key, hash, keyed_hash};
 pub use sign::{PublicKey, Secret, Signature};

@@ -1,6 +1,7 @@
 //! Values that cannot be invalid: every type here is checked where it is made, and only there.
 
 mod address;
+mod blob;
 mod connect_string;
 mod distance;
 mod diversity;
@@ -14,6 +15,7 @@ mod record;
 mod text;
 
 pub use address::{Address, AddressBody, AddressRecord, Network, Prefix, Scope};
+pub use blob::{Cut, SLICE_BYTES, Slice, SliceReader};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
 pub use distance::{Distance, estimated_count, finger_bits, worm_share};
 pub use diversity::{

@@ -4,6 +4,7 @@
 //! stored whole or not at all, in the order it came; [`Input::Persisted`](distsoc_engine::io::Input::Persisted) is said only after the
 //! commit is on the disk; a read sees every write handed out before it; kill −9 at any instant needs no repair.
 
+mod blobs;
 mod fault;
 mod load;
 mod migrate;
@@ -14,6 +15,7 @@ mod tables;
 mod view;
 mod writer;
 
+pub use blobs::{Blobs, SHELF_BYTES_MIN, SHELVES, StoredBlob};
 pub use fault::Fault;
 pub use store::{Store, StoreConfig, is_in_use};
 pub use tables::{SCHEMA_VERSION, TABLES, Table};

@@ -194,10 +194,15 @@ fn lock(dir: &Path) -> Result<File, Fault> {
 }
 
 pub(crate) fn open_env(dir: &Path, map_bytes: usize) -> Result<Lmdb, Fault> {
+    open_env_of(dir, map_bytes, TABLES.len() as u32)
+}
+
+/// An environment with so many tables, in a folder of its own.
+pub(crate) fn open_env_of(dir: &Path, map_bytes: usize, tables: u32) -> Result<Lmdb, Fault> {
     let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
     options
         .map_size(map_bytes)
-        .max_dbs(TABLES.len() as u32)
+        .max_dbs(tables)
         .max_readers(READERS_MAX);
     // SAFETY: the file is used by this process alone, which the lock file ensures, and is never changed but through LMDB.
     #[allow(

@@ -68,7 +68,7 @@ tables! {
     }
 }
 
-fn open_one(env: &Lmdb, name: &str) -> heed::Result<Raw> {
+pub(crate) fn open_one(env: &Lmdb, name: &str) -> heed::Result<Raw> {
     let txn = env.write_txn()?;
     let opened = env.create_databases_and_commit(txn, |opener, txn| -> heed::Result<_> {
         Ok(CommitOrAbort::<_, ()>::Commit(

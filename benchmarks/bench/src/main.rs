@@ -5,6 +5,7 @@ mod codec;
 mod derive;
 mod frame;
 mod gossip;
+mod keep;
 mod live;
 mod map;
 mod measure;
@@ -39,6 +40,8 @@ const BENCHMARKS: &[Benchmark] = &[
     ("map-journal", stored::journals),
     ("cold-start", stored::cold_start),
     ("map-churn", gossip::churn),
+    ("keep-score", keep::scoring),
+    ("keep-choose", keep::choosing),
     ("connection-memory", live::connection_memory),
     ("push-latency", live::push_latency),
 ];

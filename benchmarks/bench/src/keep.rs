@@ -5,14 +5,16 @@ use distsoc_engine::domain::{
     AgeWindow, AuthorStanding, KeepClass, KeepFacts, KeepPriority, PEER_COPIES_MAX, PostId,
 };
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::world::keep_order::{Candidate, KeepOrder};
-use std::collections::BinaryHeap;
+use distsoc_engine::world::keep_order::{Candidate, KeepOrder, KeepRow};
+use std::collections::{BTreeSet, BinaryHeap};
 use std::hint::black_box;
 
 /// Files of a desktop (PROTOCOL section 3).
 const FILES: usize = 40_000;
 /// One in a hundred goes.
 const CHOSEN: usize = FILES / 100;
+/// Bytes of each.
+const FILE_BYTES: u64 = 256 * 1024;
 const NOW_S: u32 = 1_800_000_000;
 const YEAR_S: u64 = 365 * 24 * 60 * 60;
 
@@ -26,7 +28,7 @@ fn files(entropy: &mut Entropy) -> Vec<Candidate> {
     let file = |(written_ago, hearted_ago): (u32, u32)| Candidate {
         id: PostId::from_bytes(entropy.bytes32()),
         entity: bevy_ecs::entity::Entity::PLACEHOLDER,
-        bytes: 256 * 1024,
+        bytes: FILE_BYTES,
         standing: AuthorStanding::ALL[entropy.below(6) as usize],
         written_s: NOW_S - written_ago,
         hearted_s: (entropy.below(3) > 0).then_some(NOW_S - hearted_ago.min(written_ago)),
@@ -219,23 +221,21 @@ pub(crate) fn choosing(quick: bool) -> Vec<Figure> {
         window_sql("written")
     );
     let mut statement = connection.prepare(&query).expect("SQL");
-    let ours = |order: &KeepOrder| {
-        let mut chosen = Vec::with_capacity(CHOSEN);
-        order.least_worth(|_, file| {
-            chosen.push(file.id);
-            chosen.len() < CHOSEN
-        });
-        chosen
-    };
+    let ours = |order: &KeepOrder| order.choose(CHOSEN as u64 * FILE_BYTES, |_| true);
     let mut by_query = || -> Vec<PostId> {
         let rows = statement.query_map([CHOSEN as i64], |row| row.get::<_, Vec<u8>>(0));
         let rows = rows.expect("SQL").map(|id| id.expect("an id"));
         rows.map(|id| PostId::from_bytes(id.try_into().expect("32 bytes")))
             .collect()
     };
-    let chosen = ours(&order);
-    let by_scan: Vec<PostId> = lmdb.choose(CHOSEN).into_iter().map(|(_, id)| id).collect();
-    assert_eq!(chosen, by_scan, "the order and a scan choose alike");
+    let ids_of = |rows: Vec<KeepRow>| {
+        let ids = rows.into_iter().filter_map(|row| Some(order.get(row)?.id));
+        ids.collect::<BTreeSet<PostId>>()
+    };
+    let chosen = ids_of(ours(&order));
+    let by_scan = lmdb.choose(CHOSEN).into_iter().map(|(_, id)| id);
+    let is_same = by_scan.collect::<BTreeSet<_>>() == chosen;
+    assert!(is_same, "the order and a scan choose alike");
     // Sums of floating point may part equal priorities; all but a few are the same.
     let same = by_query().iter().filter(|id| chosen.contains(id)).count();
     assert!(same * 100 >= CHOSEN * 99, "{same} of {CHOSEN}");

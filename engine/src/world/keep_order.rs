@@ -69,6 +69,30 @@ struct Slot {
     turns_at_s: u32,
 }
 
+/// A file among those of its rank: what choosing reads of each, side by side.
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    /// The first bytes of its id.
+    id_head: u64,
+    row: u32,
+    /// Disk pages that its going would free.
+    pages: u32,
+}
+
+const PAGE_BYTES: u64 = 4096;
+
+impl Entry {
+    fn of(row: u32, candidate: &Candidate) -> Self {
+        let head = candidate.id.as_bytes().first_chunk::<8>();
+        let pages = candidate.bytes.div_ceil(PAGE_BYTES);
+        Self {
+            id_head: u64::from_be_bytes(*head.expect("an id is longer")),
+            row,
+            pages: u32::try_from(pages).unwrap_or(u32::MAX),
+        }
+    }
+}
+
 /// The order.
 #[derive(Resource, Debug)]
 pub struct KeepOrder {
@@ -77,7 +101,7 @@ pub struct KeepOrder {
     /// Rank → priority, ascending.
     priorities: Box<[KeepPriority]>,
     /// Rank → files.
-    by_rank: Box<[Vec<u32>]>,
+    by_rank: Box<[Vec<Entry>]>,
     slots: Vec<Option<Slot>>,
     vacant: Vec<u32>,
     /// When to look at a file again; what does not stand in its slot any more says nothing.
@@ -174,14 +198,72 @@ impl KeepOrder {
         }
     }
 
+    /// The files whose going frees so many bytes, in whole pages: those that go first of those that may, in no order.
+    pub fn choose(&self, bytes: u64, mut may_go: impl FnMut(KeepRow) -> bool) -> Vec<KeepRow> {
+        let mut lacking = bytes.div_ceil(PAGE_BYTES);
+        let mut chosen = Vec::new();
+        for entries in self.by_rank.iter().filter(|entries| !entries.is_empty()) {
+            if lacking == 0 {
+                break;
+            }
+            let first = chosen.len();
+            let going = entries.iter().filter(|entry| may_go(KeepRow(entry.row)));
+            let mut pages = 0;
+            chosen.extend(going.map(|entry| {
+                pages += u64::from(entry.pages);
+                KeepRow(entry.row)
+            }));
+            if pages > lacking {
+                self.keep_first(&mut chosen, first, lacking);
+                break;
+            }
+            lacking -= pages;
+        }
+        chosen
+    }
+
+    /// Of equals, those from a place on, only as many as it takes, by their ids.
+    fn keep_first(&self, chosen: &mut Vec<KeepRow>, from: usize, pages: u64) {
+        let entry_of = |row: &KeepRow| {
+            let candidate = self.get(*row).expect("rows of a rank stand for files");
+            Entry::of(row.0, candidate)
+        };
+        let mut equals: Vec<Entry> = chosen[from..].iter().map(entry_of).collect();
+        chosen.truncate(from);
+        let order = |one: &Entry, other: &Entry| {
+            let id = |entry: &Entry| self.get(KeepRow(entry.row)).map(|file| file.id);
+            (one.id_head.cmp(&other.id_head)).then_with(|| id(one).cmp(&id(other)))
+        };
+        // As many as it would take if all were of the same size, then more: most need no order at all.
+        let all_pages: u64 = equals.iter().map(|entry| u64::from(entry.pages)).sum();
+        let share = equals.len() as u64 * pages / all_pages.max(1);
+        let (mut lacking, mut sorted, mut count) = (pages, 0, share as usize + 8);
+        while lacking > 0 && sorted < equals.len() {
+            count = count.min(equals.len() - sorted);
+            let rest = &mut equals[sorted..];
+            if count < rest.len() {
+                rest.select_nth_unstable_by(count, order);
+            }
+            rest[..count].sort_unstable_by(order);
+            for entry in &rest[..count] {
+                if lacking == 0 {
+                    break;
+                }
+                chosen.push(KeepRow(entry.row));
+                lacking = lacking.saturating_sub(u64::from(entry.pages));
+            }
+            (sorted, count) = (sorted + count, count * 2);
+        }
+    }
+
     /// The files that would go first, until the closure has had enough: it is given each in the order of its going, and says false when it
     /// wants no more.
     pub fn least_worth(&self, mut wants_more: impl FnMut(KeepRow, &Candidate) -> bool) {
         let slot_of = |row: u32| self.slots[row as usize].as_ref();
-        for rows in self.by_rank.iter().filter(|rows| !rows.is_empty()) {
-            let ids = rows
+        for entries in self.by_rank.iter().filter(|entries| !entries.is_empty()) {
+            let ids = entries
                 .iter()
-                .filter_map(|row| Some(Reverse((slot_of(*row)?.candidate.id, *row))));
+                .filter_map(|entry| Some(Reverse((slot_of(entry.row)?.candidate.id, entry.row))));
             let mut heap: BinaryHeap<_> = ids.collect();
             while let Some(Reverse((_, row))) = heap.pop() {
                 let slot = slot_of(row).expect("rows of a rank stand for files");
@@ -203,7 +285,7 @@ impl KeepOrder {
             place: rows.len() as u32,
             turns_at_s: turns_at_s.unwrap_or(u32::MAX),
         });
-        rows.push(row);
+        rows.push(Entry::of(row, &candidate));
         self.turns
             .extend(turns_at_s.map(|at_s| Reverse((at_s, row))));
         self.drop_stale_turns();
@@ -214,7 +296,7 @@ impl KeepOrder {
         let rows = &mut self.by_rank[usize::from(slot.rank)];
         rows.swap_remove(slot.place as usize);
         if let Some(moved) = rows.get(slot.place as usize) {
-            let moved = self.slots[*moved as usize].as_mut();
+            let moved = self.slots[moved.row as usize].as_mut();
             moved.expect("rows of a rank stand for files").place = slot.place;
         }
         Some(slot)
@@ -253,7 +335,7 @@ mod tests {
         Candidate {
             id: id(number),
             entity: Entity::PLACEHOLDER,
-            bytes: 1,
+            bytes: 1 + u64::from(number % 7) * 3_000,
             standing: AuthorStanding::Unknown,
             written_s: NOW_S,
             hearted_s: None,
@@ -338,7 +420,26 @@ mod tests {
                     found.push(*one);
                     true
                 });
-                prop_assert_eq!(found, sorted);
+                prop_assert_eq!(&found, &sorted);
+                // Those that free so many pages are the first of the order, whoever may not go left out.
+                let is_busy = |id: &PostId| id.as_bytes()[0].is_multiple_of(5);
+                let mut wanted = (sorted.len() as u64 / 3) * 5;
+                let free = sorted.iter().filter(|one| !is_busy(&one.id));
+                let expected: Vec<PostId> = free
+                    .take_while(|one| {
+                        let is_wanted = wanted > 0;
+                        wanted = wanted.saturating_sub(one.bytes.div_ceil(PAGE_BYTES));
+                        is_wanted
+                    })
+                    .map(|one| one.id)
+                    .collect();
+                let id_of = |row: &KeepRow| order.get(*row).unwrap().id;
+                let chosen = order.choose((sorted.len() as u64 / 3) * 5 * PAGE_BYTES, |row| !is_busy(&id_of(&row)));
+                let mut chosen: Vec<PostId> = chosen.iter().map(id_of).collect();
+                let mut expected = expected;
+                chosen.sort_unstable();
+                expected.sort_unstable();
+                prop_assert_eq!(chosen, expected);
                 prop_assert_eq!(order.len(), naive.len());
                 for (row, one) in naive.values() {
                     prop_assert_eq!(order.priority(*row), Some(one.facts(now_s).priority()));
@@ -357,6 +458,39 @@ mod tests {
             });
         }
         assert!(order.turns.len() < 100);
+    }
+
+    #[test]
+    fn of_many_equals_as_many_go_as_it_takes() {
+        let mut order = KeepOrder::default();
+        let rows: Vec<KeepRow> = (0..2_000)
+            .map(|number| {
+                let one = Candidate {
+                    bytes: 1 + u64::from(number % 50) * 10_000,
+                    ..candidate(number)
+                };
+                order.insert(one, NOW_S)
+            })
+            .collect();
+        for bytes in [0, 1, 4_097, 1_000_000, 100_000_000, u64::MAX / 2] {
+            let chosen = order.choose(bytes, |_| true);
+            let mut freed = 0;
+            let mut first: Vec<KeepRow> = Vec::new();
+            order.least_worth(|row, one| {
+                let more = freed < bytes.div_ceil(PAGE_BYTES);
+                if more {
+                    first.push(row);
+                    freed += one.bytes.div_ceil(PAGE_BYTES);
+                }
+                more
+            });
+            let sorted = |mut rows: Vec<KeepRow>| {
+                rows.sort_unstable();
+                rows
+            };
+            assert_eq!(sorted(chosen), sorted(first), "{bytes} bytes");
+        }
+        assert_eq!(order.choose(u64::MAX, |row| row == rows[7]), [rows[7]]);
     }
 
     #[test]

@@ -199,10 +199,16 @@ fn a_devnet_goes_on_where_it_was_until_it_is_made_afresh() {
 #[test]
 fn whoever_asked_for_it_outlives_the_terminal_and_others_stop_as_they_should() {
     let dir = tempfile::tempdir().unwrap();
-    assert_eq!(Running::node(dir.path()).interrupt("-HUP"), Some(0));
+    let run = ["run", "--listen", "127.0.0.1:0"];
+    // Whoever runs the tests may be outliving a terminal too.
+    let mut env = std::process::Command::new("env");
+    env.args(["--default-signal=HUP", env!("CARGO_BIN_EXE_distsoc")]);
+    let mut node = Running::start_by(env, dir.path(), &run);
+    node.wait_ready();
+    assert_eq!(node.interrupt("-HUP"), Some(0));
     let mut nohup = std::process::Command::new("nohup");
     nohup.arg(env!("CARGO_BIN_EXE_distsoc"));
-    let mut node = Running::start_by(nohup, dir.path(), &["run", "--listen", "127.0.0.1:0"]);
+    let mut node = Running::start_by(nohup, dir.path(), &run);
     node.wait_ready();
     node.signal("-HUP");
     // A signal that was heard is acted on before the next: a hang-up would have begun the end, and this would be the second.

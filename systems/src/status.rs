@@ -125,8 +125,8 @@ fn map_entry(world: &World, node: NodeId) -> Result<MapView, CallError> {
     };
     let reporters = match hop {
         1 => vec![world.resource::<Identity>().node_id()],
-        2 => map.reporters().who(ReportedHop::One, row).collect(),
-        _ => map.reporters().who(ReportedHop::Two, row).collect(),
+        2 => map.who(ReportedHop::One, row, entries).collect(),
+        _ => map.who(ReportedHop::Two, row, entries).collect(),
     };
     Ok(MapView::Entry {
         node_id: node,

@@ -1,5 +1,6 @@
 //! Keep priority (FIGURES, "Files"): what scoring costs, and choosing what goes first, beside a query and a scan of the same files.
 
+use crate::map::Lmdb;
 use crate::measure::{Figure, interleaved, interleaved_warm};
 use distsoc_engine::domain::{
     AgeWindow, AuthorStanding, KeepClass, KeepFacts, KeepPriority, PEER_COPIES_MAX, PostId,
@@ -138,70 +139,49 @@ fn window_sql(column: &str) -> String {
 }
 
 /// LMDB with a row for each file.
-struct Lmdb {
-    env: heed::Env,
-    rows: heed::Database<'static, heed::types::Bytes, heed::types::Bytes>,
+fn lmdb(dir: &std::path::Path, files: &[Candidate]) -> Lmdb {
+    let row = |file: &Candidate| {
+        let mut row = [0u8; 11];
+        row[..4].copy_from_slice(&file.written_s.to_be_bytes());
+        row[4..8].copy_from_slice(&file.hearted_s.unwrap_or(0).to_be_bytes());
+        row[8..].copy_from_slice(&[file.standing as u8, file.copies, u8::from(file.is_pinned)]);
+        row
+    };
+    let rows: Vec<[u8; 11]> = files.iter().map(row).collect();
+    let keys = files.iter().map(|file| &file.id.as_bytes()[..]);
+    let rows: Vec<(&[u8], &[u8])> = keys.zip(rows.iter().map(|row| &row[..])).collect();
+    let lmdb = Lmdb::empty(dir);
+    lmdb.put(&rows, &[]);
+    lmdb
 }
 
-impl Lmdb {
-    #[allow(
-        unsafe_code,
-        reason = "heed opens a memory map; nobody else opens this file"
-    )]
-    fn filled(dir: &std::path::Path, files: &[Candidate]) -> Self {
-        let mut options = heed::EnvOpenOptions::new();
-        options.map_size(1 << 28);
-        // SAFETY: the folder is a temporary one of this process.
-        let env = unsafe { options.open(dir) }.expect("an environment");
-        let write = env.write_txn().expect("a transaction");
-        let created = env.create_databases_and_commit(write, |opener, write| -> heed::Result<_> {
-            Ok(heed::CommitOrAbort::<_, ()>::Commit(
-                opener.create_database(write, None)?,
-            ))
-        });
-        let rows = created.expect("a table").unwrap_commit();
-        let mut write = env.write_txn().expect("a transaction");
-        for file in files {
-            let mut row = [0u8; 11];
-            row[..4].copy_from_slice(&file.written_s.to_be_bytes());
-            row[4..8].copy_from_slice(&file.hearted_s.unwrap_or(0).to_be_bytes());
-            row[8..].copy_from_slice(&[file.standing as u8, file.copies, u8::from(file.is_pinned)]);
-            rows.put(&mut write, &file.id.as_bytes()[..], &row[..])
-                .expect("room");
+/// The files that go first, the best of a scan kept in a heap.
+fn choose_by_scan(lmdb: &Lmdb, count: usize) -> Vec<(KeepPriority, PostId)> {
+    let read = lmdb.env.read_txn().expect("a transaction");
+    let mut lowest: BinaryHeap<(KeepPriority, PostId)> = BinaryHeap::new();
+    for row in lmdb.rows.iter(&read).expect("rows") {
+        let (id, row) = row.expect("a row");
+        let at =
+            |start: usize| u32::from_be_bytes(row[start..start + 4].try_into().expect("4 bytes"));
+        let facts = KeepFacts {
+            standing: AuthorStanding::ALL[usize::from(row[8])],
+            hearted: AgeWindow::of(NOW_S - at(4)),
+            written: AgeWindow::of(NOW_S - at(0)),
+            copies: row[9],
+            is_pinned: row[10] != 0,
+        };
+        let one = (
+            facts.priority(),
+            PostId::from_bytes(id.try_into().expect("an id")),
+        );
+        if lowest.len() < count {
+            lowest.push(one);
+        } else if lowest.peek().is_some_and(|most| one < *most) {
+            lowest.pop();
+            lowest.push(one);
         }
-        write.commit().expect("room");
-        Self { env, rows }
     }
-
-    /// The files that go first, the best of a scan kept in a heap.
-    fn choose(&self, count: usize) -> Vec<(KeepPriority, PostId)> {
-        let read = self.env.read_txn().expect("a transaction");
-        let mut lowest: BinaryHeap<(KeepPriority, PostId)> = BinaryHeap::new();
-        for row in self.rows.iter(&read).expect("rows") {
-            let (id, row) = row.expect("a row");
-            let at = |start: usize| {
-                u32::from_be_bytes(row[start..start + 4].try_into().expect("4 bytes"))
-            };
-            let facts = KeepFacts {
-                standing: AuthorStanding::ALL[usize::from(row[8])],
-                hearted: AgeWindow::of(NOW_S - at(4)),
-                written: AgeWindow::of(NOW_S - at(0)),
-                copies: row[9],
-                is_pinned: row[10] != 0,
-            };
-            let one = (
-                facts.priority(),
-                PostId::from_bytes(id.try_into().expect("an id")),
-            );
-            if lowest.len() < count {
-                lowest.push(one);
-            } else if lowest.peek().is_some_and(|most| one < *most) {
-                lowest.pop();
-                lowest.push(one);
-            }
-        }
-        lowest.into_sorted_vec()
-    }
+    lowest.into_sorted_vec()
 }
 
 /// One in a hundred of all files chosen.
@@ -210,7 +190,7 @@ pub(crate) fn choosing(quick: bool) -> Vec<Figure> {
     let files = files(&mut Entropy::from_seed([22; 32]));
     let dir = tempfile::tempdir().expect("a temporary folder");
     let connection = sqlite(&dir.path().join("files.sqlite"), &files);
-    let lmdb = Lmdb::filled(dir.path(), &files);
+    let lmdb = lmdb(dir.path(), &files);
     let mut order = KeepOrder::default();
     for file in &files {
         order.insert(*file, NOW_S);
@@ -233,14 +213,14 @@ pub(crate) fn choosing(quick: bool) -> Vec<Figure> {
         ids.collect::<BTreeSet<PostId>>()
     };
     let chosen = ids_of(ours(&order));
-    let by_scan = lmdb.choose(CHOSEN).into_iter().map(|(_, id)| id);
+    let by_scan = choose_by_scan(&lmdb, CHOSEN).into_iter().map(|(_, id)| id);
     let is_same = by_scan.collect::<BTreeSet<_>>() == chosen;
     assert!(is_same, "the order and a scan choose alike");
     // Sums of floating point may part equal priorities; all but a few are the same.
     let same = by_query().iter().filter(|id| chosen.contains(id)).count();
     assert!(same * 100 >= CHOSEN * 99, "{same} of {CHOSEN}");
     let mut choose_ours = || drop(black_box(ours(&order)));
-    let mut choose_lmdb = || drop(black_box(lmdb.choose(CHOSEN)));
+    let mut choose_lmdb = || drop(black_box(choose_by_scan(&lmdb, CHOSEN)));
     let mut choose_sqlite = || drop(black_box(by_query()));
     let samples = interleaved_warm(
         rounds,

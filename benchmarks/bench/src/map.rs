@@ -57,8 +57,8 @@ fn filled(keys: &[NodeId], entropy: &mut Entropy) -> (World, DiscoveryMap) {
 
 /// LMDB in a folder of its own.
 pub(crate) struct Lmdb {
-    env: heed::Env,
-    rows: heed::Database<'static, heed::types::Bytes, heed::types::Bytes>,
+    pub(crate) env: heed::Env,
+    pub(crate) rows: heed::Database<'static, heed::types::Bytes, heed::types::Bytes>,
 }
 
 impl Lmdb {
@@ -66,7 +66,7 @@ impl Lmdb {
         unsafe_code,
         reason = "heed opens a memory map; nobody else opens this file"
     )]
-    pub(crate) fn filled(dir: &std::path::Path, keys: &[NodeId]) -> Self {
+    pub(crate) fn empty(dir: &std::path::Path) -> Self {
         // SAFETY: the folder is a temporary one of this process.
         let mut options = heed::EnvOpenOptions::new();
         options.map_size(1 << 30);
@@ -80,6 +80,11 @@ impl Lmdb {
             ))
         });
         let rows = created.expect("a table").unwrap_commit();
+        Self { env, rows }
+    }
+
+    pub(crate) fn filled(dir: &std::path::Path, keys: &[NodeId]) -> Self {
+        let Self { env, rows } = Self::empty(dir);
         let mut write = env.write_txn().expect("a transaction");
         let mut sorted: Vec<&NodeId> = keys.iter().collect();
         sorted.sort_unstable();

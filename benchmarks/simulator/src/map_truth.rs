@@ -175,9 +175,11 @@ impl Simulation {
     /// At which hop a machine's node has another.
     fn hop_on_map_of(&self, of: HostNumber, other: HostNumber) -> Option<u8> {
         let world = self.hosts[of as usize].node()?.world();
-        let entries = entries_of(world);
-        let id = self.hosts[other as usize].node_id();
-        let row = world.resource::<DiscoveryMap>().find(&id, entries)?;
+        self.hop_on(world.resource(), entries_of(world), other)
+    }
+
+    fn hop_on(&self, map: &DiscoveryMap, entries: &[MapEntry], other: HostNumber) -> Option<u8> {
+        let row = map.find(&self.hosts[other as usize].node_id(), entries)?;
         entries[row as usize].hop()
     }
 
@@ -197,7 +199,7 @@ impl Simulation {
         let mut truth = MapTruth::default();
         for (number, host) in (0..).zip(&self.hosts) {
             let Some(node) = host.node() else { continue };
-            let entries = entries_of(node.world());
+            let (map, entries) = (node.world().resource(), entries_of(node.world()));
             let syncs = &node.world().resource::<MapSyncs>().by_node;
             let tells_all = |peer: HostNumber| {
                 let sync = syncs.get(&self.hosts[peer as usize].node_id());
@@ -217,7 +219,7 @@ impl Simulation {
                     () if two.contains(other) => 2,
                     () => 3,
                 };
-                let hop = self.hop_on_map_of(number, other);
+                let hop = self.hop_on(map, entries, other);
                 let is_missing = hop.is_none_or(|hop| hop > most);
                 truth.missing += u64::from(is_missing);
                 if is_missing && truth.example.is_none() {

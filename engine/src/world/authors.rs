@@ -8,7 +8,8 @@ use crate::domain::{
 use crate::io::{LinkId, Relationship, Write};
 use crate::refusal::Refusal;
 use crate::world::outbox::Outbox;
-use bevy_ecs::prelude::{Component, Entity, Resource};
+use bevy_ecs::prelude::{Component, Entity, Query, Res, Resource};
+use bevy_ecs::system::SystemParam;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// An author.
@@ -133,6 +134,21 @@ impl AuthorIndex {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// Authors, by their ids.
+#[derive(SystemParam)]
+pub struct AuthorsView<'w, 's> {
+    index: Res<'w, AuthorIndex>,
+    authors: Query<'w, 's, &'static Author>,
+}
+
+impl AuthorsView<'_, '_> {
+    /// An author.
+    #[must_use]
+    pub fn get(&self, node: &NodeId) -> Option<&Author> {
+        self.authors.get(self.index.get(node)?).ok()
     }
 }
 

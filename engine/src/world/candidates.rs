@@ -19,8 +19,6 @@ pub struct Candidate {
     pub host: Option<(String, u16)>,
     /// Kept and dialled again for ever: a person asked for it, or it is followed.
     pub wanted: bool,
-    /// The person follows it: a connection would show that, were there not others beside it (section 6, cover).
-    pub is_followed: bool,
     /// Listed in anchors.json, or was an anchor when last up.
     pub is_anchor: bool,
     /// A handshake proved the address: mono ms.
@@ -104,13 +102,6 @@ impl Candidates {
                 is_new
             }
             None => false,
-        }
-    }
-
-    /// The person follows it, or does no more: a relation that connections shall not show.
-    pub fn mark_followed(&mut self, node: &NodeId, is_followed: bool) {
-        if let Some(candidate) = self.0.get_mut(node) {
-            candidate.is_followed = is_followed;
         }
     }
 

@@ -149,6 +149,25 @@ pub enum SyncStep {
 }
 
 impl MapSync {
+    /// Of a reporter that is away and whose sets stand as they are.
+    #[must_use]
+    pub fn standing(reporter: Reporter) -> Self {
+        Self {
+            reporter,
+            link: None,
+            gone_ms: 0,
+            heard_ms: 0,
+            salt: 0,
+            seq: None,
+            told: 0,
+            is_capped: false,
+            is_hop_1_capped: false,
+            with_hop_2: true,
+            failures: 0,
+            step: SyncStep::Standing,
+        }
+    }
+
     /// Whether a digest says that what is here is all that is taken of what the reporter names.
     #[must_use]
     pub fn agrees(&self, own: u64, told: u64) -> bool {
@@ -241,18 +260,9 @@ mod tests {
         let mut map = DiscoveryMap::new(own, 100, &mut entropy);
         let reporter = map.add_reporter(NodeId::from_bytes([2; 32]));
         MapSync {
-            reporter: reporter.expect("the first of them"),
-            link: None,
-            gone_ms: 0,
-            heard_ms: 0,
-            salt: 0,
-            seq: None,
-            told: 0,
             is_capped,
             is_hop_1_capped,
-            with_hop_2: true,
-            failures: 0,
-            step: SyncStep::Standing,
+            ..MapSync::standing(reporter.expect("the first of them"))
         }
     }
 

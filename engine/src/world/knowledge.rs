@@ -165,7 +165,8 @@ impl Knowledge<'_, '_> {
     pub fn reports(&self, reporter: &NodeId, node: &NodeId) -> bool {
         let row = self.map.map.find(node, self.map.entries());
         row.is_some_and(|row| {
-            let mut who = self.map.map.reporters().who(ReportedHop::One, row);
+            let entries = self.map.entries();
+            let mut who = self.map.map.who(ReportedHop::One, row, entries);
             who.any(|one| one == *reporter)
         })
     }
@@ -195,9 +196,7 @@ impl Knowledge<'_, '_> {
                 continue;
             };
             for hop in [ReportedHop::One, ReportedHop::Two] {
-                // Who knows how many there are need not ask the others.
-                let count = self.map.entries()[row as usize].reporters_at(hop);
-                for node in self.map.map.reporters().who(hop, row).take(count) {
+                for node in self.map.map.who(hop, row, self.map.entries()) {
                     add(node, false);
                 }
             }

@@ -43,14 +43,11 @@ const SILENT: &str = "the node that runs there does not answer: it is stopped, o
 
 /// What the node says of itself, or what can be seen without it.
 async fn examined(dir: &Path, as_json: bool) -> Result<(), Exit> {
-    let seen = match Client::open(dir).await {
-        Ok(_) => return ask(dir, Command::Doctor, as_json).await,
-        Err(absent) => (examine(dir), absent == Absent::Silent),
+    let Err(absent) = Client::open(dir).await else {
+        return ask(dir, Command::Doctor, as_json).await;
     };
-    let (mut checks, is_silent) = seen;
-    if is_silent {
-        checks.push(Check::silent());
-    }
+    let mut checks = examine(dir);
+    checks.extend((absent == Absent::Silent).then(Check::silent));
     show_checks(checks.iter().map(Check::to_json).collect(), as_json)
 }
 

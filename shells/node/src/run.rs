@@ -84,7 +84,7 @@ pub(crate) async fn run(dir: PathBuf, args: RunArgs, as_json: bool) -> Result<()
         identity_seed: None,
     };
     let has_lost_database =
-        secret::load(&dir).is_ok_and(|key| key.is_some()) && !secret::has_database(&dir);
+        !secret::has_database(&dir) && secret::load(&dir).is_ok_and(|key| key.is_some());
     let host = Host::start(config).map_err(Exit::failed)?;
     if has_lost_database {
         output::error(&format!(

@@ -10,6 +10,7 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::Purpose;
+use distsoc_engine::world::authors::{Author, AuthorsView};
 use distsoc_engine::world::candidates::{
     Attempt, Candidate, Candidates, CoolOffs, DialLimits, Dialling, Lost,
 };
@@ -226,6 +227,7 @@ fn dial(
     inbox: Res<Inbox>,
     up: Query<(&Link, &Peer)>,
     connecting: Res<Connecting>,
+    authors: AuthorsView,
     mut filling: ResMut<Filling>,
     mut next_due_ms: Local<Option<u64>>,
 ) {
@@ -260,21 +262,21 @@ fn dial(
     };
     // Cover: where as many of those followed are up as may be, no more are dialled, or each would be told that it is chosen only
     // to be sent away.
-    let is_followed = |node: &NodeId| candidates.get(node).is_some_and(|one| one.is_followed);
+    let is_followed = |node: &NodeId| authors.get(node).is_some_and(Author::is_followed);
     let social_up = up.iter().filter(|(_, peer)| peer.slot == Slot::Social);
     let mut followed = social_up
         .filter(|(link, _)| is_followed(&link.node))
         .count()
         + dialling.nodes().filter(|node| is_followed(node)).count();
     let followed_max = profile.social_slots - profile.cover_slots();
-    let lacks_cover = |node: &NodeId, candidate: &Candidate, followed: usize| {
+    let lacks_cover = |node: &NodeId, followed: usize| {
         let is_awaited = || {
             connecting
                 .0
                 .iter()
                 .any(|waiting| waiting.place.node_id() == *node)
         };
-        candidate.is_followed && followed >= followed_max && !is_awaited()
+        followed >= followed_max && is_followed(node) && !is_awaited()
     };
     let mut due: Vec<(u32, u64, NodeId)> = Vec::new();
     let mut next_ms: Option<u64> = None;
@@ -282,7 +284,7 @@ fn dial(
         let rank = rank(candidate, anchors_needed);
         let useful = rank <= 1 || free > 0;
         if !useful
-            || lacks_cover(node, candidate, followed)
+            || lacks_cover(node, followed)
             || peers.is_linked(node)
             || candidate.target().is_none()
             || dialling.is_dialling(node)
@@ -310,7 +312,7 @@ fn dial(
             break;
         }
         let candidate = candidates.get(&node).expect("listed from the candidates");
-        if lacks_cover(&node, candidate, followed) {
+        if lacks_cover(&node, followed) {
             continue;
         }
         if rank > 0 && cool_offs.is_cooling(&node, now.mono_ms) {
@@ -332,7 +334,6 @@ fn dial(
             );
             continue;
         };
-        let is_followed = candidate.is_followed;
         let wide_first = candidate.is_anchor && !candidate.wanted;
         // A newcomer whom a full anchor sent away comes back as a visitor, for a sample of others.
         let lonely = social + diverse == 0 && candidate.failures > 0;
@@ -355,7 +356,7 @@ fn dial(
             },
         );
         free = free.saturating_sub(1);
-        followed += usize::from(is_followed);
+        followed += usize::from(is_followed(&node));
         if rank > 0 && fill_pause_ms > 0 {
             filling.next_ms = now.after(entropy.jittered(fill_pause_ms));
         }

@@ -467,18 +467,8 @@ mod tests {
         let mut map = DiscoveryMap::new(own, 100, &mut Entropy::from_seed([1; 32]));
         let reporter = map.add_reporter(NodeId::from_bytes([2; 32]));
         let sync = MapSync {
-            reporter: reporter.expect("the first of them"),
-            link: None,
-            gone_ms: 0,
-            heard_ms: 0,
-            salt: 0,
             seq: Some(0),
-            told: 0,
-            is_capped: false,
-            is_hop_1_capped: false,
-            with_hop_2: true,
-            failures: 0,
-            step: SyncStep::Standing,
+            ..MapSync::standing(reporter.expect("the first of them"))
         };
         (map, sync)
     }

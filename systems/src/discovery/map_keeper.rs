@@ -15,7 +15,7 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::RefusalCounts;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::world::gossip::{MapSync, MapSyncs, SyncStep};
+use distsoc_engine::world::gossip::{MapSync, MapSyncs};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::map::snapshot::{CHUNK_BYTES, JOURNAL_BIT};
@@ -290,18 +290,8 @@ fn age_out(
 /// A reporter of the last run, away since before this one.
 fn remembered_sync(reporter: Reporter) -> MapSync {
     MapSync {
-        reporter,
-        link: None,
         gone_ms: u64::MAX / 2,
-        heard_ms: 0,
-        salt: 0,
-        seq: None,
-        told: 0,
-        is_capped: false,
-        is_hop_1_capped: false,
-        with_hop_2: true,
-        failures: 0,
-        step: SyncStep::Standing,
+        ..MapSync::standing(reporter)
     }
 }
 

@@ -70,17 +70,10 @@ impl Listening<'_, '_> {
         let salt = self.entropy.next_u64();
         map.begin_connection(reporter, SetHash::new(salt), entries);
         let sync = MapSync {
-            reporter,
             link: Some(link),
-            gone_ms: 0,
             heard_ms: self.now.mono_ms,
             salt,
-            seq: None,
-            told: 0,
-            is_capped: false,
-            is_hop_1_capped: false,
             with_hop_2: false,
-            failures: 0,
             step: match remembered {
                 Some(_) => SyncStep::Answered,
                 None => SyncStep::Due {
@@ -88,6 +81,7 @@ impl Listening<'_, '_> {
                     first_cell: 0,
                 },
             },
+            ..MapSync::standing(reporter)
         };
         self.syncs.by_node.insert(node, sync);
         if let Some(named) = remembered {
@@ -128,10 +122,9 @@ fn follow_peers(
             }
         }
     }
-    while !unheard.is_empty() && listening.has_place() {
-        let Some((node, link)) = unheard.pop_first() else {
-            break;
-        };
+    while listening.has_place()
+        && let Some((node, link)) = unheard.pop_first()
+    {
         if !listening.begin(node, link) {
             unheard.insert(node, link);
             break;

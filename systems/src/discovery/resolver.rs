@@ -193,7 +193,8 @@ fn reporters_of(
         let (link, _) = links.get(peers.by_node(&node)?).ok()?;
         Some(link.id)
     };
-    let mut found: Vec<LinkId> = map.map.reporters().who(hop, row).filter_map(link).collect();
+    let who = map.map.who(hop, row, map.entries());
+    let mut found: Vec<LinkId> = who.filter_map(link).collect();
     entropy.shuffle(&mut found);
     found.truncate(limits::ADDRESS_WAYS_MAX);
     found

@@ -12,7 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::ProfileUpdate;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::world::authors::{Author, AuthorIndex, KeptProfiles};
+use distsoc_engine::world::authors::{Author, AuthorsView, KeptProfiles};
 use distsoc_engine::world::identity::{Identity, OwnProfile};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
@@ -132,13 +132,12 @@ fn introduce(own: Res<OwnProfile>, changes: Res<PeerChanges>, mut outbox: ResMut
 fn learn(
     now: Res<Now>,
     peers: Res<Peers>,
-    authors: Res<AuthorIndex>,
+    authors: AuthorsView,
     mut arrivals: ResMut<Arrivals<ProfileUpdate>>,
     mut offences: ResMut<Offences>,
     mut profiles: ResMut<KeptProfiles>,
     mut outbox: ResMut<Outbox>,
     mut up: Query<(&Link, &mut Peer)>,
-    kept: Query<&Author>,
 ) {
     for arrival in arrivals.take() {
         let profile = arrival.packet.profile;
@@ -160,10 +159,7 @@ fn learn(
             continue;
         }
         peer.person = Some(profile.clone());
-        let is_kept = authors
-            .get(&link.node)
-            .and_then(|entity| kept.get(entity).ok())
-            .is_some_and(Author::is_kept);
+        let is_kept = authors.get(&link.node).is_some_and(Author::is_kept);
         if is_kept {
             // An old one, from before the connection went, is no fault: the peer is told nothing of what is known here.
             let _ = profiles.keep(profile, *now, &mut outbox);

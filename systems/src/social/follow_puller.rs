@@ -12,8 +12,8 @@ use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::{
-    Author, AuthorIndex, KeptProfiles, ListUpdate, ListUpdates, PullRequests, PullWish,
-    PulledPosts, PullsDue,
+    Author, AuthorIndex, AuthorsView, KeptProfiles, ListUpdate, ListUpdates, PullRequests,
+    PullWish, PulledPosts, PullsDue,
 };
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::inbox::Inbox;
@@ -155,8 +155,7 @@ fn take_answers(
     mut updates: ResMut<ListUpdates>,
     mut pulled: ResMut<PulledPosts>,
     mut profiles: ResMut<KeptProfiles>,
-    index: Res<AuthorIndex>,
-    authors: Query<&Author>,
+    authors: AuthorsView,
     mut outbox: ResMut<Outbox>,
     peers: Res<Peers>,
     mut up: Query<(&Link, &mut Peer)>,
@@ -183,9 +182,7 @@ fn take_answers(
         }
         let (with_list, with_posts) =
             sort_response(&pull, response, &mut updates, &mut pulled, |profile| {
-                let author = index
-                    .get(&profile.author)
-                    .and_then(|entity| authors.get(entity).ok());
+                let author = authors.get(&profile.author);
                 if author.is_some_and(Author::is_kept) {
                     // Whoever holds a list has the profile of then: an older one is no fault.
                     let _ = profiles.keep(profile, *now, &mut outbox);

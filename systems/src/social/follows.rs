@@ -156,16 +156,11 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
         world
             .resource_mut::<Candidates>()
             .want(node, place.as_ref(), false);
-        world
-            .resource_mut::<Candidates>()
-            .mark_followed(&node, true);
     } else {
         author.missing.clear();
         world.resource_mut::<Wanted>().forget_author(&node);
         world.resource_mut::<KeptProfiles>().forget(&node);
-        let mut candidates = world.resource_mut::<Candidates>();
-        candidates.unwant(&node);
-        candidates.mark_followed(&node, false);
+        world.resource_mut::<Candidates>().unwant(&node);
     }
 }
 

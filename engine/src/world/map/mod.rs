@@ -246,6 +246,17 @@ impl DiscoveryMap {
         &self.reporters
     }
 
+    /// Who names this row at this hop. An entry knows how many there are: once those are found, nobody else is asked.
+    pub fn who(
+        &self,
+        hop: ReportedHop,
+        row: Row,
+        entries: &[MapEntry],
+    ) -> impl Iterator<Item = NodeId> {
+        let count = entries[row as usize].reporters_at(hop);
+        self.reporters.who(hop, row).take(count)
+    }
+
     /// The rows of connected peers.
     #[must_use]
     pub fn hop_1(&self) -> &RoaringBitmap {

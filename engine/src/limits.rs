@@ -296,6 +296,10 @@ pub const PULL_AUTHORS_MAX: usize = 64;
 pub const PULL_POSTS_MAX: usize = 256;
 /// Bytes of posts and lists in one PullSyncResponse, before packet overhead.
 pub const PULL_RESPONSE_BYTES_MAX: usize = 448 * 1024;
+/// Hearts in one PullSyncResponse.
+pub const PULL_HEARTS_MAX: usize = 256;
+/// Deletions in one PullSyncResponse.
+pub const PULL_DELETIONS_MAX: usize = 64;
 /// Pulls under way at once, over all peers.
 pub const PULLS_IN_FLIGHT_MAX: usize = 32;
 /// Peers asked for one author before the pull waits for its next turn.
@@ -315,3 +319,8 @@ pub const WRITE_BEHIND_MS_MAX: u64 = 2_000;
 pub const PERSIST_IN_FLIGHT_MAX: usize = 1024;
 /// Inputs taken into one frame by a driver.
 pub const INPUTS_PER_FRAME_MAX: usize = 1024;
+
+/// PROTOCOL section 7: slices of a blob in one FileResponse.
+pub const FILE_SLICES_MAX: u32 = 8;
+/// PROTOCOL section 7: authors in one AuthorUpdatePush.
+pub const PUSH_AUTHORS_MAX: usize = 64;

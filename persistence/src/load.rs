@@ -121,5 +121,6 @@ pub(crate) fn restore(
         own_profile,
         profiles,
         map: map_rows(&txn, tables.discovery_map, dir)?,
+        ..Restored::default()
     })
 }

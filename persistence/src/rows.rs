@@ -76,6 +76,14 @@ impl<'a> PostRow<'a> {
             author: self.author,
             created_at_s: (self.created_at_ms / 1000) as u32,
             bytes: self.body.len() as u32,
+            blobs: self
+                .bytes()
+                .decode()
+                .ok()
+                .map_or_else(Default::default, |body| {
+                    body.blobs.iter().copied().collect()
+                }),
+            is_pinned: false,
         }
     }
 }
@@ -125,14 +133,22 @@ pub(crate) fn decode_profile(row: &[u8]) -> Option<Profile> {
 }
 
 pub(crate) fn encode_relationship(relationship: &Relationship) -> Vec<u8> {
-    codec::encode(&(relationship.followed_since_ms, &relationship.place))
+    codec::encode(&(
+        relationship.followed_since_ms,
+        relationship.hosted_since_ms,
+        &relationship.place,
+    ))
 }
 
 pub(crate) fn decode_relationship(row: &[u8]) -> Option<Relationship> {
-    let (followed_since_ms, place): (Option<u64>, Option<ConnectString>) =
-        codec::decode_canonical(row).ok()?;
+    let (followed_since_ms, hosted_since_ms, place): (
+        Option<u64>,
+        Option<u64>,
+        Option<ConnectString>,
+    ) = codec::decode_canonical(row).ok()?;
     Some(Relationship {
         followed_since_ms,
+        hosted_since_ms,
         place,
     })
 }

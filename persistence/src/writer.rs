@@ -212,6 +212,7 @@ impl Writer {
                 tables.discovery_map.delete_range(txn, &before)?;
                 tables.discovery_map.delete_range(txn, &after).map(|_| ())
             }
+            _ => Ok(()),
         }
     }
 
@@ -232,6 +233,7 @@ impl Writer {
             ReadQuery::RecentPosts(author) => {
                 self.list(txn, author, false).map(ReadResult::RecentPosts)
             }
+            ReadQuery::Slices { .. } => Ok(ReadResult::Slices(Vec::new())),
             ReadQuery::ForPeer {
                 authors,
                 posts,
@@ -264,6 +266,8 @@ impl Writer {
                 Ok(ReadResult::ForPeer {
                     lists,
                     posts: found,
+                    hearts: Vec::new(),
+                    deletions: Vec::new(),
                 })
             }
         }

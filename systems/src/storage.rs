@@ -31,6 +31,9 @@ fn acknowledge(
     mut outbox: ResMut<Outbox>,
     mut counts: ResMut<RefusalCounts>,
 ) {
+    if let Some(usage) = inbox.disk.take() {
+        storage.usage = usage;
+    }
     for (writes, result) in inbox.take_batches(|batch| storage.in_flight.remove(&batch)) {
         match result {
             Ok(()) => {
@@ -85,6 +88,8 @@ fn end_of_stop(mut inbox: ResMut<Inbox>) {
 
 /// Takes in what the disk acknowledged.
 pub(crate) fn install(frame: &mut Installer<'_>) {
+    let usage = frame.restored.usage;
+    frame.world.resource_mut::<Storage>().usage = usage;
     frame.on(Occasions::BATCH, Phase::Ingest, acknowledge);
 }
 

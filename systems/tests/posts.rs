@@ -135,7 +135,14 @@ fn a_post_that_is_not_durable_is_not_told() {
     table.follow(1, 2);
     table.seats[2].disk_trouble = Some(StorageTrouble::Full);
     let text = distsoc_engine::domain::PostText::new("lost").unwrap();
-    let result = table.call(2, Call::Post { text, parent: None });
+    let result = table.call(
+        2,
+        Call::Post {
+            text,
+            parent: None,
+            media: Vec::new(),
+        },
+    );
     assert_eq!(result, Err(CallError::Storage(StorageTrouble::Full)));
     assert!(table.seats[1].posts.is_empty());
     table.seats[2].disk_trouble = None;

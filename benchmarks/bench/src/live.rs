@@ -117,7 +117,13 @@ pub(crate) fn push_latency(quick: bool) -> Vec<Figure> {
         for round in 0..rounds {
             let text = PostText::new(&format!("{round} {}", "x".repeat(1_000))).expect("a post");
             let begun = Instant::now();
-            let Ok(Reply::Posted(wanted)) = author.call(Call::Post { text, parent: None }).await
+            let Ok(Reply::Posted(wanted)) = author
+                .call(Call::Post {
+                    text,
+                    parent: None,
+                    media: Vec::new(),
+                })
+                .await
             else {
                 panic!("the post was not taken");
             };

@@ -121,6 +121,7 @@ impl Disk {
         }
         Ok(match query {
             ReadQuery::RecentPosts(author) => ReadResult::RecentPosts(self.list(author, false)),
+            ReadQuery::Slices { .. } => ReadResult::Slices(Vec::new()),
             ReadQuery::ForPeer {
                 authors,
                 posts,
@@ -143,6 +144,8 @@ impl Disk {
                         .filter_map(|id| self.post(id))
                         .take_while(|post| fits(post.body.len()))
                         .collect(),
+                    hearts: Vec::new(),
+                    deletions: Vec::new(),
                 }
             }
         })
@@ -214,7 +217,7 @@ impl Disk {
                     )
                 })
                 .collect(),
-            files: tables.posts.values().map(|row| row.file).collect(),
+            files: tables.posts.values().map(|row| row.file.clone()).collect(),
             good_peers,
             own_list: tables.lists.get(&own).map(|row| StoredList {
                 head: row.head.clone(),
@@ -229,6 +232,7 @@ impl Disk {
                 .cloned()
                 .collect(),
             map: tables.map.values().cloned().collect(),
+            ..Restored::default()
         }
     }
 
@@ -265,13 +269,7 @@ impl Tables {
         for write in writes {
             match write {
                 Write::Post { post, .. } => {
-                    let body = post.body();
-                    let file = StoredFileRow {
-                        id: post.id(),
-                        author: body.author,
-                        created_at_s: (body.created_at_ms / 1000) as u32,
-                        bytes: post.bytes().body.len() as u32,
-                    };
+                    let file = StoredFileRow::of(&post);
                     self.posts.insert(
                         post.id(),
                         PostRow {
@@ -314,6 +312,7 @@ impl Tables {
                     self.map.insert((row.generation, row.chunk), row);
                 }
                 Write::MapOnly { generation } => self.map.retain(|key, _| key.0 == generation),
+                _ => {}
             }
         }
     }

@@ -90,7 +90,14 @@ impl Simulation {
             text.push((b'a' + self.chance.below(26) as u8) as char);
         }
         let text = PostText::new(&text).expect("letters within the limit");
-        self.ask(number, Call::Post { text, parent: None });
+        self.ask(
+            number,
+            Call::Post {
+                text,
+                parent: None,
+                media: Vec::new(),
+            },
+        );
     }
 
     /// A person asks their node for something.

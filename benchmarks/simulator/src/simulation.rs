@@ -367,6 +367,7 @@ impl Simulation {
             Effect::KeepAlive { link, on } => self.keep_alive(number, link, on),
             Effect::Ping { link } => self.ping(link),
             Effect::OfferIdleTimeout { ms } => self.hosts[number as usize].idle_timeout_ms = ms,
+            Effect::Budget { .. } => {}
             Effect::Persist {
                 batch,
                 writes,

@@ -131,8 +131,14 @@ impl Siege {
     /// Whatever happened, the friend's posts still reach the victim, and every invariant holds.
     fn ends_well(mut self) {
         let text = PostText::new("still here").expect("a short text");
-        self.simulation
-            .ask(FRIEND, Call::Post { text, parent: None });
+        self.simulation.ask(
+            FRIEND,
+            Call::Post {
+                text,
+                parent: None,
+                media: Vec::new(),
+            },
+        );
         self.pass(60_000);
         let (id, _) = self.simulation.hosts[FRIEND as usize]
             .acknowledged

@@ -127,15 +127,22 @@ pub struct SliceReader {
 }
 
 impl SliceReader {
-    /// Begins with nothing.
+    /// Whether there can be such a slice.
     ///
     /// # Errors
     /// [`Refusal::OutOfRange`] where the blob has no such slice, or is longer than any may be.
-    pub fn new(blob: BlobRef, number: u32) -> Result<Self, Refusal> {
+    pub fn check(blob: BlobRef, number: u32) -> Result<(), Refusal> {
         let is_possible = (1..=limits::BLOB_BYTES_MAX).contains(&blob.length);
-        if !is_possible || number >= blob.slices() {
-            return Err(Refusal::OutOfRange);
-        }
+        let is_one = is_possible && number < blob.slices();
+        is_one.then_some(()).ok_or(Refusal::OutOfRange)
+    }
+
+    /// Begins with nothing.
+    ///
+    /// # Errors
+    /// As [`check`](Self::check).
+    pub fn new(blob: BlobRef, number: u32) -> Result<Self, Refusal> {
+        Self::check(blob, number)?;
         Ok(Self {
             blob,
             number,

@@ -3,8 +3,10 @@
 mod address;
 mod blob;
 mod connect_string;
+mod deletion;
 mod distance;
 mod diversity;
+mod heart;
 mod ids;
 mod itinerary;
 mod keep_priority;
@@ -17,11 +19,13 @@ mod text;
 pub use address::{Address, AddressBody, AddressRecord, Network, Prefix, Scope};
 pub use blob::{Cut, SLICE_BYTES, Slice, SliceReader};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
+pub use deletion::{Deletion, DeletionBody};
 pub use distance::{Distance, estimated_count, finger_bits, worm_share};
 pub use diversity::{
     IdPrefix, PREFIX_BYTES, SAMPLE_BITS_MAX, SCORE_CAP_PERCENT, SWAP_GAIN_PERCENT, is_sampled,
     is_worth_a_swap, sample_bits, score_of,
 };
+pub use heart::{Heart, HeartBody};
 pub use ids::{BlobHash, IdError, NodeId, PostId};
 pub use itinerary::{Itinerary, STOPS_MAX};
 pub use keep_priority::{

@@ -8,9 +8,13 @@ pub mod gate;
 pub mod hostile;
 
 mod address;
+mod author_update;
 mod bootstrap_sample;
+mod delete_record;
 mod directory;
+mod file;
 mod goodbye;
+mod heart_record;
 mod hello;
 mod map_items;
 mod map_reconcile;
@@ -19,13 +23,18 @@ mod post_notification;
 mod profile_update;
 mod pull_sync;
 mod routing_diff;
+mod swarm_link;
 mod wide_probe;
 mod worm;
 
 pub use address::{AddressRequest, AddressResponse};
+pub use author_update::{AuthorUpdatePush, ListDigest};
 pub use bootstrap_sample::{BootstrapSampleRequest, BootstrapSampleResponse, Hint};
+pub use delete_record::DeleteRecord;
 pub use directory::{AddressAnnounce, DirectoryGet, DirectoryPut};
+pub use file::{FileReader, FileRequest, FileResponse};
 pub use goodbye::{Goodbye, GoodbyeReason};
+pub use heart_record::HeartRecord;
 pub use hello::{Hello, Purpose};
 pub use map_items::{MapCell, MapCells, MapChanges, MapItem, Named, Number};
 pub use map_reconcile::{CELLS, InitialMapSync, MapReconcile};
@@ -34,6 +43,7 @@ pub use post_notification::PostNotification;
 pub use profile_update::ProfileUpdate;
 pub use pull_sync::{ListPart, PullSyncRequest, PullSyncResponse, Want};
 pub use routing_diff::RoutingDiff;
+pub use swarm_link::{SwarmLink, SwarmWish};
 pub use wide_probe::{WideProbe, WideSample, prefixes_in};
 pub use worm::{
     WormAnswer, WormFinding, WormNear, WormOrigin, WormOriginBody, WormQuery, WormRequest,
@@ -271,28 +281,28 @@ packets! {
     0x22 AddressAnnounce: Notification, Discovery, bytes 768, burst 32, per_minute 32, in_flight 4;
     0x23 DirectoryPut: Notification, Discovery, bytes 768, burst 4, per_minute 4, in_flight 2;
     0x24 DirectoryGet: Request(0x21), Discovery, bytes 64, burst 32, per_minute 60, in_flight 8;
+    0x30 FileRequest: Request(0x31), Files, bytes 128, burst 128, per_minute 2400, in_flight 4;
+    0x31 FileResponse: Response, Files, bytes 520 * 1024, burst 128, per_minute 2400, in_flight 4;
+    0x34 AuthorUpdatePush: Notification, Files, bytes 4 * 1024, burst 16, per_minute 30, in_flight 4;
     0x35 PostNotification: Notification, Files, bytes 16 * 1024, burst 64, per_minute 240, in_flight 16;
+    0x36 SwarmLink: Notification, Files, bytes 128, burst 64, per_minute 60, in_flight 8;
     0x40 PullSyncRequest: Request(0x41), Social, bytes 12 * 1024, burst 64, per_minute 1200, in_flight 4;
-    0x41 PullSyncResponse: Response, Social, bytes 768 * 1024, burst 64, per_minute 1200, in_flight 4;
+    0x41 PullSyncResponse: Response, Social, bytes 832 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x50 ProfileUpdate: Notification, Social, bytes 6 * 1024, burst 8, per_minute 12, in_flight 4;
+    0x51 DeleteRecord: Notification, Files, bytes 256, burst 64, per_minute 60, in_flight 8;
+    0x53 HeartRecord: Notification, Files, bytes 256, burst 128, per_minute 240, in_flight 16;
     0x54 Goodbye: Notification, Connection, bytes 1024, burst 1, per_minute 1, in_flight 1;
     reserved {
         0x25 PunchRequest;
-        0x30 FileRequest;
-        0x31 FileResponse;
         0x32 AuthorUpdateRequest;
         0x33 AuthorUpdateResponse;
-        0x34 AuthorUpdatePush;
-        0x36 SwarmLink;
         0x42 PushPost;
         0x43 AudienceRequest;
         0x44 AudienceResponse;
         0x45 RoutedEnvelope;
         0x46 RouteProbe;
         0x47 AudienceEpoch;
-        0x51 DeleteRecord;
         0x52 VisibilityUpdate;
-        0x53 HeartRecord;
     }
 }
 

@@ -3,8 +3,8 @@
 use super::codec::{Bounded, as_array};
 use super::{Check, Example};
 use crate::domain::{
-    EventList, NodeId, PostBytes, PostId, Profile, RecentPosts, RecentPostsHead, Seq, SignedPost,
-    Verified,
+    Deletion, EventList, Heart, NodeId, PostBytes, PostId, Profile, RecentPosts, RecentPostsHead,
+    Seq, SignedPost, Verified,
 };
 use crate::limits;
 use crate::refusal::Refusal;
@@ -89,11 +89,17 @@ pub struct PullSyncResponse {
     pub lists: Bounded<ListPart, { limits::PULL_AUTHORS_MAX }>,
     /// For each post asked for that the sender holds, while they fit. Proved by the list that names them.
     pub posts: Bounded<PostBytes, { limits::PULL_POSTS_MAX }>,
+    /// Hearts of those posts.
+    pub hearts: Bounded<Heart, { limits::PULL_HEARTS_MAX }>,
+    /// Why posts that were asked for are not here: their authors took them back.
+    pub deletions: Bounded<Deletion, { limits::PULL_DELETIONS_MAX }>,
 }
 
 as_array!(PullSyncResponse {
     lists: Bounded<ListPart, { limits::PULL_AUTHORS_MAX }>,
     posts: Bounded<PostBytes, { limits::PULL_POSTS_MAX }>,
+    hearts: Bounded<Heart, { limits::PULL_HEARTS_MAX }>,
+    deletions: Bounded<Deletion, { limits::PULL_DELETIONS_MAX }>,
 });
 
 impl Check for PullSyncResponse {
@@ -117,6 +123,8 @@ impl Example for PullSyncResponse {
         Self {
             lists: Bounded::truncated(vec![part]),
             posts: Bounded::truncated(vec![post.bytes().clone()]),
+            hearts: Bounded::truncated(vec![super::HeartRecord::example().heart]),
+            deletions: Bounded::truncated(vec![super::DeleteRecord::example().deletion]),
         }
     }
 }

@@ -33,10 +33,7 @@ impl Author {
     pub fn new(node: NodeId) -> Self {
         Self {
             node,
-            relationship: Relationship {
-                followed_since_ms: None,
-                place: None,
-            },
+            relationship: Relationship::default(),
             head: None,
             checked_at_ms: 0,
             missing: VecDeque::new(),

@@ -2,8 +2,8 @@
 
 use crate::domain::NodeId;
 use crate::io::{
-    BatchId, Call, CallId, DialFailure, DialId, DownCause, LinkId, Origin, ReadId, ReadResult,
-    RequestFailure, RequestId, StorageTrouble, StreamToken,
+    BatchId, Call, CallId, DialFailure, DialId, DiskUsage, DownCause, LinkId, Origin, ReadId,
+    ReadResult, RequestFailure, RequestId, StorageTrouble, StreamToken,
 };
 use crate::refusal::Refusal;
 use crate::schedule::Occasions;
@@ -123,6 +123,8 @@ pub struct Inbox {
     pub reads: Vec<(ReadId, Result<ReadResult, StorageTrouble>)>,
     /// Ends of batches.
     pub batches: Vec<(BatchId, Result<(), StorageTrouble>)>,
+    /// How full the disk is, if told in this frame.
+    pub disk: Option<DiskUsage>,
     /// What a person wants.
     pub calls: Vec<(CallId, Call)>,
     /// The own addresses, if told in this frame.

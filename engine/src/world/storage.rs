@@ -1,6 +1,6 @@
 //! How the disk is doing.
 
-use crate::io::{BatchId, StorageTrouble, Write};
+use crate::io::{BatchId, DiskUsage, StorageTrouble, Write};
 use bevy_ecs::prelude::Resource;
 use std::collections::BTreeMap;
 
@@ -13,6 +13,8 @@ pub struct Storage {
     pub retry: Vec<Write>,
     /// When to hand them out again: mono ms.
     pub retry_at_ms: Option<u64>,
+    /// How full the disk is, as of its last commit.
+    pub usage: DiskUsage,
     /// The newest trouble, until a batch gets through.
     pub trouble: Option<StorageTrouble>,
 }

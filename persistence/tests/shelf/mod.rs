@@ -65,7 +65,7 @@ pub(crate) fn follow(node: NodeId) -> Write {
         node,
         relationship: Some(Relationship {
             followed_since_ms: Some(5),
-            place: None,
+            ..Relationship::default()
         }),
     }
 }

@@ -158,7 +158,7 @@ async fn post(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
         return Err(ApiError::usage("a post must say something"));
     }
     let text = PostText::new(&text).map_err(text_error)?;
-    let id = expect!(host.call(Call::Post { text, parent }).await, Reply::Posted(id) => id);
+    let id = expect!(host.call(Call::Post { text, parent, media: Vec::new() }).await, Reply::Posted(id) => id);
     Ok(json!({"post_id": id.to_string()}))
 }
 

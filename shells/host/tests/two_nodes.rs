@@ -33,7 +33,14 @@ async fn wait_for(notices: &async_channel::Receiver<Notice>, wanted: impl Fn(&No
 
 async fn post(host: &Host, text: &str) -> distsoc_engine::domain::PostId {
     let text = PostText::new(text).unwrap();
-    match host.call(Call::Post { text, parent: None }).await {
+    match host
+        .call(Call::Post {
+            text,
+            parent: None,
+            media: Vec::new(),
+        })
+        .await
+    {
         Ok(Reply::Posted(id)) => id,
         other => panic!("{other:?}"),
     }

@@ -68,6 +68,8 @@ fn response_of(
     PullSyncResponse {
         lists: Bounded::truncated(parts),
         posts: Bounded::truncated(posts),
+        hearts: Bounded::default(),
+        deletions: Bounded::default(),
     }
 }
 
@@ -128,8 +130,15 @@ fn answer(
 ) {
     for (answer, result) in inbox.take_reads(|read| answering.0.remove(&read)) {
         match result {
-            Ok(ReadResult::ForPeer { lists, posts }) => {
-                let response = response_of(lists, posts, &answer.wants);
+            Ok(ReadResult::ForPeer {
+                lists,
+                posts,
+                hearts,
+                deletions,
+            }) => {
+                let mut response = response_of(lists, posts, &answer.wants);
+                response.hearts = Bounded::truncated(hearts);
+                response.deletions = Bounded::truncated(deletions);
                 outbox.respond(answer.stream, Some(&response.into()));
                 if let Some(mut peer) = peers
                     .up_behind(answer.link)
@@ -139,7 +148,9 @@ fn answer(
                     peer.spoke_ms = now.mono_ms;
                 }
             }
-            Ok(ReadResult::RecentPosts(_)) | Err(_) => outbox.respond(answer.stream, None),
+            Ok(ReadResult::RecentPosts(_) | ReadResult::Slices(_)) | Err(_) => {
+                outbox.respond(answer.stream, None)
+            }
         }
     }
 }

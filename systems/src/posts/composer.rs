@@ -5,8 +5,8 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    Content, Event, EventKind, PostBody, PostId, PostText, PublicContent, RecentPosts, SignedPost,
-    Verified,
+    BlobRef, Content, Event, EventKind, MediaDescription, PostBody, PostId, PostText,
+    PublicContent, RecentPosts, SignedPost, Verified,
 };
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, Write};
 use distsoc_engine::limits;
@@ -40,6 +40,7 @@ struct Draft {
     call: CallId,
     text: PostText,
     parent: Option<PostId>,
+    media: Vec<(BlobRef, MediaDescription)>,
 }
 
 /// A post and the list that it made.
@@ -67,24 +68,29 @@ fn notification(post: &SignedPost, list: &RecentPosts) -> PostNotification {
 }
 
 fn body_of(draft: &Draft, identity: &Identity, now: Now) -> PostBody {
+    let (blobs, descriptions) = draft.media.iter().cloned().unzip();
     PostBody {
         author: identity.node_id(),
         created_at_ms: now.wall_ms,
         content: Content::Public(PublicContent {
             text: draft.text.clone(),
             parent: draft.parent,
-            descriptions: Bounded::default(),
+            descriptions: Bounded::truncated(descriptions),
         }),
-        blobs: Bounded::default(),
+        blobs: Bounded::truncated(blobs),
     }
 }
 
 fn take_drafts(mut inbox: ResMut<Inbox>, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
     let drafts = inbox.take_calls(|call| match call {
-        Call::Post { text, parent } => Some((text.clone(), *parent)),
+        Call::Post {
+            text,
+            parent,
+            media,
+        } => Some((text.clone(), *parent, media.clone())),
         _ => None,
     });
-    for (call, (text, parent)) in drafts {
+    for (call, (text, parent, media)) in drafts {
         if own.waiting.len() >= WAITING_MAX {
             outbox.reply(
                 call,
@@ -93,7 +99,12 @@ fn take_drafts(mut inbox: ResMut<Inbox>, mut own: ResMut<OwnPosts>, mut outbox: 
                 )),
             );
         } else {
-            own.waiting.push_back(Draft { call, text, parent });
+            own.waiting.push_back(Draft {
+                call,
+                text,
+                parent,
+                media,
+            });
         }
     }
 }

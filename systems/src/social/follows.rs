@@ -93,8 +93,10 @@ fn follow(
     let known_place = known.as_ref().and_then(|known| known.place.clone());
     Ok(Relationship {
         followed_since_ms: known
+            .as_ref()
             .and_then(|known| known.followed_since_ms)
             .or(Some(now.wall_ms)),
+        hosted_since_ms: known.as_ref().and_then(|known| known.hosted_since_ms),
         place: place.or(known_place),
     })
 }
@@ -148,10 +150,7 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
     let mut author = world
         .get_mut::<Author>(entity)
         .expect("an entity in AuthorIndex is an Author");
-    author.relationship = relationship.unwrap_or(Relationship {
-        followed_since_ms: None,
-        place: None,
-    });
+    author.relationship = relationship.unwrap_or_default();
     if followed {
         world
             .resource_mut::<Candidates>()

@@ -222,7 +222,14 @@ impl Table {
 
     pub fn post(&mut self, seat: usize, text: &str) -> distsoc_engine::domain::PostId {
         let text = distsoc_engine::domain::PostText::new(text).expect("a short text");
-        match self.call(seat, Call::Post { text, parent: None }) {
+        match self.call(
+            seat,
+            Call::Post {
+                text,
+                parent: None,
+                media: Vec::new(),
+            },
+        ) {
             Ok(Reply::Posted(id)) => id,
             other => panic!("not posted: {other:?}"),
         }
@@ -579,7 +586,10 @@ impl Table {
                 assert!(earlier.is_none(), "a call is answered once");
             }
             Effect::Notify(notice) => self.seats[seat].notices.push(notice),
-            Effect::KeepAlive { .. } | Effect::Ping { .. } | Effect::OfferIdleTimeout { .. } => {}
+            Effect::KeepAlive { .. }
+            | Effect::Ping { .. }
+            | Effect::OfferIdleTimeout { .. }
+            | Effect::Budget { .. } => {}
         }
     }
 }
@@ -612,6 +622,7 @@ impl Seat {
             ReadQuery::RecentPosts(author) => {
                 ReadResult::RecentPosts(self.lists.get(&author).cloned())
             }
+            ReadQuery::Slices { .. } => ReadResult::Slices(Vec::new()),
             ReadQuery::ForPeer { authors, posts, .. } => {
                 let with_profile = |author: &NodeId| {
                     let mut stored = self.lists.get(author)?.clone();
@@ -624,6 +635,8 @@ impl Seat {
                         .iter()
                         .filter_map(|id| self.posts.get(id).cloned())
                         .collect(),
+                    hearts: Vec::new(),
+                    deletions: Vec::new(),
                 }
             }
         }

@@ -91,7 +91,14 @@ async fn say_something(member: &Member, entropy: &mut Entropy) {
     let saying = SAYINGS[entropy.below(SAYINGS.len() as u64) as usize];
     let text = PostText::new(saying).expect("example sayings are posts");
     // A full disk or a stop ends it; the display shows what the node says about that.
-    let _ = member.host.call(Call::Post { text, parent: None }).await;
+    let _ = member
+        .host
+        .call(Call::Post {
+            text,
+            parent: None,
+            media: Vec::new(),
+        })
+        .await;
 }
 
 #[cfg(test)]

@@ -79,7 +79,7 @@ fn wrong_directions_and_codes_are_refused() {
     );
     assert_eq!(admit(&[], Expected::Notification), Err(Refusal::Empty));
     assert_eq!(
-        admit(&[0x34, 0x80], Expected::Notification),
+        admit(&[0x42, 0x80], Expected::Notification),
         Err(Refusal::ReservedCode)
     );
     assert_eq!(

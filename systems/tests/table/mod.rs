@@ -89,8 +89,13 @@ fn node(number: usize, profile: NodeProfile, anchors: &[usize], restored: Restor
 }
 
 impl Table {
+    /// Nodes that keep nobody's posts but of those they follow, unless they follow somebody.
     pub fn new(kinds: &[ProfileKind], anchors: &[usize]) -> Self {
-        let profiles: Vec<NodeProfile> = kinds.iter().map(|kind| NodeProfile::of(*kind)).collect();
+        let profile = |kind: &ProfileKind| NodeProfile {
+            hosted_min: 0,
+            ..NodeProfile::of(*kind)
+        };
+        let profiles: Vec<NodeProfile> = kinds.iter().map(profile).collect();
         Self::with_profiles(&profiles, anchors)
     }
 

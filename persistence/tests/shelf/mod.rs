@@ -22,18 +22,18 @@ pub(crate) fn own() -> Secret {
 }
 
 pub(crate) fn open(dir: &Path) -> Result<(Store, Restored, Receiver<Input>), Fault> {
-    open_with(dir, 1 << 28)
+    open_with(dir, 1 << 30)
 }
 
 pub(crate) fn open_with(
     dir: &Path,
-    map_bytes: usize,
+    budget_bytes: u64,
 ) -> Result<(Store, Restored, Receiver<Input>), Fault> {
     let (send, receive) = channel();
     let config = StoreConfig {
         dir: dir.into(),
         own: own().node_id(),
-        map_bytes,
+        budget_bytes,
     };
     let (store, restored) = Store::open(config, move |input| drop(send.send(input)))?;
     Ok((store, restored, receive))

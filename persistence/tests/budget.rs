@@ -165,7 +165,13 @@ fn a_lowered_budget_is_kept_to_once_enough_is_forgotten() {
     let text = "x".repeat(12_000);
     let posts: Vec<SignedPost> = (0..800).map(|at| post(&own(), &text, at)).collect();
     for (number, posts) in (100..).zip(posts.chunks(100)) {
-        persist(&store, &receive, number, posts.iter().map(write_post).collect()).unwrap();
+        persist(
+            &store,
+            &receive,
+            number,
+            posts.iter().map(write_post).collect(),
+        )
+        .unwrap();
     }
     let before = bytes_below(dir.path());
     assert!(before > 64_000_000, "{before}");
@@ -180,7 +186,9 @@ fn a_lowered_budget_is_kept_to_once_enough_is_forgotten() {
     let refused = persist(&store, &receive, 200, write_slices(&late));
     assert_eq!(refused, Err(StorageTrouble::Full));
 
-    let gone = blobs.drain(..32).map(|parts| Write::ForgetBlob(parts[0].blob().hash));
+    let gone = blobs
+        .drain(..36)
+        .map(|parts| Write::ForgetBlob(parts[0].blob().hash));
     let mut writes: Vec<Write> = gone.collect();
     writes.extend(posts[..500].iter().map(|post| Write::ForgetPost(post.id())));
     persist(&store, &receive, 201, writes).unwrap();
@@ -196,7 +204,10 @@ fn a_lowered_budget_is_kept_to_once_enough_is_forgotten() {
     let (store, restored, _) = open_with(dir.path(), 96_000_000).unwrap();
     assert_eq!(restored.usage.budget_bytes, LOWER);
     assert!(!restored.usage.is_shrinking);
-    assert_eq!((restored.files.len(), restored.blobs.len()), (300, blobs.len()));
+    assert_eq!(
+        (restored.files.len(), restored.blobs.len()),
+        (300, blobs.len())
+    );
     for post in &posts[500..] {
         assert!(store.view().post(post.id()).unwrap().is_some());
     }

@@ -225,7 +225,10 @@ fn a_blob_that_comes_again_after_it_was_forgotten_stays() {
     store.close();
     drop(store);
     let (_store, restored, _) = open(dir.path()).unwrap();
-    assert_eq!(restored.blobs[0].slices, std::iter::once(0..2).collect::<Vec<_>>());
+    assert_eq!(
+        restored.blobs[0].slices,
+        std::iter::once(0..2).collect::<Vec<_>>()
+    );
 }
 
 #[test]

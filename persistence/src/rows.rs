@@ -2,14 +2,16 @@
 
 use distsoc_engine::crypto::Signature;
 use distsoc_engine::domain::{
-    Address, ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, Signed,
-    SignedPost,
+    Address, BlobHash, BlobRef, ConnectString, Deletion, EventList, Heart, NodeId, PostBytes,
+    PostId, Profile, RecentPostsHead, Signed, SignedPost,
 };
 use distsoc_engine::io::{GoodPeer, MapRow, Relationship, StoredFileRow, StoredList};
 use distsoc_engine::wire::codec;
 
-/// Bytes before a post's body in its row.
+/// Bytes of a post's row before the blobs that it names.
 const POST_HEAD_BYTES: usize = 8 + 32 + 8 + 64;
+/// Bytes of a blob that is named.
+const BLOB_REF_BYTES: usize = 32 + 8;
 
 /// A post's row, taken apart without copying.
 pub(crate) struct PostRow<'a> {
@@ -17,6 +19,7 @@ pub(crate) struct PostRow<'a> {
     pub(crate) author: NodeId,
     pub(crate) arrived_ms: u64,
     signature: [u8; 64],
+    blobs: &'a [u8],
     body: &'a [u8],
 }
 
@@ -42,24 +45,59 @@ pub(crate) fn number_of(bytes: &[u8]) -> Option<u64> {
 
 impl<'a> PostRow<'a> {
     pub(crate) fn decode(bytes: &'a [u8]) -> Option<Self> {
-        let (head, body) = bytes.split_at_checked(POST_HEAD_BYTES)?;
-        Some(Self {
+        let (mut row, rest) = Self::decode_head(bytes)?;
+        let (count, rest) = rest.split_first()?;
+        (row.blobs, row.body) = rest.split_at_checked(usize::from(*count) * BLOB_REF_BYTES)?;
+        Some(row)
+    }
+
+    /// A row of schema 1, where the head named no blobs.
+    pub(crate) fn decode_of_1(bytes: &'a [u8]) -> Option<Self> {
+        let (mut row, body) = Self::decode_head(bytes)?;
+        row.body = body;
+        Some(row)
+    }
+
+    fn decode_head(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        let (head, rest) = bytes.split_at_checked(POST_HEAD_BYTES)?;
+        let row = Self {
             created_at_ms: u64_of(&head[..8])?,
             author: node_of(&head[8..40])?,
             arrived_ms: u64_of(&head[40..48])?,
             signature: head[48..].try_into().ok()?,
-            body,
-        })
+            blobs: &[],
+            body: &[],
+        };
+        Some((row, rest))
     }
 
     pub(crate) fn encode(post: &SignedPost, arrived_ms: u64) -> Vec<u8> {
-        let bytes = post.bytes();
-        let mut row = Vec::with_capacity(POST_HEAD_BYTES + bytes.body.len());
-        row.extend(post.body().created_at_ms.to_be_bytes());
-        row.extend(post.body().author.as_bytes());
-        row.extend(arrived_ms.to_be_bytes());
-        row.extend(bytes.signature.as_bytes());
-        row.extend(&*bytes.body);
+        let (body, bytes) = (post.body(), post.bytes());
+        let row = PostRow {
+            created_at_ms: body.created_at_ms,
+            author: body.author,
+            arrived_ms,
+            signature: *bytes.signature.as_bytes(),
+            blobs: &[],
+            body: &bytes.body,
+        };
+        row.encode_with(&body.blobs)
+    }
+
+    /// The row, naming these blobs.
+    pub(crate) fn encode_with(&self, blobs: &[BlobRef]) -> Vec<u8> {
+        let blobs_bytes = 1 + blobs.len() * BLOB_REF_BYTES;
+        let mut row = Vec::with_capacity(POST_HEAD_BYTES + blobs_bytes + self.body.len());
+        row.extend(self.created_at_ms.to_be_bytes());
+        row.extend(self.author.as_bytes());
+        row.extend(self.arrived_ms.to_be_bytes());
+        row.extend(self.signature);
+        row.push(u8::try_from(blobs.len()).expect("a post names 16 blobs at most"));
+        for blob in blobs {
+            row.extend(blob.hash.as_bytes());
+            row.extend(blob.length.to_be_bytes());
+        }
+        row.extend(self.body);
         row
     }
 
@@ -70,22 +108,28 @@ impl<'a> PostRow<'a> {
         }
     }
 
-    pub(crate) fn file(&self, id: PostId) -> StoredFileRow {
+    pub(crate) fn file(&self, id: PostId, is_pinned: bool) -> StoredFileRow {
+        let blobs = self.blobs.chunks_exact(BLOB_REF_BYTES).filter_map(|blob| {
+            let (hash, length) = blob.split_first_chunk::<32>()?;
+            Some(BlobRef {
+                hash: BlobHash::from_bytes(*hash),
+                length: u64_of(length)?,
+            })
+        });
         StoredFileRow {
             id,
             author: self.author,
             created_at_s: (self.created_at_ms / 1000) as u32,
             bytes: self.body.len() as u32,
-            blobs: self
-                .bytes()
-                .decode()
-                .ok()
-                .map_or_else(Default::default, |body| {
-                    body.blobs.iter().copied().collect()
-                }),
-            is_pinned: false,
+            blobs: blobs.collect(),
+            is_pinned,
         }
     }
+}
+
+/// The author in a post's row, whatever else is wrong with it.
+pub(crate) fn author_of_post(row: &[u8]) -> Option<NodeId> {
+    node_of(row.get(8..40)?)
 }
 
 /// The key of a post in the feed.
@@ -151,6 +195,67 @@ pub(crate) fn decode_relationship(row: &[u8]) -> Option<Relationship> {
         hosted_since_ms,
         place,
     })
+}
+
+/// A row of schema 1, where nobody was hosted.
+pub(crate) fn decode_relationship_of_1(row: &[u8]) -> Option<Relationship> {
+    let (followed_since_ms, place): (Option<u64>, Option<ConnectString>) =
+        codec::decode_canonical(row).ok()?;
+    Some(Relationship {
+        followed_since_ms,
+        hosted_since_ms: None,
+        place,
+    })
+}
+
+/// The key of what one id has to do with another.
+pub(crate) fn pair_key(first: &[u8; 32], second: &[u8; 32]) -> [u8; 64] {
+    let mut key = [0; 64];
+    key[..32].copy_from_slice(first);
+    key[32..].copy_from_slice(second);
+    key
+}
+
+/// The ids of such a key.
+pub(crate) fn pair_of(key: &[u8]) -> Option<([u8; 32], [u8; 32])> {
+    let (first, second) = key.split_first_chunk::<32>()?;
+    Some((*first, id_of(second)?))
+}
+
+/// What a heart's row says before the heart.
+pub(crate) struct HeartRow<'a> {
+    pub(crate) seq: u64,
+    pub(crate) is_given: bool,
+    heart: &'a [u8],
+}
+
+impl<'a> HeartRow<'a> {
+    pub(crate) fn decode(row: &'a [u8]) -> Option<Self> {
+        let (seq, rest) = row.split_first_chunk::<8>()?;
+        let (given, heart) = rest.split_first()?;
+        Some(Self {
+            seq: u64::from_be_bytes(*seq),
+            is_given: *given == 1,
+            heart,
+        })
+    }
+
+    pub(crate) fn encode(heart: &Heart) -> Vec<u8> {
+        let bytes = heart.to_bytes();
+        let mut row = Vec::with_capacity(9 + bytes.len());
+        row.extend(heart.seq.to_be_bytes());
+        row.push(heart.given);
+        row.extend(bytes);
+        row
+    }
+
+    pub(crate) fn heart(&self) -> Option<Heart> {
+        Signed::from_bytes(self.heart).ok()
+    }
+}
+
+pub(crate) fn decode_deletion(row: &[u8]) -> Option<Deletion> {
+    Signed::from_bytes(row).ok()
 }
 
 pub(crate) fn encode_peer(peer: &GoodPeer) -> Vec<u8> {

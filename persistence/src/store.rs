@@ -1,7 +1,8 @@
-//! A data folder: the environment, its lock, its writer.
+//! A data folder: its files, its lock, its writer, and who reads slices from it.
 
+use crate::disk::Disk;
 use crate::fault::Fault;
-use crate::tables::{Lmdb, TABLES, Tables};
+use crate::slice_reader::{self, SlicesAsked};
 use crate::view::View;
 use crate::writer::{Job, Writer};
 use crate::{load, migrate};
@@ -17,8 +18,6 @@ use std::thread::JoinHandle;
 
 /// Jobs that wait for the writer; past it whoever asks waits.
 const JOBS_MAX: usize = 4_096;
-/// Readers at once: presentation queries run side by side.
-const READERS_MAX: u32 = 64;
 
 /// Where and whose.
 #[derive(Clone, Debug)]
@@ -27,8 +26,9 @@ pub struct StoreConfig {
     pub dir: PathBuf,
     /// Whose data it is.
     pub own: NodeId,
-    /// Address space for the database, bytes: a ceiling, not memory.
-    pub map_bytes: usize,
+    /// Bytes that everything in it may take, unless the person set a budget of their own; no less than
+    /// [`BUDGET_BYTES_MIN`](crate::BUDGET_BYTES_MIN).
+    pub budget_bytes: u64,
 }
 
 /// An open data folder. Clones share one writer.
@@ -36,19 +36,19 @@ pub struct StoreConfig {
 pub struct Store(Arc<Inner>);
 
 struct Inner {
-    env: Lmdb,
-    tables: Tables,
+    disk: Arc<Disk>,
     own: NodeId,
     dir: PathBuf,
     jobs: SyncSender<Job>,
+    slices: SyncSender<Option<SlicesAsked>>,
     deliver_failure: Mutex<Box<dyn Fn(Input) + Send>>,
-    writer: Mutex<Option<JoinHandle<()>>>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
     lock: Mutex<Option<File>>,
 }
 
 impl Store {
     /// Opens the folder, makes what is missing, and reads what the node needs. `deliver` gets every
-    /// [`Input::Persisted`], [`Input::PersistFailed`] and [`Input::Read`], on the writer's thread.
+    /// [`Input::Persisted`], [`Input::PersistFailed`], [`Input::Disk`] and [`Input::Read`], on threads of the store.
     ///
     /// # Errors
     /// [`Fault`], a sentence for the person each.
@@ -57,31 +57,36 @@ impl Store {
         deliver: impl Fn(Input) + Send + Clone + 'static,
     ) -> Result<(Store, Restored), Fault> {
         let lock = lock(&config.dir)?;
-        let dir = config.dir.join("db");
-        make_folder(&dir)?;
-        let env = open_env(&dir, config.map_bytes)?;
-        let tables = Tables::open(&env).map_err(|error| Fault::lmdb(&dir, error))?;
-        migrate::check(&env, &tables, config.own, &dir)?;
-        let restored = load::restore(&env, &tables, config.own, &dir)?;
-        let (jobs, receiver) = sync_channel(JOBS_MAX);
-        let writer = Writer {
-            env: env.clone(),
-            tables,
-            path: dir.join("data.mdb"),
-            deliver: Box::new(deliver.clone()),
+        let db = config.dir.join("db");
+        make_folder(&db)?;
+        let disk = Disk::open(&config.dir, config.budget_bytes, |tables| {
+            migrate::check(tables, config.own, &db)
+        })?;
+        let disk = Arc::new(disk);
+        let restored = load::restore(&disk, config.own, &db)?;
+        let (jobs, job_receiver) = sync_channel(JOBS_MAX);
+        let (slices, slices_receiver) = sync_channel(JOBS_MAX);
+        let writer = Writer::new(disk.clone(), restored.usage, Box::new(deliver.clone()));
+        let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
+            let thread = std::thread::Builder::new().name(name.into());
+            thread
+                .spawn(work)
+                .map_err(|source| Fault::io(&config.dir, source))
         };
-        let handle = std::thread::Builder::new()
-            .name("disk".into())
-            .spawn(move || writer.run(&receiver))
-            .map_err(|source| Fault::io(&config.dir, source))?;
+        let (read_disk, tell) = (disk.clone(), deliver.clone());
+        let read = move || slice_reader::run(&read_disk, &slices_receiver, &tell);
+        let threads = vec![
+            spawn("disk", Box::new(move || writer.run(&job_receiver)))?,
+            spawn("disk-read", Box::new(read))?,
+        ];
         let inner = Inner {
-            env,
-            tables,
+            disk,
             own: config.own,
-            dir,
+            dir: config.dir,
             jobs,
+            slices,
             deliver_failure: Mutex::new(Box::new(deliver)),
-            writer: Mutex::new(Some(handle)),
+            threads: Mutex::new(threads),
             lock: Mutex::new(Some(lock)),
         };
         Ok((Store(Arc::new(inner)), restored))
@@ -99,12 +104,32 @@ impl Store {
         }
     }
 
-    /// Hands a read to the writer; it sees every batch handed over before.
+    /// Hands a read over. One of rows sees every batch handed over before; one of slices those that were said to be stored, and
+    /// waits for no commit.
     pub fn read(&self, read: ReadId, query: ReadQuery) {
-        if self.0.jobs.send(Job::Read(read, query)).is_err() {
+        let is_taken = match query {
+            ReadQuery::Slices { blob, first, count } => {
+                let asked = SlicesAsked {
+                    read,
+                    blob,
+                    first,
+                    count,
+                };
+                self.0.slices.send(Some(asked)).is_ok()
+            }
+            query => self.0.jobs.send(Job::Read(read, query)).is_ok(),
+        };
+        if !is_taken {
             let result = Err(StorageTrouble::Failed);
             self.fail(Input::Read { read, result });
         }
+    }
+
+    /// Keeps to another budget from now on, also after a restart; answered by [`Input::Disk`]. A file that is larger than its share is
+    /// written anew once what is in use fits.
+    pub fn set_budget(&self, bytes: u64) {
+        // A writer that is gone keeps to nothing any more.
+        let _ = self.0.jobs.send(Job::Budget(bytes));
     }
 
     fn fail(&self, input: Input) {
@@ -116,35 +141,36 @@ impl Store {
         deliver(input);
     }
 
-    /// For pages of posts and profiles, on any thread.
+    /// For pages of posts, profiles and blobs, on any thread.
     #[must_use]
     pub fn view(&self) -> View {
         View {
-            env: self.0.env.clone(),
-            tables: self.0.tables,
+            disk: self.0.disk.clone(),
             own: self.0.own,
-            dir: self.0.dir.clone(),
+            dir: self.0.dir.join("db"),
         }
     }
 
-    /// Bytes the database takes on the disk.
+    /// Bytes that everything takes on the disk.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
-        std::fs::metadata(self.0.dir.join("data.mdb")).map_or(0, |file| file.len())
+        self.0.disk.file_bytes()
     }
 
-    /// Commits what was handed over, stops the writer and gives the folder free. Later batches fail.
+    /// Commits what was handed over, stops the threads and gives the folder free. Later batches fail.
     pub fn close(&self) {
-        // A writer that is gone has nothing left to commit.
+        // A thread that is gone has nothing left to do.
         let _ = self.0.jobs.send(Job::Close);
-        let writer = self
-            .0
-            .writer
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(writer) = writer {
-            let _ = writer.join();
+        let _ = self.0.slices.send(None);
+        let threads = std::mem::take(
+            &mut *self
+                .0
+                .threads
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
+        for thread in threads {
+            let _ = thread.join();
         }
         self.0
             .lock
@@ -191,41 +217,4 @@ fn lock(dir: &Path) -> Result<File, Fault> {
         Err(TryLockError::WouldBlock) => Err(Fault::Locked { dir: dir.into() }),
         Err(TryLockError::Error(source)) => Err(Fault::io(&path, source)),
     }
-}
-
-pub(crate) fn open_env(dir: &Path, map_bytes: usize) -> Result<Lmdb, Fault> {
-    open_env_of(dir, map_bytes, TABLES.len() as u32)
-}
-
-/// An environment with so many tables, in a folder of its own.
-pub(crate) fn open_env_of(dir: &Path, map_bytes: usize, tables: u32) -> Result<Lmdb, Fault> {
-    let mut options = heed::EnvOpenOptions::new().read_txn_without_tls();
-    options
-        .map_size(map_bytes)
-        .max_dbs(tables)
-        .max_readers(READERS_MAX);
-    // SAFETY: the file is used by this process alone, which the lock file ensures, and is never changed but through LMDB.
-    #[allow(
-        unsafe_code,
-        reason = "a memory map is only as safe as its file, which the lock file keeps to this process"
-    )]
-    let opened = unsafe { options.open(dir) };
-    let env = opened.map_err(|error| Fault::lmdb(dir.join("data.mdb"), error))?;
-    let path = dir.join("data.mdb");
-    fill_up(&env, &path).map_err(|source| Fault::io(&path, source))?;
-    // Slots of processes that were killed.
-    env.clear_stale_readers()
-        .map_err(|error| Fault::lmdb(dir, error))?;
-    Ok(env)
-}
-
-/// A file that ends before its own last page was cut short, or its last pages were never used. Zeros make sure that whoever
-/// looks there sees damage: reading past the end of a mapped file would end the process.
-fn fill_up(env: &Lmdb, path: &Path) -> std::io::Result<()> {
-    let pages = env.info().last_page_number as u64 + 1;
-    let whole = pages * u64::from(env.unnamed_database_stat().page_size);
-    if std::fs::metadata(path)?.len() < whole {
-        OpenOptions::new().write(true).open(path)?.set_len(whole)?;
-    }
-    Ok(())
 }

@@ -4,7 +4,7 @@ use heed::types::Bytes;
 use heed::{CommitOrAbort, Database, Env, WithoutTls};
 
 /// The layout that this program writes.
-pub const SCHEMA_VERSION: u32 = 1;
+pub const SCHEMA_VERSION: u32 = 2;
 
 /// A table of bytes; [`crate::rows`] says what they are.
 pub(crate) type Raw = Database<'static, Bytes, Bytes>;
@@ -41,28 +41,33 @@ macro_rules! tables {
             pub(crate) fn open(env: &Lmdb) -> heed::Result<Self> {
                 Ok(Self { $($field: open_one(env, stringify!($field))?,)* })
             }
+
+            /// Each of them.
+            pub(crate) fn all(&self) -> impl Iterator<Item = Raw> {
+                [$(self.$field,)*].into_iter()
+            }
         }
     };
 }
 
 tables! {
     used {
-        meta: "name → value: `schema` (u32), `node` (32 bytes)";
-        posts: "PostId → head of a fixed size ‖ body";
+        meta: "name → value: `schema` (u32), `node` (32 bytes), `budget` (u64) where the person set one";
+        posts: "PostId → head, which ends with the blobs that the post names ‖ body";
         feed: "created_at ms u64 ‖ PostId → author: every stored post in the order of time";
         author_recent_posts: "author → length of head u16 ‖ signed head ‖ packed list";
         checked: "author → checked_at ms u64";
         profiles: "person → signed profile";
-        relationships: "person → [followed since ms, place]";
+        relationships: "person → [followed since ms, hosted since ms, place]";
         peers: "NodeId → [last up ms, is anchor, addresses]";
         discovery_map: "generation u32 ‖ chunk u32 → a piece of the map's snapshot, or of its journal where the first bit of the chunk is set";
+        hearts: "PostId ‖ person → seq u64 ‖ given u8 ‖ signed heart";
+        tombstones: "author ‖ PostId → signed deletion";
+        stored_files: "PostId → 1 where the person pinned it";
     }
     declared {
-        stored_files: "blob holders and their estimates";
         social_routes: "target → cached route";
-        blobs: "blob hash ‖ chunk u32 → bytes, in environments of their own";
-        hearts: "PostId ‖ person → signed heart";
-        tombstones: "author ‖ PostId → signed deletion";
+        blobs: "blob hash ‖ slice u32 → proof ‖ bytes, in environments of their own";
         circles: "name → members";
         search: "n-gram → roaring bitmap of posts";
     }

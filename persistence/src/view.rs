@@ -1,13 +1,17 @@
-//! Pages for a person, read beside the writer: feed, single posts, profiles.
+//! Pages for a person, read beside the writer: feed, single posts, profiles, blobs.
 
+use crate::disk::Disk;
+use crate::environment::Opened;
 use crate::fault::Fault;
-use crate::rows::{self, PostRow};
-use crate::tables::{Lmdb, Tables};
-use distsoc_engine::domain::{NodeId, PostBody, PostId, Profile};
+use crate::rows::{self, HeartRow, PostRow};
+use crate::tables::Tables;
+use distsoc_engine::domain::{BlobRef, NodeId, PostBody, PostId, Profile, SLICE_BYTES};
+use distsoc_engine::io::StorageTrouble;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
-use std::ops::Bound;
+use std::ops::{Bound, Range};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// Rows of the feed looked at for one page at most, however few of them are by people one follows.
 const ROWS_PER_PAGE_MAX: usize = 100_000;
@@ -65,21 +69,36 @@ pub struct FeedPage {
 /// Presentation queries over committed data. Each takes one read transaction.
 #[derive(Clone)]
 pub struct View {
-    pub(crate) env: Lmdb,
-    pub(crate) tables: Tables,
+    pub(crate) disk: Arc<Disk>,
     pub(crate) own: NodeId,
     pub(crate) dir: PathBuf,
 }
 
-type Reading<'a> = heed::RoTxn<'a, heed::WithoutTls>;
+/// A read transaction and the tables it is over.
+struct Page<'a> {
+    txn: heed::RoTxn<'a, heed::WithoutTls>,
+    tables: Tables,
+    own: NodeId,
+    dir: &'a PathBuf,
+}
 
 impl View {
     fn fault(&self, error: heed::Error) -> Fault {
         Fault::lmdb(&self.dir, error)
     }
 
-    fn begin(&self) -> Result<Reading<'_>, Fault> {
-        self.env.read_txn().map_err(|error| self.fault(error))
+    fn open(&self) -> Result<Opened<'_, Tables>, Fault> {
+        self.disk.tables.get().map_err(|error| self.fault(error))
+    }
+
+    fn begin<'a>(&'a self, opened: &'a Opened<'_, Tables>) -> Result<Page<'a>, Fault> {
+        let txn = opened.env().read_txn();
+        Ok(Page {
+            txn: txn.map_err(|error| self.fault(error))?,
+            tables: opened.handles(),
+            own: self.own,
+            dir: &self.dir,
+        })
     }
 
     /// Posts by oneself and by people one follows, newest first, older than the cursor. A page stays the same however
@@ -88,13 +107,82 @@ impl View {
     /// # Errors
     /// [`Fault`] where the disk cannot be read.
     pub fn feed(&self, before: Option<FeedCursor>, limit: usize) -> Result<FeedPage, Fault> {
-        let txn = self.begin()?;
+        let opened = self.open()?;
+        self.begin(&opened)?.feed(before, limit)
+    }
+
+    /// One stored post, whoever wrote it.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn post(&self, id: PostId) -> Result<Option<FeedEntry>, Fault> {
+        let opened = self.open()?;
+        self.begin(&opened)?.post(id)
+    }
+
+    /// A person's profile.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn profile(&self, node: NodeId) -> Result<Option<Profile>, Fault> {
+        let opened = self.open()?;
+        self.begin(&opened)?.profile(&node)
+    }
+
+    /// How many have given a post their heart, of those whose hearts are stored.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn hearts_of(&self, post: PostId) -> Result<usize, Fault> {
+        let opened = self.open()?;
+        self.begin(&opened)?.hearts_of(&post)
+    }
+
+    /// Bytes of a blob, as far as it reaches; `None` where a slice that they lie in is not here.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn blob_part(&self, blob: BlobRef, range: Range<u64>) -> Result<Option<Vec<u8>>, Fault> {
+        let end = range.end.min(blob.length);
+        let slice_bytes = SLICE_BYTES as u64;
+        let mut part = Vec::new();
+        let mut at = range.start;
+        while at < end {
+            let number = (at / slice_bytes) as u32;
+            let stored = self.disk.blobs.get(&blob.hash, number);
+            let Some(stored) = stored.map_err(|trouble| self.trouble(trouble))? else {
+                return Ok(None);
+            };
+            let corrupt = Fault::Corrupt { table: "blobs" };
+            let data = blob.data_in(number, &stored).ok_or(corrupt)?;
+            let start = u64::from(number) * slice_bytes;
+            let until = (end - start).min(data.len() as u64);
+            part.extend(&data[(at - start) as usize..until as usize]);
+            at = start + slice_bytes;
+        }
+        Ok(Some(part))
+    }
+
+    fn trouble(&self, trouble: StorageTrouble) -> Fault {
+        match trouble {
+            StorageTrouble::Corrupt => Fault::Corrupt { table: "blobs" },
+            other => Fault::io(&self.dir, std::io::Error::other(other)),
+        }
+    }
+}
+
+impl Page<'_> {
+    fn fault(&self, error: heed::Error) -> Fault {
+        Fault::lmdb(self.dir, error)
+    }
+
+    fn feed(&self, before: Option<FeedCursor>, limit: usize) -> Result<FeedPage, Fault> {
         let end = before.map_or([0xff; 40], |cursor| cursor.0);
         let range: (Bound<&[u8]>, Bound<&[u8]>) = (Bound::Unbounded, Bound::Excluded(&end));
         let rows = self
             .tables
             .feed
-            .rev_range(&txn, &range)
+            .rev_range(&self.txn, &range)
             .map_err(|error| self.fault(error))?;
         let mut shown: BTreeMap<NodeId, (bool, Option<String>)> = BTreeMap::new();
         let (mut page, mut looked_at) = (FeedPage::default(), None);
@@ -112,35 +200,35 @@ impl View {
             let (is_shown, name) = match shown.entry(author) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(place) => {
-                    let is_shown = author == self.own || self.follows(&txn, &author)?;
-                    place.insert((is_shown, self.name(&txn, &author)?))
+                    let is_shown = author == self.own || self.follows(&author)?;
+                    place.insert((is_shown, self.name(&author)?))
                 }
             };
             if *is_shown {
                 let id = rows::post_of_feed_key(&key).ok_or(Fault::Corrupt { table: "feed" })?;
                 page.entries
-                    .push(self.entry(&txn, id, FeedCursor(key), name.clone())?);
+                    .push(self.entry(id, FeedCursor(key), name.clone())?);
             }
         }
         Ok(page)
     }
 
-    fn follows(&self, txn: &Reading<'_>, node: &NodeId) -> Result<bool, Fault> {
+    fn follows(&self, node: &NodeId) -> Result<bool, Fault> {
         let row = self
             .tables
             .relationships
-            .get(txn, node.as_bytes())
+            .get(&self.txn, node.as_bytes())
             .map_err(|error| self.fault(error))?;
         Ok(row
             .and_then(rows::decode_relationship)
             .is_some_and(|relationship| relationship.followed_since_ms.is_some()))
     }
 
-    fn name(&self, txn: &Reading<'_>, node: &NodeId) -> Result<Option<String>, Fault> {
+    fn name(&self, node: &NodeId) -> Result<Option<String>, Fault> {
         let row = self
             .tables
             .profiles
-            .get(txn, node.as_bytes())
+            .get(&self.txn, node.as_bytes())
             .map_err(|error| self.fault(error))?;
         Ok(row
             .and_then(rows::decode_profile)
@@ -149,7 +237,6 @@ impl View {
 
     fn entry(
         &self,
-        txn: &Reading<'_>,
         id: PostId,
         cursor: FeedCursor,
         author_name: Option<String>,
@@ -158,7 +245,7 @@ impl View {
         let row = self
             .tables
             .posts
-            .get(txn, id.as_bytes())
+            .get(&self.txn, id.as_bytes())
             .map_err(|error| self.fault(error))?;
         let row = PostRow::decode(row.ok_or_else(corrupt)?).ok_or_else(corrupt)?;
         Ok(FeedEntry {
@@ -170,16 +257,11 @@ impl View {
         })
     }
 
-    /// One stored post, whoever wrote it.
-    ///
-    /// # Errors
-    /// [`Fault`] where the disk cannot be read.
-    pub fn post(&self, id: PostId) -> Result<Option<FeedEntry>, Fault> {
-        let txn = self.begin()?;
+    fn post(&self, id: PostId) -> Result<Option<FeedEntry>, Fault> {
         let row = self
             .tables
             .posts
-            .get(&txn, id.as_bytes())
+            .get(&self.txn, id.as_bytes())
             .map_err(|error| self.fault(error))?;
         let Some(row) =
             row.map(|row| PostRow::decode(row).ok_or(Fault::Corrupt { table: "posts" }))
@@ -187,21 +269,26 @@ impl View {
             return Ok(None);
         };
         let row = row?;
-        let name = self.name(&txn, &row.author)?;
+        let name = self.name(&row.author)?;
         let cursor = FeedCursor(rows::feed_key(row.created_at_ms, &id));
-        self.entry(&txn, id, cursor, name).map(Some)
+        self.entry(id, cursor, name).map(Some)
     }
 
-    /// A person's profile.
-    ///
-    /// # Errors
-    /// [`Fault`] where the disk cannot be read.
-    pub fn profile(&self, node: NodeId) -> Result<Option<Profile>, Fault> {
-        let txn = self.begin()?;
+    fn hearts_of(&self, post: &PostId) -> Result<usize, Fault> {
+        let rows = self.tables.hearts.prefix_iter(&self.txn, post.as_bytes());
+        let mut given = 0;
+        for row in rows.map_err(|error| self.fault(error))? {
+            let (_, row) = row.map_err(|error| self.fault(error))?;
+            given += usize::from(HeartRow::decode(row).is_some_and(|row| row.is_given));
+        }
+        Ok(given)
+    }
+
+    fn profile(&self, node: &NodeId) -> Result<Option<Profile>, Fault> {
         let row = self
             .tables
             .profiles
-            .get(&txn, node.as_bytes())
+            .get(&self.txn, node.as_bytes())
             .map_err(|error| self.fault(error))?;
         Ok(row.and_then(rows::decode_profile))
     }

@@ -1,20 +1,24 @@
 //! The one writer: applies batches in the order they come and commits them in groups.
 //!
 //! A write transaction stays open while batches come in; a durable one commits it at once, others within
-//! [`COMMIT_DELAY_MS`], so that a fan-in of a hundred small batches costs one sync. Each batch is a nested transaction: one
+//! [`COMMIT_DELAY_MS`], so that a fan-in of a hundred small batches costs one sync. Each batch of rows is a nested transaction: one
 //! that fails leaves nothing of itself. Reads run in the open transaction and so see what is not committed yet.
+//!
+//! Slices are committed before the rows of their group, and blobs forgotten after them: what rows name is there, whenever the
+//! process ends. Where a file is larger than its share of the budget, it is written anew while nobody asks for anything.
 
-use crate::fault::{trouble_of, trouble_of_io};
-use crate::rows::{self, PostRow};
+use crate::answer::Answerer;
+use crate::apply::{apply, makes_room};
+use crate::blobs::Shrunk;
+use crate::disk::Disk;
+use crate::fault::trouble_of;
 use crate::tables::{Lmdb, Tables};
-use distsoc_engine::domain::{NodeId, PostBytes};
+use distsoc_engine::domain::BlobHash;
 use distsoc_engine::io::{
-    BatchId, Durability, Input, ReadId, ReadQuery, ReadResult, StorageTrouble, StoredList, Write,
+    BatchId, DiskUsage, Durability, Input, ReadId, ReadQuery, StorageTrouble, Write,
 };
-use std::fs::OpenOptions;
-use std::io::Write as _;
-use std::ops::Bound;
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
@@ -22,23 +26,30 @@ use std::time::{Duration, Instant};
 const COMMIT_DELAY_MS: u64 = 150;
 /// Batches in one commit at most.
 const BATCHES_PER_COMMIT_MAX: usize = 512;
-
-/// By how much a file must be able to grow for a disk not to count as full.
-const GROWTH_BYTES: usize = 128 * 1024;
+/// Slices in one group at most.
+const SLICES_PER_COMMIT_MAX: usize = 256;
+/// Commits between two attempts to make the reserve again.
+const COMMITS_PER_RESERVE: u32 = 16;
 
 /// What the writer is asked for.
 pub(crate) enum Job {
     Persist(BatchId, Vec<Write>, Durability),
     Read(ReadId, ReadQuery),
+    Budget(u64),
     Close,
 }
 
 pub(crate) struct Writer {
-    pub(crate) env: Lmdb,
-    pub(crate) tables: Tables,
-    /// The database file.
-    pub(crate) path: PathBuf,
-    pub(crate) deliver: Box<dyn Fn(Input) + Send>,
+    disk: Arc<Disk>,
+    deliver: Box<dyn Fn(Input) + Send>,
+    /// What was said last.
+    usage: DiskUsage,
+    /// Blobs whose rows are gone, and which the disk did not let go.
+    unforgotten: BTreeSet<BlobHash>,
+    /// Whether a step towards a smaller budget may lead somewhere.
+    may_shrink: bool,
+    has_reserve: bool,
+    commits: u32,
 }
 
 /// Why a group of batches is committed now.
@@ -48,62 +59,186 @@ enum Next {
     Stop,
 }
 
+/// What comes after a group.
+enum After {
+    Wait,
+    Job(Job),
+    Stop,
+}
+
+/// A batch of a group, and how it ended if it has.
+struct Taken {
+    batch: BatchId,
+    writes: Vec<Write>,
+    result: Option<Result<(), StorageTrouble>>,
+}
+
+/// Batches that are committed together, in the order they came.
+#[derive(Default)]
+struct Group {
+    taken: Vec<Taken>,
+    forgotten: BTreeSet<BlobHash>,
+    slices: usize,
+}
+
+fn has_slices(writes: &[Write]) -> bool {
+    writes.iter().any(|write| matches!(write, Write::Slice(_)))
+}
+
+fn forgotten(writes: &[Write]) -> impl Iterator<Item = BlobHash> {
+    writes.iter().filter_map(|write| match write {
+        Write::ForgetBlob(hash) => Some(*hash),
+        _ => None,
+    })
+}
+
+impl Group {
+    fn is_full(&self) -> bool {
+        self.taken.len() >= BATCHES_PER_COMMIT_MAX || self.slices >= SLICES_PER_COMMIT_MAX
+    }
+
+    /// Whether a batch must wait for the next group: it brings what this one is about to forget.
+    fn is_against(&self, writes: &[Write]) -> bool {
+        writes.iter().any(|write| match write {
+            Write::Slice(slice) => self.forgotten.contains(&slice.blob().hash),
+            _ => false,
+        })
+    }
+}
+
 impl Writer {
-    /// Works until told to close or nobody can ask any more.
-    pub(crate) fn run(self, jobs: &Receiver<Job>) {
-        while let Ok(job) = jobs.recv() {
-            match job {
-                Job::Close => return,
-                Job::Read(read, query) => self.read_committed(read, &query),
-                persist => {
-                    if self.group(persist, jobs) {
-                        return;
-                    }
-                }
-            }
+    pub(crate) fn new(
+        disk: Arc<Disk>,
+        usage: DiskUsage,
+        deliver: Box<dyn Fn(Input) + Send>,
+    ) -> Self {
+        Self {
+            disk,
+            deliver,
+            usage,
+            unforgotten: BTreeSet::new(),
+            may_shrink: usage.is_shrinking,
+            has_reserve: true,
+            commits: 0,
         }
     }
 
-    /// One transaction: from its first batch to its commit. True where the writer is to stop.
-    fn group(&self, first: Job, jobs: &Receiver<Job>) -> bool {
-        let mut txn = match self.env.write_txn() {
-            Ok(txn) => txn,
-            Err(error) => {
-                if let Job::Persist(batch, ..) = first {
-                    (self.deliver)(Input::PersistFailed(batch, self.trouble(&error)));
+    /// Works until told to close or nobody can ask any more.
+    pub(crate) fn run(mut self, jobs: &Receiver<Job>) {
+        let mut after = After::Wait;
+        loop {
+            let job = match after {
+                After::Stop => return,
+                After::Job(job) => job,
+                After::Wait if self.may_shrink => match jobs.try_recv() {
+                    Ok(job) => job,
+                    Err(_) => {
+                        self.shrink();
+                        after = After::Wait;
+                        continue;
+                    }
+                },
+                After::Wait => match jobs.recv() {
+                    Ok(job) => job,
+                    Err(_) => return,
+                },
+            };
+            after = match job {
+                Job::Close => return,
+                Job::Read(read, query) => {
+                    self.read_committed(read, &query);
+                    After::Wait
                 }
-                return false;
-            }
-        };
+                Job::Budget(bytes) => {
+                    self.set_budget(bytes);
+                    After::Wait
+                }
+                Job::Persist(batch, writes, durability) => {
+                    self.group(batch, writes, durability, jobs)
+                }
+            };
+        }
+    }
+
+    /// One transaction: from its first batch to its commit.
+    fn group(
+        &mut self,
+        batch: BatchId,
+        writes: Vec<Write>,
+        durability: Durability,
+        jobs: &Receiver<Job>,
+    ) -> After {
+        let mut group = Group::default();
+        let disk = self.disk.clone();
+        let (after, committed) =
+            match self.gather(&disk, &mut group, jobs, batch, writes, durability) {
+                Ok(gathered) => gathered,
+                Err((batch, error)) => {
+                    let trouble = self.disk.tables.trouble(&error);
+                    (self.deliver)(Input::PersistFailed(batch, trouble));
+                    return After::Wait;
+                }
+            };
+        self.settle(&mut group, committed);
+        for taken in group.taken {
+            (self.deliver)(match taken.result {
+                Some(Err(trouble)) => Input::PersistFailed(taken.batch, trouble),
+                _ => Input::Persisted(taken.batch),
+            });
+        }
+        self.after_commit();
+        after
+    }
+
+    /// Takes batches until it is time to commit, and commits.
+    fn gather(
+        &self,
+        disk: &Disk,
+        group: &mut Group,
+        jobs: &Receiver<Job>,
+        batch: BatchId,
+        writes: Vec<Write>,
+        durability: Durability,
+    ) -> Result<(After, Result<(), StorageTrouble>), (BatchId, heed::Error)> {
+        let opened = disk.tables.get().map_err(|error| (batch, error))?;
+        let (env, tables) = (opened.env(), opened.handles());
+        let mut txn = env.write_txn().map_err(|error| (batch, error))?;
         let deadline = Instant::now() + Duration::from_millis(COMMIT_DELAY_MS);
-        let (mut batches, mut durable, mut stop) = (Vec::new(), false, false);
-        let mut next = Next::Job(first);
+        let (mut durable, mut after) = (false, After::Wait);
+        let mut next = Next::Job(Job::Persist(batch, writes, durability));
         loop {
             match next {
                 Next::Job(Job::Persist(batch, writes, durability)) => {
-                    durable |= durability == Durability::Durable;
-                    match self.apply(&mut txn, &writes) {
-                        Ok(()) => batches.push(batch),
-                        Err(error) => {
-                            (self.deliver)(Input::PersistFailed(batch, self.trouble(&error)))
-                        }
+                    if group.is_against(&writes) {
+                        after = After::Job(Job::Persist(batch, writes, durability));
+                        break;
                     }
+                    durable |= durability == Durability::Durable;
+                    self.take(env, &tables, &mut txn, group, batch, writes);
                 }
                 Next::Job(Job::Read(read, query)) => {
-                    let result = self.answer(&txn, &query);
+                    let answerer = Answerer {
+                        txn: &txn,
+                        tables: &tables,
+                    };
+                    let result = answerer.answer(&query);
                     (self.deliver)(Input::Read { read, result });
                 }
+                Next::Job(job @ Job::Budget(_)) => {
+                    after = After::Job(job);
+                    break;
+                }
                 Next::Job(Job::Close) | Next::Stop => {
-                    stop = true;
+                    after = After::Stop;
                     break;
                 }
                 Next::Commit => break,
             }
-            next = match (durable, batches.len() < BATCHES_PER_COMMIT_MAX) {
-                (_, false) => Next::Commit,
+            next = match (durable, group.is_full()) {
+                (_, true) => Next::Commit,
                 // Whoever queued behind a durable batch already goes with it.
-                (true, true) => jobs.try_recv().map_or(Next::Commit, Next::Job),
-                (false, true) => {
+                (true, false) => jobs.try_recv().map_or(Next::Commit, Next::Job),
+                (false, false) => {
                     match jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
                         Ok(job) => Next::Job(job),
                         Err(RecvTimeoutError::Timeout) => Next::Commit,
@@ -112,193 +247,181 @@ impl Writer {
                 }
             };
         }
-        let result = txn.commit().map_err(|error| self.trouble(&error));
-        for batch in batches {
-            (self.deliver)(match result {
-                Ok(()) => Input::Persisted(batch),
-                Err(trouble) => Input::PersistFailed(batch, trouble),
-            });
-        }
-        stop
+        self.store_slices(group);
+        let committed = txn.commit().map_err(|error| disk.tables.trouble(&error));
+        Ok((after, committed))
     }
 
-    /// What a failed write means. LMDB reports one that the system cut short, as it does where space ends within it, as an
-    /// error of the device: whether the file can grow tells the two apart.
-    fn trouble(&self, error: &heed::Error) -> StorageTrouble {
-        match trouble_of(error) {
-            StorageTrouble::Failed => match self.try_to_grow() {
-                Ok(()) => StorageTrouble::Failed,
-                Err(source) => trouble_of_io(&source),
-            },
-            trouble => trouble,
+    fn take(
+        &self,
+        env: &Lmdb,
+        tables: &Tables,
+        txn: &mut heed::RwTxn<'_>,
+        group: &mut Group,
+        batch: BatchId,
+        writes: Vec<Write>,
+    ) {
+        let mut result = None;
+        if has_slices(&writes) {
+            group.slices += writes.len();
+        } else if let Err(error) = apply_batch(env, tables, txn, &writes) {
+            result = Some(Err(self.disk.tables.trouble(&error)));
+        } else {
+            group.forgotten.extend(forgotten(&writes));
+        }
+        group.taken.push(Taken {
+            batch,
+            writes,
+            result,
+        });
+    }
+
+    /// Stores what slices there are.
+    fn store_slices(&self, group: &mut Group) {
+        let (mut slices, mut owners) = (Vec::new(), Vec::new());
+        for (place, taken) in group.taken.iter().enumerate() {
+            for write in &taken.writes {
+                if let Write::Slice(slice) = write {
+                    slices.push(slice);
+                    owners.push(place);
+                }
+            }
+        }
+        if slices.is_empty() {
+            return;
+        }
+        let results = self.disk.blobs.store(&slices);
+        for (owner, result) in owners.into_iter().zip(results) {
+            let whole = &mut group.taken[owner].result;
+            if !matches!(whole, Some(Err(_))) {
+                *whole = Some(result);
+            }
         }
     }
 
-    fn try_to_grow(&self) -> std::io::Result<()> {
-        let mut file = OpenOptions::new().append(true).open(&self.path)?;
-        let length = file.metadata()?.len();
-        let grown = file
-            .write_all(&[0; GROWTH_BYTES])
-            .and_then(|()| file.sync_data());
-        file.set_len(length)?;
-        grown
+    /// Ends what the commit left open: a batch that makes room is tried again with what is kept back for it, and blobs are
+    /// forgotten that no committed row names.
+    fn settle(&mut self, group: &mut Group, committed: Result<(), StorageTrouble>) {
+        let mut gone: BTreeSet<BlobHash> = std::mem::take(&mut self.unforgotten);
+        for taken in &mut group.taken {
+            let slices = has_slices(&taken.writes);
+            if slices {
+                for write in &taken.writes {
+                    if let Write::Slice(slice) = write {
+                        gone.remove(&slice.blob().hash);
+                    }
+                }
+                continue;
+            }
+            let mut result = taken.result.unwrap_or(committed);
+            if result == Err(StorageTrouble::Full) && makes_room(&taken.writes) {
+                result = self.make_room(&taken.writes);
+            }
+            if result.is_ok() {
+                gone.extend(forgotten(&taken.writes));
+            }
+            taken.result = Some(result);
+        }
+        if !gone.is_empty() {
+            let gone: Vec<BlobHash> = gone.into_iter().collect();
+            self.forget(gone);
+        }
     }
 
-    fn apply(&self, parent: &mut heed::RwTxn<'_>, writes: &[Write]) -> heed::Result<()> {
-        let mut txn = self.env.nested_write_txn(parent)?;
-        for write in writes {
-            self.write(&mut txn, write)?;
+    fn forget(&mut self, gone: Vec<BlobHash>) {
+        let mut forgot = self.disk.blobs.forget(&gone);
+        if forgot == Err(StorageTrouble::Full) && self.release_reserve() {
+            forgot = self.disk.blobs.forget(&gone);
         }
-        txn.commit()
+        if forgot.is_err() {
+            // Their rows are gone for good; they follow with the next commit, or at the next start.
+            self.unforgotten.extend(gone);
+        }
     }
 
-    fn write(&self, txn: &mut heed::RwTxn<'_>, write: &Write) -> heed::Result<()> {
-        let tables = &self.tables;
-        match write {
-            Write::Post { post, arrived_ms } => {
-                let (id, body) = (post.id(), post.body());
-                tables
-                    .posts
-                    .put(txn, id.as_bytes(), &PostRow::encode(post, *arrived_ms))?;
-                let key = rows::feed_key(body.created_at_ms, &id);
-                tables.feed.put(txn, &key, body.author.as_bytes())
+    fn release_reserve(&mut self) -> bool {
+        self.has_reserve = false;
+        self.disk.reserve.release()
+    }
+
+    /// Deletes from tables that are full, or on a disk that is.
+    fn make_room(&mut self, writes: &[Write]) -> Result<(), StorageTrouble> {
+        let disk = self.disk.clone();
+        let try_it = || -> heed::Result<()> {
+            let opened = disk.tables.get()?;
+            let mut txn = opened.env().write_txn()?;
+            for write in writes {
+                apply(&mut txn, &opened.handles(), write)?;
             }
-            Write::RecentPosts { head, list } => tables.author_recent_posts.put(
-                txn,
-                head.author.as_bytes(),
-                &rows::encode_list(head, list),
-            ),
-            Write::Checked {
-                author,
-                checked_at_ms,
-            } => tables
-                .checked
-                .put(txn, author.as_bytes(), &checked_at_ms.to_be_bytes()),
-            Write::Profile(profile) => {
-                tables
-                    .profiles
-                    .put(txn, profile.author.as_bytes(), &profile.to_bytes())
-            }
-            Write::Relationship {
-                node,
-                relationship: Some(relationship),
-            } => tables.relationships.put(
-                txn,
-                node.as_bytes(),
-                &rows::encode_relationship(relationship),
-            ),
-            Write::Relationship {
-                node,
-                relationship: None,
-            } => tables
-                .relationships
-                .delete(txn, node.as_bytes())
-                .map(|_| ()),
-            Write::GoodPeer(peer) => {
-                tables
-                    .peers
-                    .put(txn, peer.node.as_bytes(), &rows::encode_peer(peer))
-            }
-            Write::ForgetPeer(node) => tables.peers.delete(txn, node.as_bytes()).map(|_| ()),
-            Write::MapRow(row) => {
-                let key = rows::map_key(row.generation, row.chunk);
-                tables.discovery_map.put(txn, &key, &row.bytes)
-            }
-            Write::MapOnly { generation } => {
-                let first = rows::map_key(*generation, 0);
-                let last = rows::map_key(*generation, u32::MAX);
-                let before = (Bound::Unbounded, Bound::Excluded(&first[..]));
-                let after = (Bound::Excluded(&last[..]), Bound::Unbounded);
-                tables.discovery_map.delete_range(txn, &before)?;
-                tables.discovery_map.delete_range(txn, &after).map(|_| ())
-            }
-            _ => Ok(()),
+            txn.commit()
+        };
+        let opened = disk.tables.trouble_of(disk.open_spare());
+        let mut tried = opened.and_then(|()| disk.tables.trouble_of(try_it()));
+        if tried == Err(StorageTrouble::Full) && self.release_reserve() {
+            tried = disk.tables.trouble_of(try_it());
         }
+        disk.tables.trouble_of(disk.fit_tables())?;
+        tried
+    }
+
+    fn after_commit(&mut self) {
+        self.commits = self.commits.wrapping_add(1);
+        if !self.has_reserve && self.commits.is_multiple_of(COMMITS_PER_RESERVE) {
+            self.has_reserve = self.disk.reserve.make(self.disk.shares().reserve);
+        }
+        self.tell_usage(false);
+        self.may_shrink = self.usage.is_shrinking;
+    }
+
+    /// Says how full the disk is, if it has changed or was asked for.
+    fn tell_usage(&mut self, is_asked: bool) {
+        // What cannot be read now is said after the next commit.
+        let Ok(usage) = self.disk.usage() else { return };
+        if usage != self.usage || is_asked {
+            self.usage = usage;
+            (self.deliver)(Input::Disk(usage));
+        }
+    }
+
+    fn set_budget(&mut self, bytes: u64) {
+        // Where it could not be stored, the usage that is said names the old one.
+        let set = self.disk.set_budget(bytes);
+        if set == Err(StorageTrouble::Full) && self.release_reserve() {
+            let _ = self.disk.set_budget(bytes);
+        }
+        self.tell_usage(true);
+        self.may_shrink = self.usage.is_shrinking;
+    }
+
+    /// One step towards a smaller budget.
+    fn shrink(&mut self) {
+        self.may_shrink = matches!(self.disk.shrink(), Ok(Shrunk::Step));
+        self.tell_usage(false);
     }
 
     fn read_committed(&self, read: ReadId, query: &ReadQuery) {
-        let result = match self.env.read_txn() {
-            Ok(txn) => self.answer(&txn, query),
-            Err(error) => Err(trouble_of(&error)),
-        };
+        let answered = self.disk.tables.get().and_then(|opened| {
+            let txn = opened.env().read_txn()?;
+            let answerer = Answerer {
+                txn: &txn,
+                tables: &opened.handles(),
+            };
+            Ok(answerer.answer(query))
+        });
+        let result = answered.unwrap_or_else(|error| Err(trouble_of(&error)));
         (self.deliver)(Input::Read { read, result });
     }
+}
 
-    fn answer(
-        &self,
-        txn: &heed::RoTxn<'_>,
-        query: &ReadQuery,
-    ) -> Result<ReadResult, StorageTrouble> {
-        match query {
-            ReadQuery::RecentPosts(author) => {
-                self.list(txn, author, false).map(ReadResult::RecentPosts)
-            }
-            ReadQuery::Slices { .. } => Ok(ReadResult::Slices(Vec::new())),
-            ReadQuery::ForPeer {
-                authors,
-                posts,
-                bytes_max,
-            } => {
-                let mut room = *bytes_max;
-                let mut fits = |bytes: usize| {
-                    let fits = bytes <= room;
-                    room = room.saturating_sub(bytes);
-                    fits
-                };
-                let mut lists = Vec::new();
-                for author in authors {
-                    lists.extend(self.list(txn, author, true)?);
-                }
-                let mut found: Vec<PostBytes> = Vec::new();
-                for id in posts {
-                    let row = self
-                        .tables
-                        .posts
-                        .get(txn, id.as_bytes())
-                        .map_err(|error| trouble_of(&error))?;
-                    let Some(row) = row else { continue };
-                    let bytes = PostRow::decode(row).ok_or(StorageTrouble::Corrupt)?.bytes();
-                    if !fits(bytes.body.len()) {
-                        break;
-                    }
-                    found.push(bytes);
-                }
-                Ok(ReadResult::ForPeer {
-                    lists,
-                    posts: found,
-                    hearts: Vec::new(),
-                    deletions: Vec::new(),
-                })
-            }
-        }
+fn apply_batch(
+    env: &Lmdb,
+    tables: &Tables,
+    parent: &mut heed::RwTxn<'_>,
+    writes: &[Write],
+) -> heed::Result<()> {
+    let mut txn = env.nested_write_txn(parent)?;
+    for write in writes {
+        apply(&mut txn, tables, write)?;
     }
-
-    fn list(
-        &self,
-        txn: &heed::RoTxn<'_>,
-        author: &NodeId,
-        with_profile: bool,
-    ) -> Result<Option<StoredList>, StorageTrouble> {
-        let trouble = |error| trouble_of(&error);
-        let Some(row) = self
-            .tables
-            .author_recent_posts
-            .get(txn, author.as_bytes())
-            .map_err(trouble)?
-        else {
-            return Ok(None);
-        };
-        let profile = match with_profile {
-            true => self
-                .tables
-                .profiles
-                .get(txn, author.as_bytes())
-                .map_err(trouble)?,
-            false => None,
-        };
-        let profile = profile.and_then(rows::decode_profile);
-        rows::decode_list(row, profile)
-            .map(Some)
-            .ok_or(StorageTrouble::Corrupt)
-    }
+    txn.commit()
 }

@@ -240,7 +240,7 @@ fn open(dir: &Path, send: std::sync::mpsc::Sender<Input>) -> (Store, distsoc_eng
     let config = StoreConfig {
         dir: dir.into(),
         own: own().node_id(),
-        map_bytes: 1 << 30,
+        budget_bytes: 4 << 30,
     };
     Store::open(config, move |input| drop(send.send(input))).expect("a folder of its own")
 }

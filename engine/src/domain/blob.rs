@@ -66,6 +66,13 @@ impl BlobRef {
         self.proof_values(slice) * VALUE_BYTES + self.data_bytes(slice)
     }
 
+    /// The part of the blob within the stored bytes of a slice; `None` where they are not as long as that slice is.
+    #[must_use]
+    pub fn data_in<'a>(&self, slice: u32, stored: &'a [u8]) -> Option<&'a [u8]> {
+        let is_one = slice < self.slices() && stored.len() == self.slice_bytes(slice);
+        is_one.then(|| &stored[self.proof_values(slice) * VALUE_BYTES..])
+    }
+
     /// Bytes of all its slices with their proofs: what it takes to store.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
@@ -375,6 +382,8 @@ mod tests {
                 let there = read(blob, number, slice.bytes(), 1_000).unwrap();
                 assert_eq!(there.as_ref(), Some(&slice), "{length} bytes, {number}");
                 assert_eq!(slice.bytes().len(), blob.slice_bytes(number));
+                assert_eq!(blob.data_in(number, slice.bytes()), Some(slice.data()));
+                assert_eq!(blob.data_in(number, &slice.bytes()[1..]), None);
                 whole.extend(slice.data());
                 stored += slice.bytes().len() as u64;
             }

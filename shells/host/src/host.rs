@@ -16,8 +16,6 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
 
-/// Address space for the database: a ceiling, not memory.
-const MAP_BYTES: usize = 16 << 30;
 /// Calls and results of the disk that wait for the node.
 const ASKED_MAX: usize = 4_096;
 /// Notices that wait for one subscriber; a slower one is let go.
@@ -140,7 +138,7 @@ impl Host {
         let store_config = StoreConfig {
             dir: config.dir.clone(),
             own: node_id,
-            map_bytes: MAP_BYTES,
+            budget_bytes: NodeProfile::of(config.kind).file_budget_bytes,
         };
         let deliver = move |input| {
             // The loop is gone only after the store was closed; then nobody waits for this.
@@ -278,7 +276,7 @@ impl Host {
         self.0.endpoint.link_stats(link)
     }
 
-    /// Bytes its database takes on the disk.
+    /// Bytes that its tables and blobs take on the disk.
     #[must_use]
     pub fn disk_bytes(&self) -> u64 {
         self.0.store.disk_bytes()

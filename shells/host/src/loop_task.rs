@@ -183,7 +183,7 @@ impl Loop {
                 durability,
             } => self.store.persist(batch, writes, durability),
             Effect::Read { read, query } => self.store.read(read, query),
-            Effect::Budget { .. } => {}
+            Effect::Budget { bytes } => self.store.set_budget(bytes),
             Effect::Reply { call, result } => {
                 if let Some(answer) = self.answers.remove(&call) {
                     // Whoever asked may have gone; the node did what it was asked.

@@ -1,0 +1,154 @@
+//! What a node reads of its rows while it runs.
+
+use crate::fault::trouble_of;
+use crate::rows::{self, HeartRow, PostRow};
+use crate::tables::Tables;
+use distsoc_engine::domain::{Deletion, Heart, NodeId, PostBytes, PostId};
+use distsoc_engine::io::{ReadQuery, ReadResult, StorageTrouble, StoredList};
+use distsoc_engine::limits;
+
+/// Hearts that are looked at for one answer, over all its posts.
+const HEARTS_LOOKED_AT_MAX: usize = 16_384;
+
+/// Tables, as one transaction sees them.
+pub(crate) struct Answerer<'a> {
+    pub(crate) txn: &'a heed::RoTxn<'a>,
+    pub(crate) tables: &'a Tables,
+}
+
+fn trouble(error: heed::Error) -> StorageTrouble {
+    trouble_of(&error)
+}
+
+impl Answerer<'_> {
+    /// The answer; slices lie elsewhere, so of them there are none here.
+    pub(crate) fn answer(&self, query: &ReadQuery) -> Result<ReadResult, StorageTrouble> {
+        match query {
+            ReadQuery::RecentPosts(author) => self.list(author, false).map(ReadResult::RecentPosts),
+            ReadQuery::Slices { .. } => Ok(ReadResult::Slices(Vec::new())),
+            ReadQuery::ForPeer {
+                authors,
+                posts,
+                bytes_max,
+            } => self.for_peer(authors, posts, *bytes_max),
+        }
+    }
+
+    fn for_peer(
+        &self,
+        authors: &[NodeId],
+        asked: &[PostId],
+        bytes_max: usize,
+    ) -> Result<ReadResult, StorageTrouble> {
+        let mut room = bytes_max;
+        let mut fits = |bytes: usize| {
+            let fits = bytes <= room;
+            room = room.saturating_sub(bytes);
+            fits
+        };
+        let mut lists = Vec::new();
+        for author in authors {
+            lists.extend(self.list(author, true)?);
+        }
+        let mut posts: Vec<PostBytes> = Vec::new();
+        let (mut found, mut absent) = (Vec::new(), Vec::new());
+        let mut is_full = false;
+        for id in asked {
+            let row = self.tables.posts.get(self.txn, id.as_bytes());
+            let Some(row) = row.map_err(trouble)? else {
+                absent.push(id);
+                continue;
+            };
+            if is_full {
+                continue;
+            }
+            let bytes = PostRow::decode(row).ok_or(StorageTrouble::Corrupt)?.bytes();
+            if !fits(bytes.body.len()) {
+                is_full = true;
+                continue;
+            }
+            posts.push(bytes);
+            found.push(id);
+        }
+        Ok(ReadResult::ForPeer {
+            lists,
+            posts,
+            hearts: self.hearts(&found)?,
+            deletions: self.deletions(authors, &absent)?,
+        })
+    }
+
+    /// The newest heart of each post, then the next of each, until there are enough.
+    fn hearts(&self, posts: &[&PostId]) -> Result<Vec<Heart>, StorageTrouble> {
+        let mut looked_at = 0;
+        let mut ranked: Vec<(usize, usize, HeartRow<'_>)> = Vec::new();
+        for (place, post) in posts.iter().enumerate() {
+            let rows = self.tables.hearts.prefix_iter(self.txn, post.as_bytes());
+            let mut of_post: Vec<HeartRow<'_>> = Vec::new();
+            for row in rows.map_err(trouble)? {
+                if looked_at == HEARTS_LOOKED_AT_MAX {
+                    break;
+                }
+                looked_at += 1;
+                of_post.extend(HeartRow::decode(row.map_err(trouble)?.1));
+            }
+            of_post.sort_by_key(|row| std::cmp::Reverse(row.seq));
+            of_post.truncate(limits::PULL_HEARTS_MAX);
+            let of_post = of_post.into_iter().enumerate();
+            ranked.extend(of_post.map(|(rank, row)| (rank, place, row)));
+        }
+        ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
+        ranked.truncate(limits::PULL_HEARTS_MAX);
+        let hearts = ranked.iter().filter_map(|(_, _, row)| row.heart());
+        Ok(hearts.collect())
+    }
+
+    /// Deletions of posts by these authors.
+    fn deletions(
+        &self,
+        authors: &[NodeId],
+        posts: &[&PostId],
+    ) -> Result<Vec<Deletion>, StorageTrouble> {
+        let mut deletions = Vec::new();
+        if posts.is_empty() {
+            return Ok(deletions);
+        }
+        let table = self.tables.tombstones;
+        for author in authors {
+            let of_author = table.prefix_iter(self.txn, author.as_bytes());
+            if of_author.map_err(trouble)?.next().is_none() {
+                continue;
+            }
+            for post in posts {
+                if deletions.len() == limits::PULL_DELETIONS_MAX {
+                    return Ok(deletions);
+                }
+                let key = rows::pair_key(author.as_bytes(), post.as_bytes());
+                let row = table.get(self.txn, &key).map_err(trouble)?;
+                deletions.extend(row.and_then(rows::decode_deletion));
+            }
+        }
+        Ok(deletions)
+    }
+
+    fn list(
+        &self,
+        author: &NodeId,
+        with_profile: bool,
+    ) -> Result<Option<StoredList>, StorageTrouble> {
+        let table = self.tables.author_recent_posts;
+        let Some(row) = table.get(self.txn, author.as_bytes()).map_err(trouble)? else {
+            return Ok(None);
+        };
+        let profile = match with_profile {
+            true => {
+                let row = self.tables.profiles.get(self.txn, author.as_bytes());
+                row.map_err(trouble)?.and_then(rows::decode_profile)
+            }
+            false => None,
+        };
+        rows::decode_list(row, profile)
+            .map(Some)
+            .ok_or(StorageTrouble::Corrupt)
+    }
+}

@@ -1,0 +1,354 @@
+//! Blobs on the disk, slice by slice (PROTOCOL section 7): in several environments, so that what is freed in one can be given back
+//! to the system while the others go on.
+//!
+//! What always holds: the files together never pass the bytes they may have, since LMDB itself ends each at its share; a slice
+//! is there whole or not at all. The slices of 1 MiB of a blob lie together where there was room. One thread writes, any may
+//! read: what is where is looked up under a lock that nobody holds over a commit. Which blobs are worth their place is decided
+//! elsewhere.
+
+mod index;
+mod shelf;
+
+use crate::budget::bytes_in_folder;
+use crate::fault::{Fault, trouble_of};
+use distsoc_engine::domain::{BlobHash, Slice, Verified};
+use distsoc_engine::io::{StorageTrouble, StoredBlob};
+use index::{Index, pages_of};
+use shelf::{PAGE_BYTES, Shelf, room_of};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Environments; each has at most a sixteenth of a budget, and a quarter of it is for everything else (PROTOCOL section 7, quota).
+pub const SHELVES: usize = 12;
+/// Slices that are moved at once from a shelf that has too many.
+const MOVED_AT_ONCE: usize = 16;
+
+/// All environments, open.
+pub struct Blobs {
+    dir: PathBuf,
+    shelves: Vec<Shelf>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    index: Index,
+    share_bytes: u64,
+}
+
+impl State {
+    fn free(&self, shelf: u8) -> u64 {
+        let used = self.index.used()[usize::from(shelf)];
+        room_of(self.share_bytes).saturating_sub(used)
+    }
+}
+
+impl std::fmt::Debug for Blobs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Blobs({})", self.dir.display())
+    }
+}
+
+/// Where slices go that are to be stored at once.
+#[derive(Default)]
+struct Plan {
+    by_shelf: BTreeMap<u8, Vec<usize>>,
+    pages: [u64; SHELVES],
+    stripes: BTreeMap<(BlobHash, u32), u8>,
+}
+
+/// One step of keeping to a smaller share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shrunk {
+    /// Every file is within its share.
+    Done,
+    /// Something was written anew or moved; there may be more to do.
+    Step,
+    /// What is left does not fit: something must be forgotten first, or the disk is full.
+    Waits,
+}
+
+impl Blobs {
+    /// Opens them in a folder, made if it is not there, with so many bytes for each environment.
+    ///
+    /// # Errors
+    /// [`Fault`].
+    pub fn open(dir: &Path, share_bytes: u64) -> Result<Self, Fault> {
+        let mut index = Index::default();
+        let mut shelves = Vec::with_capacity(SHELVES);
+        for number in 0..SHELVES {
+            let dir = dir.join(format!("{number:02}"));
+            let shelf = Shelf::open(&dir, share_bytes)?;
+            shelf.load(number as u8, &mut index)?;
+            shelves.push(shelf);
+        }
+        let blobs = Self {
+            dir: dir.into(),
+            shelves,
+            state: Mutex::new(State { index, share_bytes }),
+        };
+        blobs
+            .set_share(share_bytes)
+            .map_err(|error| Fault::lmdb(dir, error))?;
+        Ok(blobs)
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What lies here, in the order of the hashes.
+    #[must_use]
+    pub fn stored(&self) -> Vec<StoredBlob> {
+        self.state().index.stored()
+    }
+
+    /// Bytes of the files.
+    #[must_use]
+    pub fn file_bytes(&self) -> u64 {
+        let numbers = 0..SHELVES;
+        let dirs = numbers.map(|number| self.dir.join(format!("{number:02}")));
+        dirs.map(|dir| bytes_in_folder(&dir)).sum()
+    }
+
+    /// Bytes that slices take, in whole pages.
+    #[must_use]
+    pub fn used_bytes(&self) -> u64 {
+        self.state().index.used().iter().sum::<u64>() * PAGE_BYTES
+    }
+
+    /// Bytes that slices may take, in whole pages.
+    #[must_use]
+    pub fn room_bytes(&self) -> u64 {
+        room_of(self.state().share_bytes) * PAGE_BYTES * SHELVES as u64
+    }
+
+    /// The stored bytes of a slice: its proof and its part of the blob.
+    ///
+    /// # Errors
+    /// [`StorageTrouble`].
+    pub fn get(&self, hash: &BlobHash, slice: u32) -> Result<Option<Arc<[u8]>>, StorageTrouble> {
+        let mut looked_at = None;
+        loop {
+            let shelf = self.state().index.shelf_of(hash, slice);
+            // It may have been moved since it was looked up.
+            let Some(number) = shelf.filter(|_| shelf != looked_at) else {
+                return Ok(None);
+            };
+            let found = self.shelves[usize::from(number)].get(hash, slice);
+            if let Some(found) = found.map_err(|error| trouble_of(&error))? {
+                return Ok(Some(found));
+            }
+            looked_at = shelf;
+        }
+    }
+
+    /// Slices of a blob from one on, up to the first that is not there.
+    ///
+    /// # Errors
+    /// [`StorageTrouble`].
+    pub fn run_of(
+        &self,
+        hash: &BlobHash,
+        first: u32,
+        count: u32,
+    ) -> Result<Vec<Arc<[u8]>>, StorageTrouble> {
+        let slices = (first..first.saturating_add(count)).map(|slice| self.get(hash, slice));
+        slices.map_while(Result::transpose).collect()
+    }
+
+    /// Stores slices, those of each environment in one commit; says of each why it was not stored.
+    pub fn store(&self, slices: &[&Verified<Slice>]) -> Vec<Result<(), StorageTrouble>> {
+        let mut results = vec![Ok(()); slices.len()];
+        let mut same: Vec<(usize, usize)> = Vec::new();
+        let mut lacking: BTreeMap<(BlobHash, u32), usize> = BTreeMap::new();
+        for (place, slice) in slices.iter().enumerate() {
+            let key = (slice.blob().hash, slice.number());
+            if self.state().index.shelf_of(&key.0, key.1).is_some() {
+                continue;
+            }
+            match lacking.get(&key) {
+                Some(first) => same.push((place, *first)),
+                None => drop(lacking.insert(key, place)),
+            }
+        }
+        let mut left: Vec<usize> = lacking.into_values().collect();
+        let mut barred = [false; SHELVES];
+        while !left.is_empty() {
+            let (plan, refused) = self.plan(slices, &left, &barred);
+            for place in refused {
+                results[place] = Err(StorageTrouble::Full);
+            }
+            left.clear();
+            for (number, places) in plan.by_shelf {
+                let chosen: Vec<_> = places.iter().map(|place| slices[*place]).collect();
+                let stored = self.shelves[usize::from(number)].put(&chosen);
+                for (at, place) in places.into_iter().enumerate() {
+                    match &stored {
+                        Ok(stored) if stored[at] => self.added(slices[place], number),
+                        // What is free there lies too far apart.
+                        Ok(_) => {
+                            barred[usize::from(number)] = true;
+                            left.push(place);
+                        }
+                        Err(trouble) => results[place] = Err(*trouble),
+                    }
+                }
+            }
+        }
+        for (place, first) in same {
+            results[place] = results[first];
+        }
+        results
+    }
+
+    fn added(&self, slice: &Slice, shelf: u8) {
+        let pages = pages_of(slice.bytes().len());
+        let hash = slice.blob().hash;
+        self.state().index.add(&hash, slice.number(), shelf, pages);
+    }
+
+    /// A place for each slice, and those that have none: beside the others of its stripe, else where most is free.
+    fn plan(
+        &self,
+        slices: &[&Verified<Slice>],
+        left: &[usize],
+        barred: &[bool; SHELVES],
+    ) -> (Plan, Vec<usize>) {
+        let (mut plan, mut refused) = (Plan::default(), Vec::new());
+        let state = self.state();
+        for place in left {
+            let slice = slices[*place];
+            let (hash, number) = (slice.blob().hash, slice.number());
+            let pages = pages_of(slice.bytes().len());
+            let free = |shelf: u8| match barred[usize::from(shelf)] {
+                true => 0,
+                false => state
+                    .free(shelf)
+                    .saturating_sub(plan.pages[usize::from(shelf)]),
+            };
+            let stripe = (hash, number / index::STRIPE_SLICES);
+            let planned = plan.stripes.get(&stripe).copied();
+            let mut beside = planned.into_iter().chain(state.index.beside(&hash, number));
+            let beside = beside.find(|shelf| free(*shelf) >= pages);
+            let roomiest = || (0..SHELVES as u8).max_by_key(|shelf| free(*shelf));
+            let chosen = beside.or_else(roomiest);
+            let Some(shelf) = chosen.filter(|shelf| free(*shelf) >= pages) else {
+                refused.push(*place);
+                continue;
+            };
+            plan.pages[usize::from(shelf)] += pages;
+            plan.stripes.insert(stripe, shelf);
+            plan.by_shelf.entry(shelf).or_default().push(*place);
+        }
+        (plan, refused)
+    }
+
+    /// Forgets blobs, whatever is there of them.
+    ///
+    /// # Errors
+    /// [`StorageTrouble`] where the disk failed: what was forgotten before stays so, the rest is still there.
+    pub fn forget(&self, hashes: &[BlobHash]) -> Result<(), StorageTrouble> {
+        let mut by_shelf: Vec<Vec<(BlobHash, u64)>> = vec![Vec::new(); SHELVES];
+        for hash in hashes {
+            let pages = self.state().index.pages_of_blob(hash);
+            for (work, pages) in by_shelf.iter_mut().zip(pages) {
+                if pages > 0 {
+                    work.push((*hash, pages));
+                }
+            }
+        }
+        for (number, work) in by_shelf.into_iter().enumerate() {
+            if work.is_empty() {
+                continue;
+            }
+            self.shelves[number].forget(&work)?;
+            let mut state = self.state();
+            for (hash, _) in work {
+                state.index.remove(&hash, number as u8);
+            }
+        }
+        Ok(())
+    }
+
+    /// From now on each environment has so many bytes. What is larger stays so until [`shrink`](Self::shrink) has been there.
+    pub(crate) fn set_share(&self, share_bytes: u64) -> heed::Result<()> {
+        self.state().share_bytes = share_bytes;
+        let used = *self.state().index.used();
+        for (shelf, used) in self.shelves.iter().zip(used) {
+            shelf.fit(share_bytes, used)?;
+        }
+        Ok(())
+    }
+
+    /// Whether every file is within its share, and nothing can make it grow past it.
+    pub(crate) fn is_within(&self) -> bool {
+        let share_bytes = self.state().share_bytes;
+        self.shelves
+            .iter()
+            .all(|shelf| shelf.is_within(share_bytes))
+    }
+
+    /// Brings one environment into its share, or nearer to it.
+    pub(crate) fn shrink(&self) -> Result<Shrunk, StorageTrouble> {
+        let share_bytes = self.state().share_bytes;
+        let used = *self.state().index.used();
+        let too_large = |number: &usize| !self.shelves[*number].is_within(share_bytes);
+        let numbers: Vec<usize> = (0..SHELVES).filter(too_large).collect();
+        if numbers.is_empty() {
+            return Ok(Shrunk::Done);
+        }
+        let fits = |number: &&usize| used[**number] <= room_of(share_bytes);
+        if let Some(number) = numbers.iter().find(fits) {
+            let shelf = &self.shelves[*number];
+            if shelf.file_bytes() > share_bytes {
+                shelf.compact(share_bytes)?;
+            }
+            shelf
+                .fit(share_bytes, used[*number])
+                .map_err(|error| trouble_of(&error))?;
+            return Ok(match shelf.is_within(share_bytes) {
+                true => Shrunk::Step,
+                false => Shrunk::Waits,
+            });
+        }
+        // Each has too much, but others may have room for it.
+        let mut moved = false;
+        for _ in 0..MOVED_AT_ONCE {
+            match self.move_one(numbers[0] as u8)? {
+                true => moved = true,
+                false => break,
+            }
+        }
+        Ok(if moved { Shrunk::Step } else { Shrunk::Waits })
+    }
+
+    /// Moves a slice to the shelf with most room. It lies on both while it moves: a start finds it on either.
+    fn move_one(&self, from: u8) -> Result<bool, StorageTrouble> {
+        let (found, to, free, excess) = {
+            let state = self.state();
+            let to = (0..SHELVES as u8).max_by_key(|shelf| state.free(*shelf));
+            let to = to.unwrap_or_default();
+            let used = state.index.used()[usize::from(from)];
+            let excess = used.saturating_sub(room_of(state.share_bytes));
+            (state.index.any_on(from), to, state.free(to), excess)
+        };
+        let Some((hash, slice)) = found.filter(|_| excess > 0 && to != from) else {
+            return Ok(false);
+        };
+        let Some(bytes) = self.get(&hash, slice)? else {
+            return Ok(false);
+        };
+        let pages = pages_of(bytes.len());
+        if free < pages || !self.shelves[usize::from(to)].take(&hash, slice, &bytes)? {
+            return Ok(false);
+        }
+        self.state().index.moved(&hash, slice, to, pages);
+        self.shelves[usize::from(from)].drop_slice(&hash, slice)?;
+        Ok(true)
+    }
+}
+
+#[cfg(test)]
+mod tests;

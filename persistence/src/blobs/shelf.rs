@@ -1,0 +1,231 @@
+//! One environment of slices.
+
+use super::index::{Index, pages_of};
+use crate::environment::Environment;
+use crate::fault::Fault;
+use crate::tables::{Raw, open_one};
+use distsoc_engine::domain::{BlobHash, Slice, Verified};
+use distsoc_engine::io::StorageTrouble;
+use heed::{Error, MdbError};
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::Arc;
+
+/// LMDB's page on every system that this runs on.
+pub(crate) const PAGE_BYTES: u64 = 4096;
+/// Pages of a shelf that no slice gets: for its tree, its list of free pages, and the copies that a change is made in. Without
+/// them nothing could be deleted from a full one.
+const SPARE_PAGES: u64 = 64;
+/// Pages that one transaction frees at most, as far as blobs end there: the list of them must have room too.
+const FREED_PAGES_MAX: u64 = 4096;
+/// A key that is no slice's.
+const TURN_KEY: &[u8] = &[0];
+
+fn key_of(hash: &BlobHash, slice: u32) -> [u8; 36] {
+    let mut key = [0; 36];
+    key[..32].copy_from_slice(hash.as_bytes());
+    key[32..].copy_from_slice(&slice.to_be_bytes());
+    key
+}
+
+fn parts_of(key: &[u8]) -> Option<(BlobHash, u32)> {
+    let (hash, slice) = key.split_first_chunk::<32>()?;
+    let slice = u32::from_be_bytes(slice.try_into().ok()?);
+    Some((BlobHash::from_bytes(*hash), slice))
+}
+
+/// Pages that slices may take of a file of so many bytes.
+pub(crate) fn room_of(share_bytes: u64) -> u64 {
+    let pages = share_bytes / PAGE_BYTES;
+    pages - SPARE_PAGES.max(pages / 16)
+}
+
+/// One environment.
+pub(crate) struct Shelf(Environment<Raw>);
+
+fn is_full(error: &Error) -> bool {
+    matches!(error, Error::Mdb(MdbError::MapFull))
+}
+
+impl Shelf {
+    pub(crate) fn open(dir: &Path, share_bytes: u64) -> Result<Self, Fault> {
+        std::fs::create_dir_all(dir).map_err(|source| Fault::io(dir, source))?;
+        let env = Environment::open(dir, share_bytes, 1, |env| open_one(env, "slices"))?;
+        Ok(Self(env))
+    }
+
+    pub(crate) fn file_bytes(&self) -> u64 {
+        self.0.file_bytes()
+    }
+
+    /// Reads which slices are there, without their bytes. What another shelf has too was being moved when the process ended, and
+    /// what is no slice's was never written: both go.
+    pub(crate) fn load(&self, number: u8, index: &mut Index) -> Result<(), Fault> {
+        let fault = |error| Fault::lmdb(self.0.path(), error);
+        let mut gone = Vec::new();
+        {
+            let opened = self.0.get().map_err(fault)?;
+            let txn = opened.env().read_txn().map_err(fault)?;
+            for row in opened.handles().iter(&txn).map_err(fault)? {
+                let (key, value) = row.map_err(fault)?;
+                let is_new = parts_of(key).is_some_and(|(hash, slice)| {
+                    index.add(&hash, slice, number, pages_of(value.len()))
+                });
+                if !is_new {
+                    gone.push(key.to_vec());
+                }
+            }
+        }
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let opened = self.0.get().map_err(fault)?;
+        let mut txn = opened.env().write_txn().map_err(fault)?;
+        for key in &gone {
+            opened.handles().delete(&mut txn, key).map_err(fault)?;
+        }
+        txn.commit().map_err(fault)
+    }
+
+    /// The stored bytes of a slice.
+    pub(crate) fn get(&self, hash: &BlobHash, slice: u32) -> heed::Result<Option<Arc<[u8]>>> {
+        let opened = self.0.get()?;
+        let txn = opened.env().read_txn()?;
+        let found = opened.handles().get(&txn, &key_of(hash, slice))?;
+        Ok(found.map(Arc::from))
+    }
+
+    /// Stores slices in one commit; says of each whether it had room.
+    pub(crate) fn put(&self, slices: &[&Verified<Slice>]) -> Result<Vec<bool>, StorageTrouble> {
+        let rows: Vec<_> = slices
+            .iter()
+            .map(|slice| {
+                let key = key_of(&slice.blob().hash, slice.number());
+                (key, &slice.bytes()[..])
+            })
+            .collect();
+        self.put_rows(&rows).map_err(|error| self.0.trouble(&error))
+    }
+
+    /// Takes a slice that lies on another shelf; false where it has no room.
+    pub(crate) fn take(
+        &self,
+        hash: &BlobHash,
+        slice: u32,
+        bytes: &[u8],
+    ) -> Result<bool, StorageTrouble> {
+        let stored = self.put_rows(&[(key_of(hash, slice), bytes)]);
+        let stored = stored.map_err(|error| self.0.trouble(&error))?;
+        Ok(stored == [true])
+    }
+
+    fn put_rows(&self, rows: &[([u8; 36], &[u8])]) -> heed::Result<Vec<bool>> {
+        match self.put_all(rows) {
+            Err(error) if is_full(&error) => {}
+            other => return other.map(|()| vec![true; rows.len()]),
+        }
+        // What the last transaction freed may be used by the next but one; then each by itself, since what is free may lie apart.
+        let turned = self.turn().and_then(|()| self.put_each(rows));
+        match turned {
+            Err(error) if is_full(&error) => Ok(vec![false; rows.len()]),
+            other => other,
+        }
+    }
+
+    fn put_all(&self, rows: &[([u8; 36], &[u8])]) -> heed::Result<()> {
+        let opened = self.0.get()?;
+        let mut txn = opened.env().write_txn()?;
+        for (key, bytes) in rows {
+            opened.handles().put(&mut txn, key, bytes)?;
+        }
+        txn.commit()
+    }
+
+    fn put_each(&self, rows: &[([u8; 36], &[u8])]) -> heed::Result<Vec<bool>> {
+        let opened = self.0.get()?;
+        let mut txn = opened.env().write_txn()?;
+        let mut stored = Vec::with_capacity(rows.len());
+        for (key, bytes) in rows {
+            let mut nested = opened.env().nested_write_txn(&mut txn)?;
+            let put = opened.handles().put(&mut nested, key, bytes);
+            match put.and_then(|()| nested.commit()) {
+                Ok(()) => stored.push(true),
+                Err(error) if is_full(&error) => stored.push(false),
+                Err(error) => return Err(error),
+            }
+        }
+        txn.commit()?;
+        Ok(stored)
+    }
+
+    /// A transaction that changes next to nothing.
+    fn turn(&self) -> heed::Result<()> {
+        let opened = self.0.get()?;
+        let mut txn = opened.env().write_txn()?;
+        opened.handles().put(&mut txn, TURN_KEY, &[])?;
+        opened.handles().delete(&mut txn, TURN_KEY)?;
+        txn.commit()
+    }
+
+    /// Forgets blobs, which take so many pages here each.
+    pub(crate) fn forget(&self, blobs: &[(BlobHash, u64)]) -> Result<(), StorageTrouble> {
+        let mut from = 0;
+        while from < blobs.len() {
+            let mut pages = 0;
+            let rest = &blobs[from..];
+            let count = rest.iter().take_while(|(_, taken)| {
+                let fits = pages < FREED_PAGES_MAX;
+                pages += taken;
+                fits
+            });
+            let until = from + count.count();
+            self.forget_at_once(&blobs[from..until])
+                .map_err(|error| self.0.trouble(&error))?;
+            from = until;
+        }
+        Ok(())
+    }
+
+    fn forget_at_once(&self, blobs: &[(BlobHash, u64)]) -> heed::Result<()> {
+        let opened = self.0.get()?;
+        let mut txn = opened.env().write_txn()?;
+        for (hash, _) in blobs {
+            let (first, last) = (key_of(hash, 0), key_of(hash, u32::MAX));
+            let all = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+            opened.handles().delete_range(&mut txn, &all)?;
+        }
+        txn.commit()
+    }
+
+    /// Forgets one slice, which lies on another shelf now.
+    pub(crate) fn drop_slice(&self, hash: &BlobHash, slice: u32) -> Result<(), StorageTrouble> {
+        let dropped = (|| {
+            let opened = self.0.get()?;
+            let mut txn = opened.env().write_txn()?;
+            opened.handles().delete(&mut txn, &key_of(hash, slice))?;
+            txn.commit()
+        })();
+        dropped.map_err(|error| self.0.trouble(&error))
+    }
+
+    /// Whether its file keeps to this share, and always will.
+    pub(crate) fn is_within(&self, share_bytes: u64) -> bool {
+        self.0.map_bytes() == share_bytes && self.file_bytes() <= share_bytes
+    }
+
+    /// Keeps to a share of so many bytes if that is possible at once; else it may grow only by what deleting needs.
+    pub(crate) fn fit(&self, share_bytes: u64, used_pages: u64) -> heed::Result<()> {
+        let spare = SPARE_PAGES * PAGE_BYTES;
+        let file = self.file_bytes();
+        let fits = file <= share_bytes && used_pages <= room_of(share_bytes);
+        self.0.resize(match fits {
+            true => share_bytes,
+            false => share_bytes.max((file + spare).next_multiple_of(1 << 16)),
+        })
+    }
+
+    /// Writes the file anew within its share.
+    pub(crate) fn compact(&self, share_bytes: u64) -> Result<(), StorageTrouble> {
+        self.0.compact(share_bytes)
+    }
+}

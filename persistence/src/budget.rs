@@ -1,0 +1,160 @@
+//! What a budget is divided into (PROTOCOL section 7, quota), and the bytes that are kept back for deleting.
+//!
+//! A quarter is for the tables, the rest for blobs. From the quarter goes what is beside the tables: the files by which LMDB knows
+//! its readers, and the reserve. So nothing that is written can pass the budget: each file ends at its share.
+
+use crate::blobs::SHELVES;
+use crate::environment::whole_steps;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+/// A shelf's share of a budget.
+const SHELF_SHARE: u64 = 16;
+/// The tables' share of a budget.
+const TABLES_SHARE: u64 = 4;
+/// Files by which LMDB knows its readers, one beside each environment.
+const LOCK_FILE_BYTES: u64 = 16 * 1024;
+/// The reserve's share of a budget, and its bytes at most.
+const RESERVE_SHARE: u64 = 64;
+const RESERVE_BYTES_MAX: u64 = 4 << 20;
+/// Of the tables' share, what only deleting may use: sixteenths, and bytes at most.
+const SPARE_SHARE: u64 = 16;
+const SPARE_BYTES_MAX: u64 = 8 << 20;
+/// Less than this is taken for this: below, what is kept back would be most of it.
+pub const BUDGET_BYTES_MIN: u64 = 16_000_000;
+
+/// The parts of a budget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Shares {
+    /// All of it.
+    pub(crate) budget: u64,
+    /// Bytes that the tables' file may have while something is deleted.
+    pub(crate) tables: u64,
+    /// Bytes that it may have otherwise.
+    pub(crate) rows: u64,
+    /// Bytes of the reserve.
+    pub(crate) reserve: u64,
+    /// Bytes that a shelf's file may have.
+    pub(crate) shelf: u64,
+}
+
+impl Shares {
+    pub(crate) fn of(budget: u64) -> Self {
+        let budget = budget.max(BUDGET_BYTES_MIN);
+        let reserve = (budget / RESERVE_SHARE).min(RESERVE_BYTES_MAX);
+        let beside = reserve + LOCK_FILE_BYTES * (SHELVES as u64 + 1);
+        let tables = whole_steps(budget / TABLES_SHARE - beside);
+        Self {
+            budget,
+            tables,
+            rows: whole_steps(tables - (tables / SPARE_SHARE).min(SPARE_BYTES_MAX)),
+            reserve,
+            shelf: whole_steps(budget / SHELF_SHARE),
+        }
+    }
+}
+
+/// A file of nothing. Where no byte is free, deleting needs some first: then the file goes.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    path: PathBuf,
+}
+
+impl Reserve {
+    pub(crate) fn in_folder(dir: &Path) -> Self {
+        let path = dir.join("reserve");
+        Self { path }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn file_bytes(&self) -> u64 {
+        std::fs::metadata(&self.path).map_or(0, |file| file.len())
+    }
+
+    /// Gives its bytes to the system; false where there were none.
+    pub(crate) fn release(&self) -> bool {
+        let is_there = self.file_bytes() > 0;
+        is_there && std::fs::remove_file(&self.path).is_ok()
+    }
+
+    /// Makes it as large as this, if it is not; false where there is no room for it.
+    pub(crate) fn make(&self, bytes: u64) -> bool {
+        if self.file_bytes() == bytes {
+            return true;
+        }
+        let made = self.write(bytes);
+        if made.is_err() {
+            // A part of it would be in the way of those who need the room.
+            let _ = std::fs::remove_file(&self.path);
+        }
+        made.is_ok()
+    }
+
+    fn write(&self, bytes: u64) -> std::io::Result<()> {
+        // Not zeros, which some systems store as nothing.
+        let block: Vec<u8> = (0..64 * 1024u32).map(|place| (place % 251) as u8).collect();
+        let mut file = File::create(&self.path)?;
+        let mut lacking = bytes as usize;
+        while lacking > 0 {
+            let next = lacking.min(block.len());
+            file.write_all(&block[..next])?;
+            lacking -= next;
+        }
+        file.sync_all()
+    }
+}
+
+/// Bytes that a file takes: its length, or less where parts of it are on no disk.
+pub(crate) fn bytes_on_disk(path: &Path) -> u64 {
+    let Ok(file) = std::fs::metadata(path) else {
+        return 0;
+    };
+    #[cfg(unix)]
+    let allocated = std::os::unix::fs::MetadataExt::blocks(&file) * 512;
+    #[cfg(not(unix))]
+    let allocated = file.len();
+    file.len().min(allocated)
+}
+
+/// Bytes that the files of a folder take.
+pub(crate) fn bytes_in_folder(dir: &Path) -> u64 {
+    let Ok(entries) = std::fs::read_dir(dir) else {
+        return 0;
+    };
+    let paths = entries.flatten().map(|entry| entry.path());
+    paths.map(|path| bytes_on_disk(&path)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parts_of_a_budget_never_pass_it() {
+        for budget in [0, 16_000_000, 16 << 20, 33_333_333, 1_000_000_000, 10 << 40] {
+            let shares = Shares::of(budget);
+            let beside = shares.reserve + LOCK_FILE_BYTES * (SHELVES as u64 + 1);
+            let all = shares.tables + beside + SHELVES as u64 * shares.shelf;
+            assert!(all <= shares.budget, "{shares:?}");
+            assert!(all * 100 > shares.budget * 90, "{shares:?}");
+            assert!(shares.rows < shares.tables, "{shares:?}");
+        }
+    }
+
+    #[test]
+    fn the_reserve_takes_its_bytes_and_gives_them_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let reserve = Reserve::in_folder(dir.path());
+        assert!(!reserve.release());
+        assert!(reserve.make(300_000));
+        assert_eq!(bytes_in_folder(dir.path()), 300_000);
+        assert!(reserve.make(100_000));
+        assert_eq!(bytes_in_folder(dir.path()), 100_000);
+        assert!(reserve.release() && !reserve.release());
+        assert_eq!(bytes_in_folder(dir.path()), 0);
+    }
+}

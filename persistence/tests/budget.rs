@@ -1,0 +1,242 @@
+//! Everything on the disk keeps to the budget, whatever is stored and forgotten (PROTOCOL section 7, quota).
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod shelf;
+
+use distsoc_engine::domain::{BlobHash, PostId, SignedPost, Slice, Verified};
+use distsoc_engine::io::{StorageTrouble, Write};
+use proptest::prelude::*;
+use shelf::{
+    blob_bytes, bytes_below, open_with, own, persist, post, slices, usage_where, write_post,
+    write_slices,
+};
+use std::collections::BTreeMap;
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Posts come, of so many letters each.
+    Posts(u8, u16),
+    /// A blob of so many bytes comes; of it, every slice or every other.
+    Blob(u32, bool),
+    /// Some posts are forgotten, from this one on.
+    ForgetPosts(u16, u8),
+    /// A blob is forgotten.
+    ForgetBlob(u16),
+    /// The process ends and starts again.
+    Restart,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        6 => (1..40u8, 1..16_000u16).prop_map(|(count, letters)| Step::Posts(count, letters)),
+        6 => (1..4_000_000u32, any::<bool>()).prop_map(|(bytes, whole)| Step::Blob(bytes, whole)),
+        3 => (any::<u16>(), 1..60u8).prop_map(|(at, count)| Step::ForgetPosts(at, count)),
+        3 => any::<u16>().prop_map(Step::ForgetBlob),
+        1 => Just(Step::Restart),
+    ];
+    prop::collection::vec(step, 40..90)
+}
+
+#[derive(Default)]
+struct Model {
+    posts: BTreeMap<PostId, SignedPost>,
+    /// What was acknowledged of each blob.
+    blobs: BTreeMap<BlobHash, Vec<Verified<Slice>>>,
+}
+
+impl Model {
+    /// Ids to forget, in order from a place on.
+    fn posts_from(&self, at: u16, count: u8) -> Vec<PostId> {
+        let skipped = usize::from(at) % self.posts.len().max(1);
+        let ids = self.posts.keys().skip(skipped).take(usize::from(count));
+        ids.copied().collect()
+    }
+
+    fn blob_at(&self, at: u16) -> Option<BlobHash> {
+        let skipped = usize::from(at) % self.blobs.len().max(1);
+        self.blobs.keys().nth(skipped).copied()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn files_never_pass_the_budget_and_what_is_stored_is_intact(
+        budget in 16_000_000..32_000_000u64,
+        steps in steps(),
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut store, _, mut receive) = open_with(dir.path(), budget).unwrap();
+        let mut model = Model::default();
+        let mut batch = 0;
+        for step in steps {
+            batch += 1;
+            match step {
+                Step::Posts(count, letters) => {
+                    let text = "x".repeat(usize::from(letters));
+                    let new: Vec<SignedPost> = (0..u64::from(count))
+                        .map(|number| post(&own(), &format!("{batch} {text}"), number))
+                        .collect();
+                    match persist(&store, &receive, batch, new.iter().map(write_post).collect()) {
+                        Ok(()) => model.posts.extend(new.into_iter().map(|post| (post.id(), post))),
+                        Err(trouble) => {
+                            prop_assert_eq!(trouble, StorageTrouble::Full);
+                            let gone = model.posts_from(batch as u16, 60);
+                            let writes = gone.iter().copied().map(Write::ForgetPost).collect();
+                            batch += 1;
+                            let forgot = persist(&store, &receive, batch, writes);
+                            prop_assert_eq!(forgot, Ok(()), "deleting works where it is full");
+                            model.posts.retain(|id, _| !gone.contains(id));
+                        }
+                    }
+                }
+                Step::Blob(bytes, whole) => {
+                    let mut parts = slices(&blob_bytes(bytes as usize, batch));
+                    parts.retain(|slice| whole || slice.number() % 2 == 0);
+                    let hash = parts[0].blob().hash;
+                    match persist(&store, &receive, batch, write_slices(&parts)) {
+                        Ok(()) => drop(model.blobs.insert(hash, parts)),
+                        Err(trouble) => {
+                            prop_assert_eq!(trouble, StorageTrouble::Full);
+                            let mut gone = vec![hash];
+                            gone.extend(model.blob_at(batch as u16));
+                            let writes = gone.iter().copied().map(Write::ForgetBlob).collect();
+                            batch += 1;
+                            let forgot = persist(&store, &receive, batch, writes);
+                            prop_assert_eq!(forgot, Ok(()), "deleting works where it is full");
+                            model.blobs.retain(|hash, _| !gone.contains(hash));
+                        }
+                    }
+                }
+                Step::ForgetPosts(at, count) => {
+                    let gone = model.posts_from(at, count);
+                    let writes = gone.iter().copied().map(Write::ForgetPost).collect();
+                    prop_assert_eq!(persist(&store, &receive, batch, writes), Ok(()));
+                    model.posts.retain(|id, _| !gone.contains(id));
+                }
+                Step::ForgetBlob(at) => {
+                    let gone = model.blob_at(at);
+                    let writes = gone.into_iter().map(Write::ForgetBlob).collect();
+                    prop_assert_eq!(persist(&store, &receive, batch, writes), Ok(()));
+                    model.blobs.retain(|hash, _| Some(*hash) != gone);
+                }
+                Step::Restart => {
+                    store.close();
+                    drop(store);
+                    (store, _, receive) = open_with(dir.path(), budget).unwrap();
+                }
+            }
+            let bytes = bytes_below(dir.path());
+            prop_assert!(bytes <= budget, "{} of {}", bytes, budget);
+        }
+        store.close();
+        drop(store);
+        let (store, restored, _) = open_with(dir.path(), budget).unwrap();
+        let there: Vec<PostId> = restored.files.iter().map(|file| file.id).collect();
+        prop_assert_eq!(there, model.posts.keys().copied().collect::<Vec<_>>());
+        let view = store.view();
+        for (id, post) in &model.posts {
+            let there = view.post(*id).unwrap().map(|entry| entry.body);
+            prop_assert_eq!(there.as_ref(), Some(post.body()));
+        }
+        let there: Vec<BlobHash> = restored.blobs.iter().map(|blob| blob.hash).collect();
+        prop_assert_eq!(there, model.blobs.keys().copied().collect::<Vec<_>>());
+        for slice in model.blobs.values().flatten() {
+            let start = u64::from(slice.number()) * distsoc_engine::domain::SLICE_BYTES as u64;
+            let part = view.blob_part(slice.blob(), start..start + slice.data().len() as u64);
+            let part = part.unwrap();
+            prop_assert_eq!(part.as_deref(), Some(slice.data()));
+        }
+    }
+}
+
+#[test]
+fn a_lowered_budget_is_kept_to_once_enough_is_forgotten() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open_with(dir.path(), 96_000_000).unwrap();
+    let mut blobs = Vec::new();
+    for number in 0..50 {
+        let parts = slices(&blob_bytes(1_000_000, number));
+        persist(&store, &receive, number, write_slices(&parts)).unwrap();
+        blobs.push(parts);
+    }
+    let text = "x".repeat(12_000);
+    let posts: Vec<SignedPost> = (0..800).map(|at| post(&own(), &text, at)).collect();
+    for (number, posts) in (100..).zip(posts.chunks(100)) {
+        persist(
+            &store,
+            &receive,
+            number,
+            posts.iter().map(write_post).collect(),
+        )
+        .unwrap();
+    }
+    let before = bytes_below(dir.path());
+    assert!(before > 64_000_000, "{before}");
+
+    const LOWER: u64 = 32_000_000;
+    store.set_budget(LOWER);
+    let usage = usage_where(&receive, |usage| usage.budget_bytes == LOWER);
+    assert!(usage.is_shrinking, "{usage:?}");
+    assert!(usage.blob_bytes > usage.blob_room_bytes && usage.row_bytes > usage.row_room_bytes);
+    // Nothing has been forgotten: what comes is refused, and what is there stays.
+    let late = slices(&blob_bytes(1_000_000, 1_000));
+    let refused = persist(&store, &receive, 200, write_slices(&late));
+    assert_eq!(refused, Err(StorageTrouble::Full));
+
+    let gone = blobs
+        .drain(..36)
+        .map(|parts| Write::ForgetBlob(parts[0].blob().hash));
+    let mut writes: Vec<Write> = gone.collect();
+    writes.extend(posts[..500].iter().map(|post| Write::ForgetPost(post.id())));
+    persist(&store, &receive, 201, writes).unwrap();
+    let usage = usage_where(&receive, |usage| !usage.is_shrinking);
+    assert!(usage.file_bytes <= LOWER, "{usage:?}");
+    let after = bytes_below(dir.path());
+    assert!(after <= LOWER, "{after}");
+    persist(&store, &receive, 202, write_slices(&late)).unwrap();
+    blobs.push(late);
+    store.close();
+    drop(store);
+
+    let (store, restored, _) = open_with(dir.path(), 96_000_000).unwrap();
+    assert_eq!(restored.usage.budget_bytes, LOWER);
+    assert!(!restored.usage.is_shrinking);
+    assert_eq!(
+        (restored.files.len(), restored.blobs.len()),
+        (300, blobs.len())
+    );
+    for post in &posts[500..] {
+        assert!(store.view().post(post.id()).unwrap().is_some());
+    }
+    for parts in &blobs {
+        let blob = parts[0].blob();
+        let whole = store.view().blob_part(blob, 0..blob.length).unwrap();
+        let data = parts.iter().flat_map(|slice| slice.data());
+        assert!(whole.unwrap().iter().eq(data));
+    }
+}
+
+/// A folder of a time without a budget, or with a larger one, opens and comes down to what it may have.
+#[test]
+fn a_folder_that_is_larger_than_its_budget_opens_and_shrinks() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open_with(dir.path(), 96_000_000).unwrap();
+    let text = "x".repeat(12_000);
+    let posts: Vec<SignedPost> = (0..800).map(|at| post(&own(), &text, at)).collect();
+    persist(&store, &receive, 1, posts.iter().map(write_post).collect()).unwrap();
+    store.close();
+    drop(store);
+
+    let (store, restored, receive) = open_with(dir.path(), 16_000_000).unwrap();
+    assert_eq!(restored.files.len(), 800);
+    assert!(restored.usage.is_shrinking);
+    let gone = posts[..700].iter().map(|post| Write::ForgetPost(post.id()));
+    persist(&store, &receive, 2, gone.collect()).unwrap();
+    usage_where(&receive, |usage| !usage.is_shrinking);
+    let bytes = bytes_below(dir.path());
+    assert!(bytes <= 16_000_000, "{bytes}");
+    assert!(store.view().post(posts[750].id()).unwrap().is_some());
+}

@@ -1,0 +1,136 @@
+//! Deleting works where no byte of the disk is free (PROTOCOL section 7, quota): a small disk in memory is filled to its end.
+
+#![cfg(target_os = "linux")]
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::print_stdout, reason = "a child tells its parent")]
+
+mod shelf;
+
+use distsoc_engine::domain::SignedPost;
+use distsoc_engine::io::{StorageTrouble, Write};
+use shelf::{
+    blob_bytes, child_dir, open_with, own, persist, post, slices, start_child, usage_where,
+    write_post, write_slices,
+};
+use std::ffi::CString;
+use std::io::{BufRead, BufReader, Write as _};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+const BUDGET: u64 = 64_000_000;
+/// The disk: far smaller than what the budget allows.
+const DISK: &str = "size=24m";
+
+/// A disk of its own for this process alone; false where the system grants none.
+#[allow(unsafe_code, reason = "std offers no mounts")]
+fn mount_disk(dir: &Path) -> bool {
+    let path = CString::new(dir.as_os_str().as_bytes()).unwrap();
+    let root = c"/";
+    // SAFETY: every pointer is to a string that lives through the calls.
+    unsafe {
+        let is_alone = libc::unshare(libc::CLONE_NEWNS) == 0
+            || libc::unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNS) == 0;
+        let private = libc::MS_REC | libc::MS_PRIVATE;
+        let none = std::ptr::null();
+        is_alone
+            && libc::mount(none, root.as_ptr(), none, private, none.cast()) == 0
+            && libc::mount(
+                c"none".as_ptr(),
+                path.as_ptr(),
+                c"tmpfs".as_ptr(),
+                0,
+                CString::new(DISK).unwrap().as_ptr().cast(),
+            ) == 0
+    }
+}
+
+/// Takes every byte that is free.
+fn fill(path: &Path) {
+    let mut file = std::fs::File::create(path).unwrap();
+    for block in [1 << 20, 4096, 1] {
+        while file.write_all(&vec![1; block]).is_ok() {}
+    }
+}
+
+fn full_child(dir: &Path) {
+    if !mount_disk(dir) {
+        println!("TOLD no disk");
+        return;
+    }
+    let data = dir.join("data");
+    let (store, _, receive) = open_with(&data, BUDGET).unwrap();
+    std::fs::write(dir.join("theirs"), vec![1; 4 << 20]).unwrap();
+    let text = "x".repeat(12_000);
+    let posts: Vec<SignedPost> = (0..300).map(|at| post(&own(), &text, at)).collect();
+    persist(&store, &receive, 1, posts.iter().map(write_post).collect()).unwrap();
+    let mut blobs = Vec::new();
+    for number in 2.. {
+        let parts = slices(&blob_bytes(1_000_000, number));
+        match persist(&store, &receive, number, write_slices(&parts)) {
+            Ok(()) => blobs.push(parts),
+            Err(trouble) => {
+                assert_eq!(trouble, StorageTrouble::Full);
+                break;
+            }
+        }
+    }
+    assert!(blobs.len() > 5, "{}", blobs.len());
+    fill(&dir.join("the rest"));
+    let late = post(&own(), &text, 1_000);
+    let refused = persist(&store, &receive, 100, vec![write_post(&late)]);
+    assert_eq!(refused, Err(StorageTrouble::Full));
+
+    // The reserve is there, and goes.
+    assert!(data.join("reserve").exists());
+    let gone = blobs.split_off(3);
+    let mut writes: Vec<Write> = posts[..200]
+        .iter()
+        .map(|post| Write::ForgetPost(post.id()))
+        .collect();
+    writes.extend(
+        gone.iter()
+            .map(|parts| Write::ForgetBlob(parts[0].blob().hash)),
+    );
+    persist(&store, &receive, 101, writes).unwrap();
+    usage_where(&receive, |usage| usage.blob_bytes < 4_000_000);
+    assert!(!data.join("reserve").exists());
+
+    // What was deleted from has room again, and the reserve comes back once there is some for it.
+    for (number, post) in (200..).zip(&posts[..30]) {
+        persist(&store, &receive, number, vec![write_post(post)]).unwrap();
+    }
+    assert!(!data.join("reserve").exists());
+    std::fs::remove_file(dir.join("theirs")).unwrap();
+    for (number, post) in (300..).zip(&posts[30..50]) {
+        persist(&store, &receive, number, vec![write_post(post)]).unwrap();
+    }
+    assert!(data.join("reserve").exists());
+    store.close();
+    drop(store);
+    let (store, restored, _) = open_with(&data, BUDGET).unwrap();
+    assert_eq!((restored.files.len(), restored.blobs.len()), (150, 3));
+    for parts in &blobs {
+        let blob = parts[0].blob();
+        let whole = store.view().blob_part(blob, 0..blob.length).unwrap();
+        assert_eq!(whole.map(|whole| whole.len() as u64), Some(blob.length));
+    }
+    store.close();
+    println!("TOLD done");
+}
+
+#[test]
+fn deleting_works_on_a_disk_without_a_free_byte() {
+    if let Some(dir) = child_dir() {
+        return full_child(&dir);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = start_child("deleting_works_on_a_disk_without_a_free_byte", dir.path());
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let told: Vec<String> = lines
+        .map(Result::unwrap)
+        .filter_map(|line| line.split_once("TOLD ").map(|(_, told)| told.to_owned()))
+        .collect();
+    assert!(child.wait().unwrap().success());
+    // Some systems let nobody mount anything; everywhere else it must have come to its end.
+    assert!(["done", "no disk"].contains(&told[0].as_str()), "{told:?}");
+}

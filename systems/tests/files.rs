@@ -149,7 +149,7 @@ fn what_its_author_took_back_is_gone_everywhere_and_stays_so() {
         assert!(!seat.posts.contains_key(&id));
         assert!(seat.posts.contains_key(&kept));
         assert!(seat.slices.is_empty());
-        assert!(seat.deletions.contains_key(&(secret(2).node_id(), id)));
+        assert!(seat.deletions.contains_key(&(id, secret(2).node_id())));
     }
 }
 
@@ -180,7 +180,7 @@ fn the_disk_is_nearly_full_and_what_is_worth_least_goes() {
         blob_room_bytes: 300_000,
         ..DiskUsage::default()
     };
-    table.input(1, Input::Disk(usage));
+    table.seats[1].inputs.push_back(Input::Disk(usage));
     table.settle();
     let posts = &table.seats[1].posts;
     let gone: Vec<usize> = (0..50)

@@ -15,6 +15,8 @@ pub struct Storage {
     pub retry_at_ms: Option<u64>,
     /// How full the disk is, as of its last commit.
     pub usage: DiskUsage,
+    /// How often that was told, and whether again in the last frame that heard of the disk.
+    pub usage_told: (u64, bool),
     /// Slices had no room at last.
     pub blobs_refused: bool,
     /// The newest trouble, until a batch gets through.

@@ -35,6 +35,8 @@ struct Evicting {
     under_way: Option<(BatchId, Vec<Write>)>,
     /// What the disk did not take, with the time to try again: mono ms.
     retry: Option<(Vec<Write>, u64)>,
+    /// The disk took the last of it: how often it must have told how full it is by then, and until when to wait for that, mono ms.
+    settled: Option<(u64, u64)>,
     relieved_ms: Option<u64>,
     copies_turned_ms: u64,
     /// Blobs of the disk that no file names.
@@ -61,10 +63,17 @@ fn fullness(usage: &DiskUsage, files: usize, files_max: usize) -> u64 {
     rows.max(blobs).max(percent(files as u64, files_max as u64))
 }
 
-fn settle(now: Res<Now>, mut inbox: ResMut<Inbox>, mut evicting: ResMut<Evicting>) {
+fn settle(
+    now: Res<Now>,
+    storage: Res<Storage>,
+    mut inbox: ResMut<Inbox>,
+    mut evicting: ResMut<Evicting>,
+) {
     let under_way = &mut evicting.under_way;
     let ends = inbox.take_batches(|batch| under_way.take_if(|(id, _)| *id == batch));
     for ((_, writes), result) in ends {
+        let (told, just_now) = storage.usage_told;
+        evicting.settled = Some((told + u64::from(!just_now), now.after(RETRY_MS)));
         if result.is_err() {
             evicting.retry = Some((writes, now.after(RETRY_MS)));
         }
@@ -132,6 +141,14 @@ fn evict(
             false => outbox.wake_at(*at_ms),
         }
         return;
+    }
+    if let Some((told, until_ms)) = evicting.settled {
+        // More would go for what has gone already.
+        if storage.usage_told.0 < told && now.mono_ms < until_ms {
+            outbox.wake_at(until_ms);
+            return;
+        }
+        evicting.settled = None;
     }
     let usage = &storage.usage;
     let files = archive.index.len();

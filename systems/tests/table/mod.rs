@@ -634,11 +634,11 @@ impl Seat {
             }
             Write::ForgetBlob(blob) => self.slices.retain(|(of, _), _| *of != blob),
             Write::Heart(heart) => {
-                let key = (heart.body().post, heart.body().person);
+                let key = (heart.post, heart.person);
                 self.hearts.insert(key, heart);
             }
             Write::Deletion(deletion) => {
-                let key = (deletion.body().post, deletion.body().author);
+                let key = (deletion.post, deletion.author);
                 self.deletions.insert(key, deletion);
             }
             Write::Pin { post, is_pinned } => {
@@ -681,7 +681,7 @@ impl Seat {
                     .filter(|((post, _), _)| is_there(post))
                     .map(|(_, heart)| heart.clone())
                     .collect();
-                hearts.sort_by_key(|heart| std::cmp::Reverse(heart.body().seq));
+                hearts.sort_by_key(|heart| std::cmp::Reverse(heart.seq));
                 hearts.truncate(limits::PULL_HEARTS_MAX);
                 let deletions = self.deletions.iter();
                 let deletions = deletions

@@ -89,6 +89,8 @@ impl BlobState {
 #[derive(Resource, Debug, Default)]
 pub struct BlobBook {
     by_hash: BTreeMap<BlobHash, BlobState>,
+    /// Blobs without a file, by when they are forgotten.
+    staged: BTreeSet<(u64, BlobHash)>,
     /// Files that came with blobs, for whoever fetches these.
     pub news: Vec<PostId>,
 }
@@ -109,16 +111,22 @@ impl BlobBook {
     pub fn refer(&mut self, blob: BlobRef, post: PostId) {
         let state = self.entry(blob);
         state.posts.insert(post);
-        state.forget_at_ms = None;
+        if let Some(at_ms) = state.forget_at_ms.take() {
+            self.staged.remove(&(at_ms, blob.hash));
+        }
     }
 
     /// A blob that is to come before its file, until a time.
     pub fn stage(&mut self, blob: BlobRef, until_ms: u64) -> &mut BlobState {
         let state = self.entry(blob);
         if state.posts.is_empty() {
-            state.forget_at_ms = Some(until_ms);
+            let before = state.forget_at_ms.replace(until_ms);
+            if let Some(before_ms) = before {
+                self.staged.remove(&(before_ms, blob.hash));
+            }
+            self.staged.insert((until_ms, blob.hash));
         }
-        state
+        self.entry(blob)
     }
 
     fn entry(&mut self, blob: BlobRef) -> &mut BlobState {
@@ -155,17 +163,22 @@ impl BlobBook {
 
     /// Takes out the staged blobs whose time is over.
     pub fn take_overdue(&mut self, now_ms: u64) -> Vec<BlobHash> {
-        let is_over = |state: &BlobState| state.forget_at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-        let over = self.by_hash.extract_if(.., |_, state| is_over(state));
-        over.map(|(hash, _)| hash).collect()
+        let mut over = Vec::new();
+        while let Some((at_ms, hash)) = self.staged.first().copied()
+            && at_ms <= now_ms
+        {
+            self.staged.pop_first();
+            self.by_hash.remove(&hash);
+            over.push(hash);
+        }
+        over
     }
 
     /// Blobs that wait for their file.
     #[must_use]
     pub fn staged(&self) -> impl Iterator<Item = &BlobState> {
-        self.by_hash
-            .values()
-            .filter(|state| state.forget_at_ms.is_some())
+        let hashes = self.staged.iter();
+        hashes.filter_map(|(_, hash)| self.by_hash.get(hash))
     }
 
     /// All, by hash.

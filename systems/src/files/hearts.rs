@@ -219,5 +219,7 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Giving::default());
     frame.on(Occasions::BATCH, Phase::Ingest, publish);
     frame.on(Occasions::CALL, Phase::Judge, give);
-    frame.add(Phase::Judge, take_in);
+    let mut brought = Occasions::packet(&HeartRecord::SPEC);
+    brought.add(Occasions::RESPONSE);
+    frame.on(brought, Phase::Judge, take_in);
 }

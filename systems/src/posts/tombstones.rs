@@ -6,7 +6,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::domain::Deletion;
 use distsoc_engine::io::{LinkId, Write};
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{DeleteRecord, Packet};
 use distsoc_engine::world::deletions::{DeletionOffers, Deletions, Proof};
 use distsoc_engine::world::files::{Archive, Wanted};
@@ -85,5 +85,7 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         // The disk holds no more than may be remembered.
         let _ = deletions.insert(author, post, Proof::Record);
     }
-    frame.add(Phase::Judge, bury);
+    let mut brought = Occasions::packet(&DeleteRecord::SPEC);
+    brought.add(Occasions::RESPONSE);
+    frame.on(brought, Phase::Judge, bury);
 }

@@ -217,7 +217,9 @@ impl Writer {
                         break;
                     }
                     durable |= durability == Durability::Durable;
-                    self.take(env, &tables, &mut txn, group, batch, writes);
+                    if !self.take(env, &tables, &mut txn, group, batch, writes) {
+                        break;
+                    }
                 }
                 Next::Job(Job::Read(read, query)) => {
                     let answerer = Answerer {
@@ -255,6 +257,7 @@ impl Writer {
         Ok((after, committed))
     }
 
+    /// Takes a batch into the group; false where what comes must wait until the group is settled.
     fn take(
         &self,
         env: &Lmdb,
@@ -263,7 +266,7 @@ impl Writer {
         group: &mut Group,
         batch: BatchId,
         writes: Vec<Write>,
-    ) {
+    ) -> bool {
         let mut result = None;
         if has_slices(&writes) {
             group.slices += writes.len();
@@ -272,11 +275,14 @@ impl Writer {
         } else {
             group.forgotten.extend(forgotten(&writes));
         }
+        // It will be tried again, and what comes after it comes after that.
+        let is_open = result == Some(Err(StorageTrouble::Full)) && makes_room(&writes);
         group.taken.push(Taken {
             batch,
             writes,
             result,
         });
+        !is_open
     }
 
     /// Stores what slices there are.

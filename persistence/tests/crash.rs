@@ -205,9 +205,10 @@ fn check_blobs(store: &Store, receive: &Receiver<Input>, stored: &[StoredBlob], 
         let found = there.get(hash).map(|blob| &blob.slices[..]);
         match what.as_str() {
             "stored" => {
+                let all = 0..whole.slices();
                 assert_eq!(
                     found,
-                    Some(&[0..whole.slices()][..]),
+                    Some(std::slice::from_ref(&all)),
                     "{hash} was acknowledged"
                 );
                 let bytes = store.view().blob_part(whole, 0..*length).unwrap();

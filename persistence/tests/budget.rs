@@ -240,3 +240,48 @@ fn a_folder_that_is_larger_than_its_budget_opens_and_shrinks() {
     assert!(bytes <= 16_000_000, "{bytes}");
     assert!(store.view().post(posts[750].id()).unwrap().is_some());
 }
+
+/// Not a page is left in the tables: what is kept back for deleting is there for it, and then what was freed is used.
+#[test]
+fn deleting_works_where_the_tables_are_full_to_the_last_page() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open_with(dir.path(), 16_000_000).unwrap();
+    let mut there = Vec::new();
+    let mut batch = 0;
+    for letters in [12_000, 3_000, 500, 1] {
+        let mut refused = 0;
+        while refused < 3 {
+            batch += 1;
+            let text = format!("{batch} {}", "x".repeat(letters));
+            let post = post(&own(), &text, batch);
+            match persist(&store, &receive, batch, vec![write_post(&post)]) {
+                Ok(()) => there.push(post),
+                Err(trouble) => {
+                    assert_eq!(trouble, StorageTrouble::Full);
+                    refused += 1;
+                }
+            }
+        }
+    }
+    let bytes = bytes_below(dir.path());
+    assert!(bytes <= 16_000_000, "{bytes}");
+    // All of a sudden, and then one by one.
+    let gone = there.split_off(there.len() / 2);
+    let gone = gone.iter().map(|post| Write::ForgetPost(post.id()));
+    persist(&store, &receive, 1_000_000, gone.collect()).unwrap();
+    for (number, post) in (1_000_001..).zip(there.split_off(20)) {
+        let gone = vec![Write::ForgetPost(post.id())];
+        persist(&store, &receive, number, gone).unwrap();
+    }
+    let bytes = bytes_below(dir.path());
+    assert!(bytes <= 16_000_000, "{bytes}");
+    for number in 2_000_000..2_000_100 {
+        let post = post(&own(), &"y".repeat(12_000), number);
+        persist(&store, &receive, number, vec![write_post(&post)]).unwrap();
+    }
+    store.close();
+    drop(store);
+    let (_store, restored, _) = open_with(dir.path(), 16_000_000).unwrap();
+    assert_eq!(restored.files.len(), 120);
+    assert!(!restored.usage.is_shrinking, "{:?}", restored.usage);
+}

@@ -324,3 +324,51 @@ pub const INPUTS_PER_FRAME_MAX: usize = 1024;
 pub const FILE_SLICES_MAX: u32 = 8;
 /// PROTOCOL section 7: authors in one AuthorUpdatePush.
 pub const PUSH_AUTHORS_MAX: usize = 64;
+/// Hearts kept of one post.
+pub const HEARTS_PER_POST_MAX: usize = 256;
+/// Hearts kept in all.
+pub const HEARTS_MAX: usize = 200_000;
+/// PROTOCOL section 9: deletions remembered of one kept author.
+pub const DELETIONS_PER_AUTHOR_MAX: usize = 8_000;
+/// PROTOCOL section 9: deletions remembered in all.
+pub const DELETIONS_MAX: usize = 1_000_000;
+/// A blob that no post names is forgotten after this.
+pub const STAGED_MS: u64 = 60 * 60 * 1000;
+/// Bytes of blobs that wait for their post.
+pub const STAGED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// PROTOCOL section 7: swarm links of one author; 6 are looked for.
+pub const SWARM_LINKS_MAX: usize = 8;
+/// See [`SWARM_LINKS_MAX`].
+pub const SWARM_LINKS_WANTED: usize = 6;
+/// Nodes remembered that have something of an author.
+pub const KEEPERS_SEEN_MAX: usize = 16;
+/// PROTOCOL section 7: news of authors is told along the chain within this, several at once.
+pub const CHAIN_DELAY_MS: u64 = 10_000;
+/// PROTOCOL section 7: authors kept for others, at least, at most.
+pub const HOSTED_MIN: usize = 16;
+/// See [`HOSTED_MIN`].
+pub const HOSTED_MAX: usize = 64;
+/// PROTOCOL section 7: for so long at least.
+pub const HOSTED_MS_MIN: u64 = 30 * 24 * 60 * 60 * 1000;
+/// Requests for slices of blobs under way at once.
+pub const FETCHES_MAX: usize = 16;
+/// And for one blob.
+pub const FETCHES_PER_BLOB_MAX: usize = 4;
+/// And of one peer; its own limit is 4.
+pub const FETCHES_PER_PEER_MAX: usize = 2;
+/// A blob that nobody asked could give is looked for again after this; the pause doubles up to the pull cycle.
+pub const FETCH_PAUSE_MS: u64 = 30_000;
+/// Slices that are on their way to the disk, at most: past it no more are asked for.
+pub const SLICES_IN_FLIGHT_MAX: usize = 256;
+/// Answers with slices that are being read for peers.
+pub const FILE_READS_MAX: usize = 16;
+/// PROTOCOL section 7: eviction begins here, percent of what there may be.
+pub const EVICTION_BEGINS_PERCENT: u64 = 95;
+/// And ends here.
+pub const EVICTION_ENDS_PERCENT: u64 = 90;
+/// The least budget that can be set, bytes.
+pub const BUDGET_BYTES_MIN: u64 = 64_000_000;
+/// PROTOCOL section 7: own content takes this share of the budget at most.
+pub const OWN_SHARE: u64 = 4;
+/// Authors heard of from whom those kept for others are chosen.
+pub const HOST_CANDIDATES_MAX: usize = 256;

@@ -10,8 +10,8 @@ use crate::refusal::{Refusal, RefusalCounts};
 use crate::schedule::{Frame, Occasions};
 use crate::wire;
 use crate::world::{
-    addresses, authors, candidates, files, identity, inbox, left_records, map, outbox, peers,
-    searches, slots, storage,
+    addresses, authors, blobs, candidates, copies, deletions, files, hearts, identity, inbox,
+    keep_order, keepers, left_records, map, outbox, peers, searches, slots, storage,
 };
 use bevy_ecs::prelude::World;
 use std::collections::BTreeSet;
@@ -69,6 +69,16 @@ impl Node {
         world.insert_resource(candidates::CurrentStanding(crate::io::Standing::Connecting));
         world.insert_resource(files::FileIndex::default());
         world.insert_resource(files::Wanted::default());
+        world.insert_resource(files::KeepFloor::default());
+        world.insert_resource(blobs::BlobBook::default());
+        world.insert_resource(copies::Copies::default());
+        world.insert_resource(deletions::Deletions::default());
+        world.insert_resource(deletions::DeletionOffers::default());
+        world.insert_resource(hearts::Hearts::default());
+        world.insert_resource(keep_order::KeepOrder::default());
+        world.insert_resource(keepers::Keepers::default());
+        world.insert_resource(keepers::ListNews::default());
+        world.insert_resource(hearts::HeartOffers::default());
         world.insert_resource(authors::AuthorIndex::default());
         world.insert_resource(authors::KeptProfiles::default());
         world.insert_resource(authors::ListUpdates::default());
@@ -76,6 +86,7 @@ impl Node {
         world.insert_resource(authors::PulledPosts::default());
         world.insert_resource(authors::PullRequests::default());
         world.insert_resource(authors::PullsDue::default());
+        world.insert_resource(authors::HostCandidates::default());
         world.insert_resource(storage::Storage::default());
         world.insert_resource(left_records::LeftRecords::new(own));
         world.insert_resource(searches::WormSearches::default());

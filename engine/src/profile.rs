@@ -1,5 +1,6 @@
 //! What a machine can give: the desktop, mobile and anchor columns of PROTOCOL section 3.
 
+use crate::limits;
 use bevy_ecs::prelude::Resource;
 
 /// Which column of PROTOCOL section 3 a node runs by.
@@ -70,6 +71,8 @@ pub struct NodeProfile {
     pub file_budget_bytes: u64,
     /// Posts and blobs kept, whatever their size.
     pub files_max: usize,
+    /// Authors kept for others, at least.
+    pub hosted_min: usize,
     /// Cached social routes.
     pub social_routes_max: usize,
     /// Budget of layer 1 traffic a day, bytes.
@@ -121,6 +124,7 @@ impl NodeProfile {
             map_entries_max: 600_000 + 7_700 + 101,
             file_budget_bytes: 10_000 * MB,
             files_max: 40_000,
+            hosted_min: limits::HOSTED_MIN,
             social_routes_max: 500,
             discovery_bytes_per_day: 122 * MB,
             files_bytes_per_day: 100 * MB,

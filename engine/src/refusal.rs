@@ -66,6 +66,8 @@ refusals! {
     Equivocation = "equivocation", 0;
     /// Pushed by somebody whose posts are not kept here (PROTOCOL section 7).
     NotKept = "not-kept", 0;
+    /// Its author took it back.
+    Deleted = "deleted", 0;
     /// Nobody asked for it.
     NotWanted = "not-wanted", 1;
     /// The list does not hash to its signed root.

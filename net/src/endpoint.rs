@@ -6,8 +6,9 @@ use crate::link::{Link, Pending};
 use crate::meter::{Listener, Meter, TrafficRow};
 use crate::one_port::{self, Tagged};
 use crate::outgoing::Outgoing;
+use crate::responses::Responses;
 use crate::runtime::JoinHandle;
-use crate::streams::{lock, write_packet};
+use crate::streams::{let_go, lock, write_packet};
 use crate::tls::{TlsIdentity, server_name};
 use crate::{addresses, limits, runtime};
 use async_channel::{Receiver, Sender};
@@ -79,6 +80,7 @@ pub(crate) struct Shared {
     pub(crate) inputs: Sender<Input>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) pending: Mutex<BTreeMap<StreamToken, Pending>>,
+    responses: Arc<Responses>,
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
     last_id: AtomicU64,
     dials: AtomicUsize,
@@ -135,14 +137,14 @@ impl Offered {
                 .with_max_keep_alive_period(ms(self.keep_alive_ms))?
                 .with_max_handshake_duration(ms(limits::HANDSHAKE_MS_MAX))?
                 .with_data_window(limits::CONNECTION_WINDOW_BYTES)?
-                .with_bidirectional_local_data_window(limits::CONNECTION_WINDOW_BYTES)?
+                .with_bidirectional_local_data_window(limits::RESPONSE_WINDOW_BYTES)?
                 .with_bidirectional_remote_data_window(limits::STREAM_WINDOW_BYTES)?
                 .with_unidirectional_data_window(limits::STREAM_WINDOW_BYTES)?
                 .with_max_open_remote_unidirectional_streams(limits::STREAMS_UNI_MAX)?
                 .with_max_open_local_unidirectional_streams(limits::STREAMS_UNI_MAX)?
                 .with_max_open_remote_bidirectional_streams(limits::STREAMS_BIDI_MAX)?
                 .with_max_open_local_bidirectional_streams(limits::STREAMS_BIDI_MAX)?
-                .with_max_send_buffer_size(limits::CONNECTION_WINDOW_BYTES as u32)?
+                .with_max_send_buffer_size(limits::SEND_BUFFER_BYTES)?
                 .with_max_active_connection_ids(2)?;
             Ok(limits)
         };
@@ -205,6 +207,7 @@ impl Endpoint {
             inputs: inputs.clone(),
             meter,
             pending: Mutex::default(),
+            responses: Arc::default(),
             links: Mutex::default(),
             last_id: AtomicU64::new(0),
             dials: AtomicUsize::new(0),
@@ -300,17 +303,42 @@ impl Endpoint {
         let Some(mut pending) = lock(&shared.pending).remove(&stream) else {
             return;
         };
+        let sent = bytes.and_then(|bytes| {
+            let room = shared.responses.take(pending.link.id, bytes.len())?;
+            Some((bytes, room))
+        });
         runtime::spawn(async move {
-            match bytes {
-                Some(bytes) => {
-                    let _ = write_packet(&mut pending.stream, &bytes, &shared.meter).await;
+            match sent {
+                Some((bytes, room)) => {
+                    let written = write_packet(&mut pending.stream, &bytes, &shared.meter).await;
+                    pending.link.answered(pending.code);
+                    if written.is_ok() {
+                        let_go(&mut pending.stream).await;
+                    }
+                    drop(room);
                 }
                 None => {
                     let _ = pending.stream.reset(s2n_quic::application::Error::UNKNOWN);
+                    pending.link.answered(pending.code);
                 }
             }
-            pending.link.answered(pending.code);
         });
+    }
+
+    /// Responses that were dropped since the start, because too many bytes of others were on their way.
+    #[must_use]
+    pub fn responses_dropped(&self) -> u64 {
+        self.0.shared.responses.dropped()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn handle(&self, link: LinkId) -> s2n_quic::connection::Handle {
+        self.0.shared.link(link).expect("it stands").handle.clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn responses(&self) -> &Responses {
+        &self.0.shared.responses
     }
 
     /// Bytes by layer and cause since the start.

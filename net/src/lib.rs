@@ -14,6 +14,7 @@ mod link;
 mod meter;
 mod one_port;
 mod outgoing;
+mod responses;
 pub mod runtime;
 mod streams;
 mod tls;

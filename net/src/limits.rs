@@ -29,8 +29,16 @@ pub const STREAMS_UNI_MAX: u64 = 16;
 pub const STREAMS_BIDI_MAX: u64 = 8;
 /// Bytes of one stream in flight.
 pub const STREAM_WINDOW_BYTES: u64 = 128 * 1024;
+/// Bytes of one response to a request of ours in flight: of a wrong one, this much comes after its first wrong byte.
+pub const RESPONSE_WINDOW_BYTES: u64 = 256 * 1024;
 /// Bytes of one connection in flight.
 pub const CONNECTION_WINDOW_BYTES: u64 = 512 * 1024;
+/// Bytes of one stream that the transport takes before some of them are acknowledged.
+pub const SEND_BUFFER_BYTES: u32 = 256 * 1024;
+/// Bytes handed to the transport at once.
+pub const PIECE_BYTES: usize = 64 * 1024;
+/// Bytes of responses on their way, over all connections: past it, and past a connection's share, a response is dropped.
+pub const RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// A stream on which nothing moves for this long is given up.
 pub const STREAM_STALL_MS_MAX: u64 = 10_000;
 /// How long a connection that closes may take to deliver what was sent before.

@@ -1,13 +1,12 @@
-//! One stream, one packet: the first byte says what it is, and nothing is read past what the packet table allows.
+//! One stream, one packet: the first byte says what it is, and nothing is read past what the packet table allows. What can be
+//! proved while it comes in is, so that a stream ends with its first wrong byte.
 
 use crate::meter::Meter;
 use crate::{limits, runtime};
 use bytes::Bytes;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::gate::Gate;
-use distsoc_engine::wire::{
-    Admitted, Code, Expected, Packet, PacketBytes, PacketSpec, admit, preview,
-};
+use distsoc_engine::wire::{Admitted, Code, Expected, Packet, PacketBytes, PacketReader};
 use s2n_quic::application::Error as ApplicationError;
 use s2n_quic::stream::{ReceiveStream, SendStream};
 use std::sync::{Mutex, PoisonError};
@@ -58,10 +57,10 @@ async fn read_rest(
 ) -> Result<Admitted<Packet>, NoPacket> {
     let code = first[0];
     let refused = |refusal| NoPacket::Refused(code, refusal);
-    let spec: &PacketSpec = preview(code, expected).map_err(refused)?;
+    let mut reader = PacketReader::new(code, expected).map_err(refused)?;
     if let Some(gate) = gate {
         lock(gate)
-            .begin(spec, runtime::mono_ms())
+            .begin(reader.spec(), runtime::mono_ms())
             .map_err(refused)?;
     }
     let give_back = |refusal| {
@@ -70,20 +69,13 @@ async fn read_rest(
         }
         refused(refusal)
     };
-    let mut whole: Option<Vec<u8>> = None;
-    let mut length = first.len();
+    reader.take(&first).map_err(give_back)?;
+    drop(first);
     while let Some(chunk) = next_chunk(stream, code).await? {
-        length += chunk.len();
-        if length > spec.bytes_max {
-            return Err(give_back(Refusal::TooLarge));
-        }
-        whole
-            .get_or_insert_with(|| first.to_vec())
-            .extend_from_slice(&chunk);
+        reader.take(&chunk).map_err(give_back)?;
     }
-    meter.received(code, length);
-    let bytes = whole.as_deref().unwrap_or(&first);
-    admit(bytes, expected).map_err(give_back)
+    meter.received(code, reader.length());
+    reader.finish().map_err(give_back)
 }
 
 async fn next_chunk(stream: &mut ReceiveStream, code: Code) -> Result<Option<Bytes>, NoPacket> {
@@ -98,25 +90,37 @@ async fn next_chunk(stream: &mut ReceiveStream, code: Code) -> Result<Option<Byt
     }
 }
 
-/// Sends one packet and ends the stream. The bytes are shared, not copied.
+/// Sends one packet and ends the stream; over once all of it is with the transport. The bytes are shared, not copied, and handed
+/// over in pieces, so that a peer that does not read is told from one that reads slowly.
 pub(crate) async fn write_packet(
     stream: &mut SendStream,
     bytes: &PacketBytes,
     meter: &Meter,
 ) -> Result<(), NoPacket> {
     let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX);
-    let shared = Bytes::from_owner(bytes.clone());
-    match runtime::timeout(stall, stream.send(shared)).await {
-        Some(Ok(())) => {}
-        Some(Err(_)) => return Err(NoPacket::Gone),
-        None => {
-            let _ = stream.reset(GIVEN_UP);
-            return Err(NoPacket::Stalled(bytes[0]));
+    let mut rest = Bytes::from_owner(bytes.clone());
+    while !rest.is_empty() {
+        let piece = rest.split_to(rest.len().min(limits::PIECE_BYTES));
+        match runtime::timeout(stall, stream.send(piece)).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => return Err(NoPacket::Gone),
+            None => {
+                let _ = stream.reset(GIVEN_UP);
+                return Err(NoPacket::Stalled(bytes[0]));
+            }
         }
     }
     stream.finish().map_err(|_| NoPacket::Gone)?;
     meter.sent(bytes[0], bytes.len());
     Ok(())
+}
+
+/// Waits until the peer has all of what was sent and the transport holds it no more, or for as long as a stream may stall.
+pub(crate) async fn let_go(stream: &mut SendStream) {
+    let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX);
+    if runtime::timeout(stall, stream.close()).await.is_none() {
+        let _ = stream.reset(GIVEN_UP);
+    }
 }
 
 /// A lock whose holder never panics while it matters.

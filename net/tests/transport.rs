@@ -84,7 +84,7 @@ fn what_must_be_refused_is_and_the_connection_goes_on() {
         oversized.resize(example("ProfileUpdate").spec().bytes_max + 1, 0);
         let cases: [(Vec<u8>, Code, Refusal); 7] = [
             (vec![0xee, 1, 2], 0xee, Refusal::UnknownCode),
-            (vec![0x34, 1, 2], 0x34, Refusal::ReservedCode),
+            (vec![0x32, 1, 2], 0x32, Refusal::ReservedCode),
             (
                 example("PullSyncRequest").encode().to_vec(),
                 0x40,

@@ -31,9 +31,12 @@ fn acknowledge(
     mut outbox: ResMut<Outbox>,
     mut counts: ResMut<RefusalCounts>,
 ) {
-    if let Some(usage) = inbox.disk.take() {
-        storage.usage = usage;
-    }
+    let usage = inbox.disk.take();
+    storage.usage_told = (
+        storage.usage_told.0 + u64::from(usage.is_some()),
+        usage.is_some(),
+    );
+    storage.usage = usage.unwrap_or(storage.usage);
     for (writes, result) in inbox.take_batches(|batch| storage.in_flight.remove(&batch)) {
         match result {
             Ok(()) => {

@@ -361,7 +361,7 @@ fn a_wrong_list_makes_nobody_believe_it() {
 fn counters_tell_what_was_refused() {
     let (mut table, link) = besieged();
     table.deliver(0, link, &[0x7f, 0], Expected::Notification);
-    table.deliver(0, link, &[0x34, 0], Expected::Notification);
+    table.deliver(0, link, &[0x42, 0], Expected::Notification);
     table.settle();
     let Ok(Reply::Counters(counters)) = table.call(0, Call::Counters) else {
         panic!("no counters");

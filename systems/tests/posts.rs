@@ -167,7 +167,7 @@ fn a_full_disk_takes_nothing_in_and_catches_up_later() {
 }
 
 #[test]
-fn unfollowing_stops_keeping() {
+fn whoever_is_followed_no_more_is_kept_for_others() {
     let mut table = three();
     table.follow(1, 2);
     let node = secret(2).node_id();
@@ -178,7 +178,12 @@ fn unfollowing_stops_keeping() {
         Err(CallError::NotFound("you do not follow that node"))
     );
     let id = table.post(2, "unheard");
-    assert!(!table.seats[1].posts.contains_key(&id));
+    assert!(
+        table.seats[1].posts.contains_key(&id),
+        "nobody else sees a difference"
+    );
+    let heard = |notice: &Notice| matches!(notice, Notice::Post { id: post, .. } if *post == id);
+    assert!(!table.seats[1].notices.iter().any(heard), "the person does");
     let own = secret(1).node_id();
     let follow_own = Call::Follow {
         node: own,

@@ -172,6 +172,7 @@ impl Simulation {
 
     /// What a node hands to its disk: posts of itself and of kept authors only, each one that its author made.
     pub fn check_writes(&mut self, number: HostNumber, writes: &[Write], durability: Durability) {
+        self.check_deletions(number, writes);
         let own = self.hosts[number as usize].node_id();
         for write in writes {
             let Write::Post { post, .. } = write else {

@@ -10,6 +10,7 @@ pub mod checks;
 pub mod dials;
 pub mod disk;
 pub mod faults;
+pub mod file_checks;
 pub mod fingerprint;
 pub mod frames;
 pub mod host;

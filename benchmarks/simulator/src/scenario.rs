@@ -1,6 +1,7 @@
 //! A scenario: what a TOML file says about a swarm, its network, its people and what goes wrong. Everything has a default,
 //! unknown fields are errors, and [`Scenario::check`] says in one sentence what does not make sense.
 
+use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use serde::Deserialize;
 
 /// Nodes of one run, at most: as many as there are distinct /24 networks to give them.
@@ -128,7 +129,7 @@ impl Default for Network {
     }
 }
 
-/// How fast disks are.
+/// How fast disks are, and how large.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Disk {
@@ -138,6 +139,44 @@ pub struct Disk {
     pub commit_ms: [u64; 2],
     /// What is written behind is committed this late, ms; at most [`distsoc_engine::limits::WRITE_BEHIND_MS_MAX`].
     pub write_behind_ms: [u64; 2],
+    /// Bytes that everything on a disk may take; where not said, what the profile says.
+    pub budget_bytes: Budgets,
+}
+
+/// One budget for all, or some by profile.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(untagged)]
+pub enum Budgets {
+    /// For all.
+    All(u64),
+    /// By profile.
+    ByProfile(BudgetByProfile),
+}
+
+/// A budget for some profiles, bytes.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BudgetByProfile {
+    /// Desktops.
+    pub desktop: Option<u64>,
+    /// Mobiles.
+    pub mobile: Option<u64>,
+    /// Anchors.
+    pub anchor: Option<u64>,
+}
+
+impl Disk {
+    /// The budget of a node with this profile, bytes.
+    #[must_use]
+    pub fn budget_of(&self, kind: ProfileKind) -> u64 {
+        let said = match (self.budget_bytes, kind) {
+            (Budgets::All(bytes), _) => Some(bytes),
+            (Budgets::ByProfile(by), ProfileKind::Desktop) => by.desktop,
+            (Budgets::ByProfile(by), ProfileKind::Mobile) => by.mobile,
+            (Budgets::ByProfile(by), ProfileKind::Anchor) => by.anchor,
+        };
+        said.unwrap_or_else(|| NodeProfile::of(kind).file_budget_bytes)
+    }
 }
 
 impl Default for Disk {
@@ -146,6 +185,7 @@ impl Default for Disk {
             read_ms: [0, 2],
             commit_ms: [1, 15],
             write_behind_ms: [200, 2_000],
+            budget_bytes: Budgets::ByProfile(BudgetByProfile::default()),
         }
     }
 }

@@ -6,6 +6,7 @@
 
 use crate::chance::{Chance, spread};
 use crate::dials::Dial;
+use crate::disk::Disk;
 use crate::fingerprint::Fingerprint;
 use crate::frames::Waiting;
 use crate::host::{Host, NodeIdOrNone, Power, secret_of, seed_of};
@@ -190,6 +191,7 @@ impl Simulation {
             id: NodeIdOrNone(id),
             kind,
             behind_nat,
+            disk: Disk::new(self.scenario.disk.budget_of(kind)),
             skew_ms: self.chance.between(0, 2 * skew_ms) as i64 - skew_ms as i64,
             ..Host::default()
         };
@@ -367,7 +369,12 @@ impl Simulation {
             Effect::KeepAlive { link, on } => self.keep_alive(number, link, on),
             Effect::Ping { link } => self.ping(link),
             Effect::OfferIdleTimeout { ms } => self.hosts[number as usize].idle_timeout_ms = ms,
-            Effect::Budget { .. } => {}
+            Effect::Budget { bytes } => {
+                let at_us = self.now_us + self.scenario.disk.commit_ms[1] * 1000;
+                let host = &mut self.hosts[number as usize];
+                let at_us = host.disk.keep_to(bytes, at_us);
+                self.queue.at(at_us, Event::Commit(number, host.starts));
+            }
             Effect::Persist {
                 batch,
                 writes,
@@ -426,6 +433,10 @@ impl Simulation {
                 }
             };
             self.give(number, input);
+        }
+        if let Some(usage) = self.hosts[number as usize].disk.news() {
+            self.give(number, Input::Disk(usage));
+            self.check_disk(number);
         }
     }
 

@@ -97,6 +97,12 @@ impl Prefix {
         }
         Self(bytes)
     }
+
+    /// Its bytes: the family, then the prefix.
+    #[must_use]
+    pub fn to_bytes(self) -> [u8; 7] {
+        self.0
+    }
 }
 
 /// The /16 (IPv6 /32) an address belongs to: the unit in which wide peers and the paths of a search differ (PROTOCOL section 6).

@@ -5,8 +5,8 @@
 
 use super::{Expected, PACKETS, admit};
 use crate::domain::{
-    AddressBody, ConnectString, EventList, PostBytes, ProfileBody, RecentPostsBody, RecordBody,
-    Signed,
+    AddressBody, ConnectString, DeletionBody, EventList, HeartBody, PostBytes, ProfileBody,
+    RecentPostsBody, RecordBody, Signed,
 };
 use crate::wire::codec;
 use serde::Serialize;
@@ -72,6 +72,8 @@ pub fn records(bytes: &[u8]) {
     record::<AddressBody>(bytes);
     record::<ProfileBody>(bytes);
     record::<RecentPostsBody>(bytes);
+    record::<HeartBody>(bytes);
+    record::<DeletionBody>(bytes);
     let post = PostBytes {
         body: bytes.into(),
         signature: crate::crypto::Signature::from_bytes([0; 64]),

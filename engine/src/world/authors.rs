@@ -6,6 +6,7 @@ use crate::domain::{
     check_time,
 };
 use crate::io::{LinkId, Relationship, Write};
+use crate::limits;
 use crate::refusal::Refusal;
 use crate::world::outbox::Outbox;
 use bevy_ecs::prelude::{Component, Entity, Query, Res, Resource};
@@ -49,7 +50,13 @@ impl Author {
     /// Whether their posts are kept: only then is something they push stored (PROTOCOL section 7).
     #[must_use]
     pub fn is_kept(&self) -> bool {
-        self.is_followed()
+        self.is_followed() || self.is_hosted()
+    }
+
+    /// Whether their posts are kept for others.
+    #[must_use]
+    pub fn is_hosted(&self) -> bool {
+        self.relationship.hosted_since_ms.is_some()
     }
 }
 
@@ -193,20 +200,68 @@ pub enum PullWish {
     },
 }
 
+/// Authors that were heard of and are not kept, for whoever chooses whom to keep for others.
+#[derive(Resource, Debug, Default)]
+pub struct HostCandidates(BTreeSet<NodeId>);
+
+impl HostCandidates {
+    /// An author was heard of; past [`limits::HOST_CANDIDATES_MAX`] no more are remembered.
+    pub fn heard(&mut self, author: NodeId) {
+        if self.0.len() < limits::HOST_CANDIDATES_MAX {
+            self.0.insert(author);
+        }
+    }
+
+    /// In the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = NodeId> + '_ {
+        self.0.iter().copied()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// One was chosen.
+    pub fn remove(&mut self, author: &NodeId) {
+        self.0.remove(author);
+    }
+
+    /// None is looked for.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// Wishes of this frame.
 #[derive(Resource, Debug, Default)]
-pub struct PullRequests(BTreeMap<NodeId, PullWish>);
+pub struct PullRequests {
+    wishes: BTreeMap<NodeId, PullWish>,
+    sources: Vec<(NodeId, NodeId)>,
+}
 
 impl PullRequests {
     /// Wants something of an author; the whole list outranks what is newer.
     pub fn wish(&mut self, author: NodeId, wish: PullWish) {
-        let known = self.0.entry(author).or_insert(wish);
+        let known = self.wishes.entry(author).or_insert(wish);
         *known = (*known).max(wish);
+    }
+
+    /// Wants something of an author that a peer says to have.
+    pub fn wish_from(&mut self, author: NodeId, wish: PullWish, peer: NodeId) {
+        self.wish(author, wish);
+        self.sources.push((author, peer));
+    }
+
+    /// Takes who says to have something of whom.
+    pub fn take_sources(&mut self) -> Vec<(NodeId, NodeId)> {
+        std::mem::take(&mut self.sources)
     }
 
     /// Takes them all.
     pub fn take(&mut self) -> BTreeMap<NodeId, PullWish> {
-        std::mem::take(&mut self.0)
+        std::mem::take(&mut self.wishes)
     }
 }
 

@@ -1,55 +1,268 @@
-//! Stored files (PROTOCOL section 7): what this node holds, and what it knows it lacks.
+//! Stored files (PROTOCOL section 7): what this node holds, what of it may go, and what it knows it lacks.
 
-use crate::domain::{NodeId, PostId};
+use crate::clock::Now;
+use crate::domain::{AuthorStanding, BlobHash, KeepPriority, NodeId, PostId};
+use crate::io::{StoredFileRow, Write};
 use crate::limits;
-use bevy_ecs::prelude::{Component, Entity, Resource};
-use std::collections::BTreeMap;
+use crate::world::authors::{Author, AuthorIndex};
+use crate::world::blobs::BlobBook;
+use crate::world::copies::Copies;
+use crate::world::hearts::Hearts;
+use crate::world::identity::Identity;
+use crate::world::keep_order::{Candidate, KeepOrder, KeepRow};
+use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemParam;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Bytes that a post takes in the tables beside its body: head of its row, place in the feed, and their share of the trees.
+pub const ROW_BYTES: u64 = 320;
 
 /// A post that is stored or on its way to the disk.
-#[derive(Component, Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Component, Clone, Debug, PartialEq, Eq)]
 pub struct StoredFile {
-    /// Which.
-    pub id: PostId,
-    /// By whom.
-    pub author: NodeId,
-    /// When written: seconds since the epoch.
-    pub created_at_s: u32,
-    /// Bytes of its body.
-    pub bytes: u32,
+    /// As it lies on the disk.
+    pub row: StoredFileRow,
+    /// Its place among those that may go; `None` for own content, which never goes.
+    pub keep: Option<KeepRow>,
 }
 
-/// Stored files by id.
+impl StoredFile {
+    /// Bytes that it takes on the disk, its blobs included.
+    #[must_use]
+    pub fn disk_bytes(&self) -> u64 {
+        disk_bytes(&self.row)
+    }
+}
+
+/// Bytes that a post takes on the disk, its blobs included.
+#[must_use]
+pub fn disk_bytes(row: &StoredFileRow) -> u64 {
+    let blobs: u64 = row.blobs.iter().map(|blob| blob.stored_bytes()).sum();
+    u64::from(row.bytes) + ROW_BYTES + blobs
+}
+
+/// Stored files by id and by author.
 #[derive(Resource, Debug, Default)]
-pub struct FileIndex(BTreeMap<PostId, Entity>);
+pub struct FileIndex {
+    by_id: BTreeMap<PostId, Entity>,
+    by_author: BTreeMap<NodeId, BTreeSet<PostId>>,
+}
 
 impl FileIndex {
     /// The entity of a stored post.
     #[must_use]
     pub fn get(&self, id: &PostId) -> Option<Entity> {
-        self.0.get(id).copied()
+        self.by_id.get(id).copied()
     }
 
     /// Whether the post is here.
     #[must_use]
     pub fn contains(&self, id: &PostId) -> bool {
-        self.0.contains_key(id)
+        self.by_id.contains_key(id)
     }
 
-    /// Adds a post.
-    pub fn insert(&mut self, id: PostId, entity: Entity) {
-        self.0.insert(id, entity);
+    /// The stored posts of an author, in the order of their ids.
+    pub fn of_author(&self, author: &NodeId) -> impl Iterator<Item = (PostId, Entity)> + '_ {
+        let ids = self.by_author.get(author).into_iter().flatten();
+        ids.map(|id| (*id, self.by_id[id]))
+    }
+
+    /// All, in the order of their ids.
+    pub fn iter(&self) -> impl Iterator<Item = (PostId, Entity)> + '_ {
+        self.by_id.iter().map(|(id, entity)| (*id, *entity))
     }
 
     /// How many.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.by_id.len()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_id.is_empty()
+    }
+
+    fn insert(&mut self, id: PostId, author: NodeId, entity: Entity) {
+        self.by_id.insert(id, entity);
+        self.by_author.entry(author).or_default().insert(id);
+    }
+
+    fn remove(&mut self, id: &PostId, author: &NodeId) -> Option<Entity> {
+        if let Some(ids) = self.by_author.get_mut(author) {
+            ids.remove(id);
+            if ids.is_empty() {
+                self.by_author.remove(author);
+            }
+        }
+        self.by_id.remove(id)
+    }
+}
+
+/// Everything that changes when a file comes, goes, or is worth more or less. The only place where they change together.
+#[derive(SystemParam)]
+pub struct Archive<'w, 's> {
+    now: Res<'w, Now>,
+    identity: Res<'w, Identity>,
+    /// What is here.
+    pub index: ResMut<'w, FileIndex>,
+    /// What may go.
+    pub order: ResMut<'w, KeepOrder>,
+    /// What is here of which blob.
+    pub blobs: ResMut<'w, BlobBook>,
+    /// Who likes what.
+    pub hearts: ResMut<'w, Hearts>,
+    /// Who else holds what.
+    pub copies: ResMut<'w, Copies>,
+    /// Whom one has to do with.
+    pub authors: Res<'w, AuthorIndex>,
+    /// Their state.
+    pub kept: Query<'w, 's, &'static mut Author>,
+    files: Query<'w, 's, &'static mut StoredFile>,
+    commands: Commands<'w, 's>,
+}
+
+impl Archive<'_, '_> {
+    fn now_s(&self) -> u32 {
+        (self.now.wall_ms / 1000) as u32
+    }
+
+    /// What one has to do with an author.
+    #[must_use]
+    pub fn standing_of(&self, author: &NodeId) -> AuthorStanding {
+        let known = self.authors.get(author);
+        let known = known.and_then(|entity| self.kept.get(entity).ok());
+        match known.is_some_and(Author::is_followed) {
+            true => AuthorStanding::Followed,
+            false => AuthorStanding::of_hearts(self.hearts.of_author(author)),
+        }
+    }
+
+    /// A file is here now.
+    pub fn add(&mut self, row: StoredFileRow) {
+        let entity = self.commands.spawn_empty().id();
+        for blob in &row.blobs {
+            self.blobs.refer(*blob, row.id);
+        }
+        if !row.blobs.is_empty() {
+            self.blobs.news.push(row.id);
+        }
+        self.index.insert(row.id, row.author, entity);
+        let candidate = Candidate {
+            id: row.id,
+            entity,
+            bytes: disk_bytes(&row),
+            standing: self.standing_of(&row.author),
+            written_s: row.created_at_s,
+            hearted_s: self.hearts.newest_s(&row.id),
+            copies: self.copies.count(&row.id),
+            is_pinned: row.is_pinned,
+        };
+        let is_own = row.author == self.identity.node_id();
+        let now_s = self.now_s();
+        let keep = (!is_own).then(|| self.order.insert(candidate, now_s));
+        self.commands
+            .entity(entity)
+            .insert(StoredFile { row, keep });
+    }
+
+    /// A file goes; gives back the blobs that no file here names any more.
+    fn remove(&mut self, id: &PostId) -> Option<(StoredFileRow, Vec<BlobHash>)> {
+        let entity = self.index.get(id)?;
+        let file = self.files.get(entity).ok()?;
+        let (row, keep) = (file.row.clone(), file.keep);
+        self.index.remove(id, &row.author);
+        if let Some(keep) = keep {
+            self.order.remove(keep);
+        }
+        self.hearts.forget_post(id);
+        self.copies.forget(id);
+        self.commands.entity(entity).despawn();
+        let hashes = row.blobs.iter().map(|blob| blob.hash);
+        let freed = hashes.filter(|hash| self.blobs.release(hash, id)).collect();
+        Some((row, freed))
+    }
+
+    /// A file goes, with the blobs that no other names: what is to be written for it, in order.
+    pub fn forget(&mut self, id: &PostId) -> Vec<Write> {
+        let Some((_, blobs)) = self.remove(id) else {
+            return Vec::new();
+        };
+        let mut writes = vec![Write::ForgetPost(*id)];
+        writes.extend(blobs.into_iter().map(Write::ForgetBlob));
+        writes
+    }
+
+    /// A stored file.
+    #[must_use]
+    pub fn get(&self, id: &PostId) -> Option<&StoredFile> {
+        self.files.get(self.index.get(id)?).ok()
+    }
+
+    /// Stored files of an author.
+    pub fn of_author(&self, author: &NodeId) -> impl Iterator<Item = &StoredFile> {
+        let entities = self.index.of_author(author);
+        entities.filter_map(|(_, entity)| self.files.get(entity).ok())
+    }
+
+    /// Bytes that own content takes.
+    #[must_use]
+    pub fn own_bytes(&self) -> u64 {
+        let own = self.identity.node_id();
+        self.of_author(&own).map(StoredFile::disk_bytes).sum()
+    }
+
+    /// What one has to do with an author has changed.
+    pub fn judge_author(&mut self, author: &NodeId) {
+        let (standing, now_s) = (self.standing_of(author), self.now_s());
+        for (_, entity) in self.index.of_author(author) {
+            let keep = self.files.get(entity).ok().and_then(|file| file.keep);
+            if let Some(keep) = keep {
+                self.order
+                    .update(keep, now_s, |candidate| candidate.standing = standing);
+            }
+        }
+    }
+
+    /// Hearts, copies or a pin of a file have changed.
+    pub fn judge_file(&mut self, id: &PostId, is_pinned: Option<bool>) {
+        let now_s = self.now_s();
+        let (hearted_s, copies) = (self.hearts.newest_s(id), self.copies.count(id));
+        let Some(mut file) = self
+            .index
+            .get(id)
+            .and_then(|entity| self.files.get_mut(entity).ok())
+        else {
+            return;
+        };
+        if let Some(is_pinned) = is_pinned {
+            file.row.is_pinned = is_pinned;
+        }
+        let is_pinned = file.row.is_pinned;
+        if let Some(keep) = file.keep {
+            self.order.update(keep, now_s, |candidate| {
+                candidate.hearted_s = hearted_s;
+                candidate.copies = copies;
+                candidate.is_pinned = is_pinned;
+            });
+        }
+    }
+
+    /// What a post of an author would be worth here, unhearted and held by nobody else.
+    #[must_use]
+    pub fn worth_of(&self, author: &NodeId, created_at_s: u32) -> KeepPriority {
+        let candidate = Candidate {
+            id: PostId::from_bytes([0; 32]),
+            entity: Entity::PLACEHOLDER,
+            bytes: 0,
+            standing: self.standing_of(author),
+            written_s: created_at_s,
+            hearted_s: None,
+            copies: 0,
+            is_pinned: false,
+        };
+        candidate.facts(self.now_s()).priority()
     }
 }
 
@@ -93,5 +306,17 @@ impl Wanted {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+}
+
+/// While the disk is too full for what is worth least, that is not taken in, or it would come and go for ever.
+#[derive(Resource, Debug, Default)]
+pub struct KeepFloor(pub Option<KeepPriority>);
+
+impl KeepFloor {
+    /// Whether something of this worth has a place.
+    #[must_use]
+    pub fn admits(&self, worth: KeepPriority) -> bool {
+        self.0.is_none_or(|floor| worth > floor)
     }
 }

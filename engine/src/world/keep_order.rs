@@ -9,6 +9,7 @@ use crate::domain::{AgeWindow, AuthorStanding, KeepClass, KeepFacts, KeepPriorit
 use bevy_ecs::prelude::{Entity, Resource};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::sync::OnceLock;
 
 /// A place in the order, for as long as the file is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,11 +97,8 @@ impl Entry {
 /// The order.
 #[derive(Resource, Debug)]
 pub struct KeepOrder {
-    /// Class → rank: classes of the same priority share one.
-    ranks: Box<[u16]>,
-    /// Rank → priority, ascending.
-    priorities: Box<[KeepPriority]>,
-    /// Rank → files.
+    ranks: &'static Ranks,
+    /// Rank → files; empty before the first.
     by_rank: Box<[Vec<Entry>]>,
     slots: Vec<Option<Slot>>,
     vacant: Vec<u32>,
@@ -108,8 +106,22 @@ pub struct KeepOrder {
     turns: BinaryHeap<Reverse<(u32, u32)>>,
 }
 
-impl Default for KeepOrder {
-    fn default() -> Self {
+/// Which priorities there are: the same for every node.
+#[derive(Debug)]
+struct Ranks {
+    /// Class → rank: classes of the same priority share one.
+    of_class: Box<[u16]>,
+    /// Rank → priority, ascending.
+    priorities: Box<[KeepPriority]>,
+}
+
+impl Ranks {
+    fn all() -> &'static Self {
+        static RANKS: OnceLock<Ranks> = OnceLock::new();
+        RANKS.get_or_init(Self::new)
+    }
+
+    fn new() -> Self {
         let of_class: Vec<KeepPriority> = KeepClass::all()
             .map(|class| class.facts().priority())
             .collect();
@@ -121,9 +133,17 @@ impl Default for KeepOrder {
             rank.expect("every priority is listed") as u16
         };
         Self {
-            ranks: of_class.iter().map(rank).collect(),
-            by_rank: vec![Vec::new(); priorities.len()].into(),
+            of_class: of_class.iter().map(rank).collect(),
             priorities: priorities.into(),
+        }
+    }
+}
+
+impl Default for KeepOrder {
+    fn default() -> Self {
+        Self {
+            ranks: Ranks::all(),
+            by_rank: Box::default(),
             slots: Vec::new(),
             vacant: Vec::new(),
             turns: BinaryHeap::new(),
@@ -181,7 +201,7 @@ impl KeepOrder {
     #[must_use]
     pub fn priority(&self, row: KeepRow) -> Option<KeepPriority> {
         let slot = self.slots.get(row.0 as usize)?.as_ref()?;
-        Some(self.priorities[usize::from(slot.rank)])
+        Some(self.ranks.priorities[usize::from(slot.rank)])
     }
 
     /// Lets the windows end that have ended.
@@ -276,7 +296,10 @@ impl KeepOrder {
 
     fn put(&mut self, row: u32, candidate: Candidate, now_s: u32) {
         let facts = candidate.facts(now_s);
-        let rank = self.ranks[facts.class().index()];
+        let rank = self.ranks.of_class[facts.class().index()];
+        if self.by_rank.is_empty() {
+            self.by_rank = vec![Vec::new(); self.ranks.priorities.len()].into();
+        }
         let rows = &mut self.by_rank[usize::from(rank)];
         let turns_at_s = candidate.turns_at_s(&facts);
         self.slots[row as usize] = Some(Slot {

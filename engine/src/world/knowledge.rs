@@ -1,11 +1,12 @@
 //! What this node can say about a target of a worm by itself, and which of its connections lead towards it (PROTOCOL section 6).
 
 use crate::clock::Now;
-use crate::domain::{Address, AddressRecord, Distance, NodeId, PostId, Scope};
+use crate::domain::{Address, AddressRecord, Distance, NodeId, Scope};
 use crate::io::{LinkId, Slot};
 use crate::wire::WormTarget;
 use crate::world::addresses::OwnAddresses;
-use crate::world::files::{FileIndex, StoredFile};
+use crate::world::authors::{Author, AuthorIndex};
+use crate::world::files::FileIndex;
 use crate::world::identity::Identity;
 use crate::world::left_records::LeftRecords;
 use crate::world::map::{HopCounts, MapView, ReportedHop};
@@ -37,7 +38,8 @@ pub struct Knowledge<'w, 's> {
     own: Res<'w, OwnAddresses>,
     left: Res<'w, LeftRecords>,
     files: Res<'w, FileIndex>,
-    posts: Query<'w, 's, &'static StoredFile>,
+    authors: Res<'w, AuthorIndex>,
+    kept: Query<'w, 's, &'static Author>,
     up: Query<'w, 's, (&'static Link, &'static Peer)>,
 }
 
@@ -112,10 +114,12 @@ impl Knowledge<'_, '_> {
         tellable_record(link, peer, asker, *self.now)
     }
 
-    fn is_own_post(&self, post: &PostId) -> bool {
-        let entity = self.files.get(post);
-        let post = entity.and_then(|entity| self.posts.get(entity).ok());
-        post.is_some_and(|post| post.author == self.own())
+    /// Whether the posts of this author are kept, for whatever reason: followed and hosted ones are told of alike.
+    fn keeps(&self, author: &NodeId) -> bool {
+        let known = self.authors.get(author);
+        let known = known.and_then(|entity| self.kept.get(entity).ok());
+        *author == self.own()
+            || known.is_some_and(|author| author.is_kept() && author.head.is_some())
     }
 
     /// What answers for a target, if this node has it.
@@ -134,9 +138,8 @@ impl Knowledge<'_, '_> {
                 };
             }
             WormTarget::Node(_) => true,
-            // Only followed authors are kept as yet, so that to say who else is kept would say who is followed.
-            WormTarget::Post(post) => self.is_own_post(&post),
-            WormTarget::Author(author) => author == self.own(),
+            WormTarget::Post(post) => self.files.contains(&post),
+            WormTarget::Author(author) => self.keeps(&author),
         };
         self.own_record(asker).filter(|_| is_here).cloned()
     }

@@ -2,13 +2,19 @@
 
 pub mod addresses;
 pub mod authors;
+pub mod blobs;
 pub mod candidates;
+pub mod copies;
+pub mod deletions;
+pub mod fetches;
 pub mod files;
 pub mod gossip;
+pub mod hearts;
 pub mod hints;
 pub mod identity;
 pub mod inbox;
 pub mod keep_order;
+pub mod keepers;
 pub mod knowledge;
 pub mod left_records;
 pub mod map;

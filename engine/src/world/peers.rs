@@ -278,6 +278,14 @@ impl PeerChanges {
             PeerChange::Down { .. } => None,
         })
     }
+
+    /// Peers that went in this frame.
+    pub fn went_down(&self) -> impl Iterator<Item = (NodeId, Slot)> + '_ {
+        self.0.iter().filter_map(|change| match change {
+            PeerChange::Down { node, slot } => Some((*node, *slot)),
+            PeerChange::Up { .. } => None,
+        })
+    }
 }
 
 /// Something a peer sent was refused in this frame; judged, counted and emptied before the frame ends.

@@ -15,11 +15,21 @@ pub struct Storage {
     pub retry_at_ms: Option<u64>,
     /// How full the disk is, as of its last commit.
     pub usage: DiskUsage,
+    /// How often that was told, and whether again in the last frame that heard of the disk.
+    pub usage_told: (u64, bool),
+    /// Slices had no room at last.
+    pub blobs_refused: bool,
     /// The newest trouble, until a batch gets through.
     pub trouble: Option<StorageTrouble>,
 }
 
 impl Storage {
+    /// Whether it refuses writes for lack of room.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.blobs_refused || self.trouble == Some(StorageTrouble::Full)
+    }
+
     /// Whether anything from the network may be taken in now: not while the disk refuses writes or lags behind.
     #[must_use]
     pub fn takes_more(&self) -> bool {

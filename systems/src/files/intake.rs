@@ -2,16 +2,21 @@
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemState;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{SignedPost, check_time};
-use distsoc_engine::io::{LinkId, Notice, Write};
+use distsoc_engine::io::{Notice, StoredFileRow, Write};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::world::authors::{Author, AuthorIndex, PostOffers, PulledPosts};
-use distsoc_engine::world::files::{FileIndex, StoredFile, Wanted};
+use distsoc_engine::world::authors::{PostOffers, PulledPosts};
+use distsoc_engine::world::copies::HolderKey;
+use distsoc_engine::world::deletions::Deletions;
+use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::keepers::Keepers;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::Offences;
+use distsoc_engine::world::peers::{Link, Offences};
 use distsoc_engine::world::storage::Storage;
 
 /// What decides whether a proved post is stored.
@@ -20,45 +25,55 @@ struct Shelf<'w, 's> {
     now: Res<'w, Now>,
     profile: Res<'w, NodeProfile>,
     storage: Res<'w, Storage>,
-    index: Res<'w, AuthorIndex>,
-    authors: Query<'w, 's, &'static mut Author>,
-    files: ResMut<'w, FileIndex>,
+    floor: Res<'w, KeepFloor>,
+    deletions: Res<'w, Deletions>,
+    archive: Archive<'w, 's>,
     wanted: ResMut<'w, Wanted>,
+    keepers: ResMut<'w, Keepers>,
     outbox: ResMut<'w, Outbox>,
-    commands: Commands<'w, 's>,
 }
 
 impl Shelf<'_, '_> {
-    fn store(&mut self, post: SignedPost) -> Result<(), Refusal> {
-        let (id, body) = (post.id(), post.body());
-        let author = self
-            .index
-            .get(&body.author)
-            .and_then(|entity| self.authors.get_mut(entity).ok());
-        let mut author = author
-            .filter(|author| author.is_kept())
-            .ok_or(Refusal::NotKept)?;
-        if self.files.contains(&id) {
+    fn store(&mut self, post: SignedPost, from: Option<&Link>) -> Result<(), Refusal> {
+        let row = StoredFileRow::of(&post);
+        let (id, author) = (row.id, row.author);
+        let entity = self.archive.authors.get(&author);
+        let known = entity.and_then(|entity| self.archive.kept.get(entity).ok());
+        let known = known.filter(|known| known.is_kept());
+        let is_followed = known.ok_or(Refusal::NotKept)?.is_followed();
+        if self.deletions.contains(&author, &id) {
+            return Err(Refusal::Deleted);
+        }
+        if self.archive.index.contains(&id) {
             return Err(Refusal::Stale);
         }
-        check_time(body.created_at_ms, *self.now)?;
-        if !self.storage.takes_more() || self.files.len() >= self.profile.files_max {
+        check_time(post.body().created_at_ms, *self.now)?;
+        if !self.storage.takes_more() || self.archive.index.len() >= self.profile.files_max {
             return Err(Refusal::Full);
         }
-        if self.wanted.remove(&id).is_some() {
-            author.missing.retain(|missing| *missing != id);
+        let is_missing = self.wanted.remove(&id).is_some();
+        if is_missing
+            && let Some(mut known) =
+                entity.and_then(|entity| self.archive.kept.get_mut(entity).ok())
+        {
+            known.missing.retain(|missing| *missing != id);
         }
-        let file = StoredFile {
-            id,
-            author: body.author,
-            created_at_s: (body.created_at_ms / 1000) as u32,
-            bytes: post.bytes().body.len() as u32,
-        };
-        self.files.insert(id, self.commands.spawn(file).id());
-        self.outbox.notify(Notice::Post {
-            id,
-            author: file.author,
-        });
+        if !self
+            .floor
+            .admits(self.archive.worth_of(&author, row.created_at_s))
+        {
+            return Err(Refusal::Full);
+        }
+        if let Some(link) = from {
+            let key = HolderKey::of(&link.node, link.remote.ip());
+            let now_s = (self.now.wall_ms / 1000) as u32;
+            self.archive.copies.saw(id, key, now_s);
+            self.keepers.saw(author, link.node);
+        }
+        self.archive.add(row);
+        if is_followed {
+            self.outbox.notify(Notice::Post { id, author });
+        }
         self.outbox.store(Write::Post {
             post: Box::new(post),
             arrived_ms: self.now.wall_ms,
@@ -72,42 +87,43 @@ fn take_in(
     mut pulled: ResMut<PulledPosts>,
     mut offences: ResMut<Offences>,
     mut shelf: Shelf,
+    links: Query<&Link>,
 ) {
     if offers.0.is_empty() && pulled.0.is_empty() {
         return;
     }
-    let mut refused: Vec<(LinkId, Refusal)> = Vec::new();
+    let by_id = |from| links.iter().find(|link| link.id == from);
     for offer in std::mem::take(&mut offers.0) {
-        if let Err(refusal) = shelf.store(offer.post) {
-            refused.push((offer.from, refusal));
+        if let Err(refusal) = shelf.store(offer.post, by_id(offer.from)) {
+            offences.note(offer.from, refusal, "Post");
         }
     }
     for (from, bytes) in std::mem::take(&mut pulled.0) {
         let wanted = &shelf.wanted;
         let proved = bytes.authenticate(|id| wanted.author_of(&id));
-        if let Err(refusal) = proved.and_then(|post| shelf.store(post.into_inner())) {
-            refused.push((from, refusal));
+        let stored = proved.and_then(|post| shelf.store(post.into_inner(), by_id(from)));
+        if let Err(refusal) = stored {
+            offences.note(from, refusal, "Post");
         }
-    }
-    for (from, refusal) in refused {
-        offences.note(from, refusal, "Post");
     }
 }
 
 /// What is stored.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    for row in std::mem::take(&mut frame.restored.files) {
-        let file = StoredFile {
-            id: row.id,
-            author: row.author,
-            created_at_s: row.created_at_s,
-            bytes: row.bytes,
-        };
-        let entity = frame.world.spawn(file).id();
-        frame
-            .world
-            .resource_mut::<FileIndex>()
-            .insert(row.id, entity);
+    let files = std::mem::take(&mut frame.restored.files);
+    let hearts = std::mem::take(&mut frame.restored.hearts);
+    let mut state = SystemState::<(Archive, Res<Identity>)>::new(frame.world);
+    let (mut archive, identity) = state
+        .get_mut(frame.world)
+        .expect("every resource of an archive is there");
+    for heart in &hearts {
+        let author = archive.authors.get(&heart.person);
+        let is_known = author.is_some() || heart.person == identity.node_id();
+        archive.hearts.restore(heart, &heart.hash(), is_known);
     }
+    for row in files {
+        archive.add(row);
+    }
+    state.apply(frame.world);
     frame.add(Phase::Judge, take_in);
 }

@@ -5,20 +5,23 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    EventList, NodeId, RecentPosts, RecentPostsHead, Verified, check_time,
+    EventKind, EventList, NodeId, PostId, RecentPosts, RecentPostsHead, Verified, check_time,
 };
-use distsoc_engine::io::{ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
+use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
-    Author, AuthorIndex, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
+    Author, HostCandidates, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
+    PullsDue,
 };
-use distsoc_engine::world::files::{FileIndex, Wanted};
+use distsoc_engine::world::deletions::{Deletions, Proof};
+use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
+use distsoc_engine::world::keepers::{Keepers, ListNews};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::Offences;
+use distsoc_engine::world::peers::{Link, Offences};
 use distsoc_engine::world::storage::Storage;
 use std::collections::BTreeMap;
 
@@ -87,21 +90,20 @@ fn take_notifications(
 
 fn judge_updates(
     now: Res<Now>,
-    index: Res<AuthorIndex>,
     storage: Res<Storage>,
     mut updates: ResMut<ListUpdates>,
     mut waiting: ResMut<Waiting>,
     mut pulls: ResMut<PullRequests>,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
+    mut candidates: ResMut<HostCandidates>,
     mut files: FilesOfAuthors,
 ) {
     for update in std::mem::take(&mut updates.0) {
         let node = update.head.author;
-        let author = index
-            .get(&node)
-            .and_then(|entity| files.authors.get(entity).ok());
+        let author = files.author(&node);
         let Some(author) = author.filter(|author| author.is_kept()) else {
+            candidates.heard(node);
             offences.note(update.from, Refusal::NotKept, "PostNotification");
             continue;
         };
@@ -111,13 +113,13 @@ fn judge_updates(
         }
         match first_look(author.head.as_ref(), &update.head, &update.newest, *now) {
             Verdict::Refused(Refusal::Stale) => {
-                files.confirm(&index, node, &update.head, *now, &mut outbox);
+                files.confirm(node, &update.head, *now, &mut outbox);
                 offences.note(update.from, Refusal::Stale, "RecentPosts");
             }
             Verdict::Refused(refusal) => offences.note(update.from, refusal, "RecentPosts"),
             Verdict::Gap => pulls.wish(node, PullWish::Newer),
             Verdict::Whole => match RecentPosts::verify(update.head, update.newest) {
-                Ok(list) => files.adopt(&index, list, *now, &mut outbox),
+                Ok(list) => files.adopt(list, update.from, *now, &mut outbox),
                 Err(refusal) => {
                     pulls.wish(
                         node,
@@ -141,7 +143,6 @@ fn judge_updates(
 
 fn advance_stored(
     now: Res<Now>,
-    index: Res<AuthorIndex>,
     mut inbox: ResMut<Inbox>,
     mut waiting: ResMut<Waiting>,
     mut pulls: ResMut<PullRequests>,
@@ -152,7 +153,7 @@ fn advance_stored(
     for (update, result) in inbox.take_reads(|read| waiting.0.remove(&read)) {
         let node = update.head.author;
         match advanced(&update, result) {
-            Ok(list) => files.adopt(&index, list, *now, &mut outbox),
+            Ok(list) => files.adopt(list, update.from, *now, &mut outbox),
             Err(Refusal::Stale) => offences.note(update.from, Refusal::Stale, "RecentPosts"),
             Err(refusal) => {
                 // Somebody else is asked for the whole list first (section 7).
@@ -182,51 +183,69 @@ fn advanced(
 /// Authors, and what is here or missing of their files.
 #[derive(bevy_ecs::system::SystemParam)]
 struct FilesOfAuthors<'w, 's> {
-    authors: Query<'w, 's, &'static mut Author>,
-    files: Res<'w, FileIndex>,
+    archive: Archive<'w, 's>,
     wanted: ResMut<'w, Wanted>,
-    pulls_due: ResMut<'w, distsoc_engine::world::authors::PullsDue>,
+    deletions: ResMut<'w, Deletions>,
+    floor: Res<'w, KeepFloor>,
+    news: ResMut<'w, ListNews>,
+    keepers: ResMut<'w, Keepers>,
+    pulls_due: ResMut<'w, PullsDue>,
+    links: Query<'w, 's, &'static Link>,
 }
 
 impl FilesOfAuthors<'_, '_> {
+    fn author(&self, node: &NodeId) -> Option<&Author> {
+        self.archive.kept.get(self.archive.authors.get(node)?).ok()
+    }
+
     /// A verified list that is newer than the one here: stored, and what it lacks is wanted.
-    fn adopt(
-        &mut self,
-        index: &AuthorIndex,
-        list: Verified<RecentPosts>,
-        now: Now,
-        outbox: &mut Outbox,
-    ) {
+    fn adopt(&mut self, list: Verified<RecentPosts>, from: LinkId, now: Now, outbox: &mut Outbox) {
         let node = list.head().author;
-        let Some(mut author) = index
-            .get(&node)
-            .and_then(|entity| self.authors.get_mut(entity).ok())
-        else {
+        let Some(entity) = self.archive.authors.get(&node) else {
             return;
         };
         // Another update of the same author may have been adopted while this one waited for the disk.
-        if author
-            .head
-            .as_ref()
-            .is_some_and(|known| list.head().supersedes(known).is_err())
-        {
+        let known = self.author(&node).and_then(|author| author.head.as_ref());
+        if known.is_some_and(|known| list.head().supersedes(known).is_err()) {
             return;
         }
-        author.head = Some(list.head().clone());
-        author.checked_at_ms = now.wall_ms;
-        author.missing.clear();
-        let lacking = list
+        self.bury(&list, outbox);
+        let lacking: Vec<PostId> = list
             .list()
             .iter()
-            .filter(|event| event.kind.is_post() && !self.files.contains(&event.id));
-        for event in lacking {
-            if self.wanted.insert(event.id, node) {
-                author.missing.push_back(event.id);
-            }
-        }
+            .filter(|event| match event.kind {
+                // The author's record of it is wanted, which holds when the list names it no more.
+                EventKind::Delete => !self.deletions.has_record(&node, &event.id),
+                kind => {
+                    kind.is_post()
+                        && !self.archive.index.contains(&event.id)
+                        && !self.deletions.contains(&node, &event.id)
+                        && self
+                            .floor
+                            .admits(self.archive.worth_of(&node, event.created_at_s))
+                }
+            })
+            .map(|event| event.id)
+            .collect();
+        let missing = lacking
+            .into_iter()
+            .filter(|id| self.wanted.insert(*id, node))
+            .collect();
+        let Ok(mut author) = self.archive.kept.get_mut(entity) else {
+            return;
+        };
+        author.head = Some(list.head().clone());
+        author.checked_at_ms = now.wall_ms;
+        author.missing = missing;
         if !author.missing.is_empty() {
             self.pulls_due.at(node, now.mono_ms);
         }
+        let bringer = self.links.iter().find(|link| link.id == from);
+        let bringer = bringer.map(|link| link.node);
+        if let Some(bringer) = bringer {
+            self.keepers.saw(node, bringer);
+        }
+        self.news.0.push((node, bringer));
         outbox.store(Write::RecentPosts {
             head: list.head().clone(),
             list: list.list().clone(),
@@ -237,18 +256,34 @@ impl FilesOfAuthors<'_, '_> {
         });
     }
 
+    /// What the list says was taken back goes, whatever else names it.
+    fn bury(&mut self, list: &RecentPosts, outbox: &mut Outbox) {
+        let author = list.head().author;
+        let deleted = list.list().iter();
+        for event in deleted.filter(|event| event.kind == EventKind::Delete) {
+            if self
+                .deletions
+                .insert(author, event.id, Proof::List)
+                .is_err()
+            {
+                continue;
+            }
+            let file = self.archive.get(&event.id);
+            if file.is_some_and(|file| file.row.author == author) {
+                for write in self.archive.forget(&event.id) {
+                    outbox.store(write);
+                }
+            }
+        }
+    }
+
     /// The same head again says that it is still the newest.
-    fn confirm(
-        &mut self,
-        index: &AuthorIndex,
-        node: NodeId,
-        head: &RecentPostsHead,
-        now: Now,
-        outbox: &mut Outbox,
-    ) {
-        let Some(mut author) = index
+    fn confirm(&mut self, node: NodeId, head: &RecentPostsHead, now: Now, outbox: &mut Outbox) {
+        let Some(mut author) = self
+            .archive
+            .authors
             .get(&node)
-            .and_then(|entity| self.authors.get_mut(entity).ok())
+            .and_then(|entity| self.archive.kept.get_mut(entity).ok())
         else {
             return;
         };

@@ -5,20 +5,22 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    BlobRef, Content, Event, EventKind, MediaDescription, PostBody, PostId, PostText,
-    PublicContent, RecentPosts, SignedPost, Verified,
+    BlobRef, Content, Deletion, DeletionBody, Event, EventKind, MediaDescription, PostBody, PostId,
+    PostText, PublicContent, RecentPosts, Signed, SignedPost, Verified,
 };
-use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, Write};
+use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, StoredFileRow, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::wire::{Packet, PostNotification};
-use distsoc_engine::world::files::{FileIndex, StoredFile};
+use distsoc_engine::wire::{DeleteRecord, Packet, PostNotification};
+use distsoc_engine::world::deletions::{Deletions, Proof};
+use distsoc_engine::world::files::{Archive, disk_bytes};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, PeerChanges};
+use distsoc_engine::world::storage::Storage;
 use std::collections::VecDeque;
 
 /// Posts that wait for the one before them to be durable, at most.
@@ -35,19 +37,35 @@ pub(crate) struct OwnPosts {
     under_way: Option<Batch>,
 }
 
+/// What a person wants to have in their list.
+#[derive(Debug)]
+enum Act {
+    Post {
+        text: PostText,
+        parent: Option<PostId>,
+        media: Vec<(BlobRef, MediaDescription)>,
+    },
+    Delete(PostId),
+}
+
 #[derive(Debug)]
 struct Draft {
     call: CallId,
-    text: PostText,
-    parent: Option<PostId>,
-    media: Vec<(BlobRef, MediaDescription)>,
+    act: Act,
 }
 
-/// A post and the list that it made.
+/// What became of a draft.
+#[derive(Debug)]
+enum Deed {
+    Post(SignedPost),
+    Deletion(Deletion),
+}
+
+/// A deed and the list that it made.
 #[derive(Debug)]
 struct Made {
     call: CallId,
-    post: SignedPost,
+    deed: Deed,
     list: Verified<RecentPosts>,
 }
 
@@ -58,26 +76,12 @@ struct Batch {
 }
 
 /// What every connection hears: the new head, the event, and the post where it is small.
-fn notification(post: &SignedPost, list: &RecentPosts) -> PostNotification {
-    let inline = post.bytes().body.len() <= limits::POST_INLINE_BYTES_MAX;
+fn notification(post: Option<&SignedPost>, list: &RecentPosts) -> PostNotification {
+    let inline = post.filter(|post| post.bytes().body.len() <= limits::POST_INLINE_BYTES_MAX);
     PostNotification {
         head: list.head().clone(),
         newest: list.list().newest(1),
-        post: inline.then(|| post.clone()),
-    }
-}
-
-fn body_of(draft: &Draft, identity: &Identity, now: Now) -> PostBody {
-    let (blobs, descriptions) = draft.media.iter().cloned().unzip();
-    PostBody {
-        author: identity.node_id(),
-        created_at_ms: now.wall_ms,
-        content: Content::Public(PublicContent {
-            text: draft.text.clone(),
-            parent: draft.parent,
-            descriptions: Bounded::truncated(descriptions),
-        }),
-        blobs: Bounded::truncated(blobs),
+        post: inline.cloned(),
     }
 }
 
@@ -87,10 +91,15 @@ fn take_drafts(mut inbox: ResMut<Inbox>, mut own: ResMut<OwnPosts>, mut outbox: 
             text,
             parent,
             media,
-        } => Some((text.clone(), *parent, media.clone())),
+        } => Some(Act::Post {
+            text: text.clone(),
+            parent: *parent,
+            media: media.clone(),
+        }),
+        Call::Delete(post) => Some(Act::Delete(*post)),
         _ => None,
     });
-    for (call, (text, parent, media)) in drafts {
+    for (call, act) in drafts {
         if own.waiting.len() >= WAITING_MAX {
             outbox.reply(
                 call,
@@ -99,72 +108,156 @@ fn take_drafts(mut inbox: ResMut<Inbox>, mut own: ResMut<OwnPosts>, mut outbox: 
                 )),
             );
         } else {
-            own.waiting.push_back(Draft {
-                call,
-                text,
-                parent,
-                media,
-            });
+            own.waiting.push_back(Draft { call, act });
         }
     }
 }
 
-fn compose(
-    now: Res<Now>,
-    identity: Res<Identity>,
-    profile: Res<NodeProfile>,
-    files: Res<FileIndex>,
-    mut own: ResMut<OwnPosts>,
-    mut outbox: ResMut<Outbox>,
-) {
+/// What deeds are made from.
+#[derive(bevy_ecs::system::SystemParam)]
+struct Desk<'w, 's> {
+    now: Res<'w, Now>,
+    identity: Res<'w, Identity>,
+    profile: Res<'w, NodeProfile>,
+    storage: Res<'w, Storage>,
+    archive: Archive<'w, 's>,
+}
+
+impl Desk<'_, '_> {
+    fn make(&self, act: Act, made: &[Made]) -> Result<(Deed, Event), CallError> {
+        match act {
+            Act::Post {
+                text,
+                parent,
+                media,
+            } => self.make_post(text, parent, media, made),
+            Act::Delete(post) => self.make_deletion(post, made),
+        }
+    }
+
+    fn make_post(
+        &self,
+        text: PostText,
+        parent: Option<PostId>,
+        media: Vec<(BlobRef, MediaDescription)>,
+        made: &[Made],
+    ) -> Result<(Deed, Event), CallError> {
+        if self.archive.index.len() + made.len() >= self.profile.files_max {
+            return Err(CallError::Refused(
+                "this node stores as many posts as its profile allows",
+            ));
+        }
+        if media.len() > limits::POST_BLOBS_MAX {
+            return Err(CallError::Refused("a post has 16 pictures at most"));
+        }
+        let (blobs, descriptions): (Vec<_>, Vec<_>) = media.into_iter().unzip();
+        for blob in &blobs {
+            let state = self.archive.blobs.get(&blob.hash);
+            let is_here = state.is_some_and(|state| state.blob == *blob && state.is_whole());
+            if !is_here {
+                return Err(CallError::NotFound(
+                    "a picture of this post is not stored here: upload it first",
+                ));
+            }
+        }
+        let body = PostBody {
+            author: self.identity.node_id(),
+            created_at_ms: self.now.wall_ms,
+            content: Content::Public(PublicContent {
+                text,
+                parent,
+                descriptions: Bounded::truncated(descriptions),
+            }),
+            blobs: Bounded::truncated(blobs),
+        };
+        let post = SignedPost::sign(body, self.identity.secret())
+            .map_err(|_| CallError::Refused("a post must say something"))?;
+        let budget = self.storage.usage.budget_bytes;
+        let others = made.iter().filter_map(|made| match &made.deed {
+            Deed::Post(post) => Some(disk_bytes(&StoredFileRow::of(post))),
+            Deed::Deletion(_) => None,
+        });
+        let own =
+            self.archive.own_bytes() + others.sum::<u64>() + disk_bytes(&StoredFileRow::of(&post));
+        if budget > 0 && own > budget / limits::OWN_SHARE {
+            return Err(CallError::Refused(
+                "own posts may take a quarter of the budget, and this one is past it: delete some, or raise the budget",
+            ));
+        }
+        let event = Event {
+            id: post.id(),
+            created_at_s: (self.now.wall_ms / 1000) as u32,
+            kind: EventKind::Public,
+        };
+        Ok((Deed::Post(post), event))
+    }
+
+    fn make_deletion(&self, post: PostId, made: &[Made]) -> Result<(Deed, Event), CallError> {
+        let file = self.archive.get(&post);
+        let is_gone = made
+            .iter()
+            .any(|made| matches!(&made.deed, Deed::Deletion(deletion) if deletion.post == post));
+        let file = file
+            .filter(|_| !is_gone)
+            .ok_or(CallError::NotFound("that post is not stored here"))?;
+        if file.row.author != self.identity.node_id() {
+            return Err(CallError::Refused("only its author can take a post back"));
+        }
+        let body = DeletionBody {
+            author: file.row.author,
+            post,
+            seq: self.now.wall_ms,
+        };
+        let event = Event {
+            id: post,
+            created_at_s: (self.now.wall_ms / 1000) as u32,
+            kind: EventKind::Delete,
+        };
+        let deletion = Signed::sign(body, self.identity.secret());
+        Ok((Deed::Deletion(deletion), event))
+    }
+}
+
+fn compose(desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
     if own.waiting.is_empty() || own.under_way.is_some() {
         return;
     }
     let own = &mut *own;
+    let now = *desk.now;
     let (mut made, mut writes): (Vec<Made>, Vec<Write>) = (Vec::new(), Vec::new());
-    while let Some(draft) = own.waiting.pop_front() {
-        if files.len() + made.len() >= profile.files_max {
-            let full = "this node stores as many posts as its profile allows";
-            outbox.reply(draft.call, Err(CallError::Refused(full)));
-            continue;
-        }
-        let post = match SignedPost::sign(body_of(&draft, &identity, *now), identity.secret()) {
-            Ok(post) => post,
-            Err(_) => {
-                outbox.reply(
-                    draft.call,
-                    Err(CallError::Refused("a post must say something")),
-                );
+    while let Some(Draft { call, act }) = own.waiting.pop_front() {
+        let (deed, event) = match desk.make(act, &made) {
+            Ok(made) => made,
+            Err(error) => {
+                outbox.reply(call, Err(error));
                 continue;
             }
         };
         let known = made.last().map(|made| &made.list).or(own.list.as_ref());
-        let already =
-            |list: &Verified<RecentPosts>| list.list().iter().any(|event| event.id == post.id());
+        let already = |list: &Verified<RecentPosts>| {
+            let mut events = list.list().iter();
+            events.any(|known| known.id == event.id && known.kind == event.kind)
+        };
         if known.is_some_and(already) {
             // The same text in the same millisecond is the same post.
-            outbox.reply(
-                draft.call,
-                Err(CallError::Refused("this was posted just now")),
-            );
+            let again = CallError::Refused("this was posted just now");
+            outbox.reply(call, Err(again));
             continue;
         }
         let seconds = (now.wall_ms / 1000) as u32;
-        let event = Event {
-            id: post.id(),
-            created_at_s: seconds,
-            kind: EventKind::Public,
-        };
-        let list = RecentPosts::append(known, event, seconds, now.wall_ms, identity.secret());
-        writes.push(Write::Post {
-            post: Box::new(post.clone()),
-            arrived_ms: now.wall_ms,
-        });
-        made.push(Made {
-            call: draft.call,
-            post,
-            list,
-        });
+        let secret = desk.identity.secret();
+        let list = RecentPosts::append(known, event, seconds, now.wall_ms, secret);
+        match &deed {
+            Deed::Post(post) => writes.push(Write::Post {
+                post: Box::new(post.clone()),
+                arrived_ms: now.wall_ms,
+            }),
+            Deed::Deletion(deletion) => {
+                writes.push(Write::Deletion(deletion.clone()));
+                writes.push(Write::ForgetPost(deletion.post));
+            }
+        }
+        made.push(Made { call, deed, list });
         if made.len() == BATCH_MAX {
             break;
         }
@@ -183,9 +276,9 @@ fn publish(
     now: Res<Now>,
     mut inbox: ResMut<Inbox>,
     mut own: ResMut<OwnPosts>,
-    mut files: ResMut<FileIndex>,
+    mut archive: Archive,
+    mut deletions: ResMut<Deletions>,
     mut outbox: ResMut<Outbox>,
-    mut commands: Commands,
     mut peers: Query<(&Link, &mut Peer)>,
 ) {
     if own.under_way.is_none() {
@@ -200,24 +293,35 @@ fn publish(
                 outbox.reply(made.call, Err(CallError::Storage(trouble)));
                 continue;
             }
-            let (id, body) = (made.post.id(), made.post.body());
-            let file = StoredFile {
-                id,
-                author: body.author,
-                created_at_s: (body.created_at_ms / 1000) as u32,
-                bytes: made.post.bytes().body.len() as u32,
+            let mut packets = Vec::new();
+            let reply = match made.deed {
+                Deed::Post(post) => {
+                    let (id, author) = (post.id(), post.body().author);
+                    archive.add(StoredFileRow::of(&post));
+                    packets.push(Packet::from(notification(Some(&post), &made.list)));
+                    outbox.notify(Notice::Post { id, author });
+                    Reply::Posted(id)
+                }
+                Deed::Deletion(deletion) => {
+                    // The list says so too, where no more are remembered.
+                    let _ = deletions.insert(deletion.author, deletion.post, Proof::Record);
+                    // The row went with the batch; blobs that no other post names go now.
+                    for write in archive.forget(&deletion.post) {
+                        outbox.store(write);
+                    }
+                    packets.push(notification(None, &made.list).into());
+                    packets.push(DeleteRecord { deletion }.into());
+                    Reply::Done
+                }
             };
-            files.insert(id, commands.spawn(file).id());
-            let bytes = Packet::from(notification(&made.post, &made.list)).encode();
-            for (link, mut peer) in &mut peers {
-                outbox.send_bytes(link.id, bytes.clone());
-                peer.spoke_ms = now.mono_ms;
+            for packet in packets {
+                let bytes = packet.encode();
+                for (link, mut peer) in &mut peers {
+                    outbox.send_bytes(link.id, bytes.clone());
+                    peer.spoke_ms = now.mono_ms;
+                }
             }
-            outbox.reply(made.call, Ok(Reply::Posted(id)));
-            outbox.notify(Notice::Post {
-                id,
-                author: body.author,
-            });
+            outbox.reply(made.call, Ok(reply));
             own.list = Some(made.list);
         }
     }
@@ -227,12 +331,7 @@ fn publish(
 fn introduce(own: Res<OwnPosts>, changes: Res<PeerChanges>, mut outbox: ResMut<Outbox>) {
     let Some(list) = &own.list else { return };
     for (_, link, _) in changes.came_up() {
-        let newest = PostNotification {
-            head: list.head().clone(),
-            newest: list.list().newest(1),
-            post: None,
-        };
-        outbox.send(link, &newest.into());
+        outbox.send(link, &notification(None, list).into());
     }
 }
 

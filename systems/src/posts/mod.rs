@@ -2,3 +2,5 @@
 
 pub(crate) mod composer;
 pub(crate) mod profiles;
+pub(crate) mod stager;
+pub(crate) mod tombstones;

@@ -15,8 +15,11 @@ use distsoc_engine::world::authors::{
     Author, AuthorIndex, AuthorsView, KeptProfiles, ListUpdate, ListUpdates, PullRequests,
     PullWish, PulledPosts, PullsDue,
 };
+use distsoc_engine::world::deletions::DeletionOffers;
 use distsoc_engine::world::files::Wanted;
+use distsoc_engine::world::hearts::HeartOffers;
 use distsoc_engine::world::inbox::Inbox;
+use distsoc_engine::world::keepers::Keepers;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, PeerChanges, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -43,6 +46,8 @@ struct Pulls {
     whole: BTreeSet<NodeId>,
     /// Authors to ask for, however fresh their list seems: they were away, or we were.
     suspect: BTreeSet<NodeId>,
+    /// Who says to have something new of an author.
+    hints: BTreeMap<NodeId, NodeId>,
     /// Rounds in which nobody had what is missing of an author.
     fruitless: BTreeMap<NodeId, u32>,
 }
@@ -62,9 +67,19 @@ impl Pulls {
     }
 }
 
-/// Whom to ask: the author if connected, else the first of the shuffled peers not tried yet.
-fn choose_source(author: &NodeId, peers: &[NodeId], tried: &[NodeId]) -> Option<NodeId> {
+/// Whom to ask: whoever says to have news, the author if connected, those known to keep them, else the first of the shuffled peers
+/// not tried yet.
+fn choose_source(
+    author: &NodeId,
+    peers: &[NodeId],
+    tried: &[NodeId],
+    known: impl Iterator<Item = NodeId>,
+) -> Option<NodeId> {
     let untried = |peer: &&NodeId| !tried.contains(peer);
+    let mut known = known.filter(|node| peers.contains(node) && !tried.contains(node));
+    if let Some(known) = known.next() {
+        return Some(known);
+    }
     let own = peers.iter().find(|peer| *peer == author).filter(untried);
     if own.is_none() && tried.len() >= limits::PULL_PEERS_PER_ROUND_MAX {
         return None;
@@ -94,6 +109,10 @@ fn note_reasons(
     storage: Res<Storage>,
     mut was_troubled: Local<bool>,
 ) {
+    for (author, peer) in requests.take_sources() {
+        // Whoever says to have something new is asked first.
+        pulls.hints.insert(author, peer);
+    }
     for (author, wish) in requests.take() {
         match wish {
             PullWish::Newer => {
@@ -154,6 +173,8 @@ fn take_answers(
     mut due: ResMut<PullsDue>,
     mut updates: ResMut<ListUpdates>,
     mut pulled: ResMut<PulledPosts>,
+    mut hearts: ResMut<HeartOffers>,
+    mut deletions: ResMut<DeletionOffers>,
     mut profiles: ResMut<KeptProfiles>,
     authors: AuthorsView,
     mut outbox: ResMut<Outbox>,
@@ -180,14 +201,21 @@ fn take_answers(
                 moved = link.id != pull.link;
             }
         }
-        let (with_list, with_posts) =
-            sort_response(&pull, response, &mut updates, &mut pulled, |profile| {
+        let (with_list, with_posts) = sort_response(
+            &pull,
+            response,
+            &mut updates,
+            &mut pulled,
+            &mut hearts,
+            &mut deletions,
+            |profile| {
                 let author = authors.get(&profile.author);
                 if author.is_some_and(Author::is_kept) {
                     // Whoever holds a list has the profile of then: an older one is no fault.
                     let _ = profiles.keep(profile, *now, &mut outbox);
                 }
-            });
+            },
+        );
         for author in &pull.authors {
             if with_list.contains(author) {
                 pulls.whole.remove(author);
@@ -212,6 +240,8 @@ fn sort_response(
     response: Option<PullSyncResponse>,
     updates: &mut ListUpdates,
     pulled: &mut PulledPosts,
+    hearts: &mut HeartOffers,
+    deletions: &mut DeletionOffers,
     mut keep: impl FnMut(Profile),
 ) -> (BTreeSet<NodeId>, bool) {
     let mut with_list = BTreeSet::new();
@@ -232,7 +262,10 @@ fn sort_response(
             newest: part.newest,
         });
     }
-    let mut came = false;
+    let mut came = !response.deletions.is_empty();
+    deletions.0.extend(response.deletions.into_vec());
+    let liked = response.hearts.into_vec().into_iter();
+    hearts.0.extend(liked.map(|heart| (pull.link, heart)));
     for post in response.posts.into_vec() {
         came = true;
         pulled.0.push((pull.link, post));
@@ -246,6 +279,7 @@ fn pull(
     peers: Res<Peers>,
     index: Res<AuthorIndex>,
     wanted: Res<Wanted>,
+    keepers: Res<Keepers>,
     mut pulls: ResMut<Pulls>,
     mut due: ResMut<PullsDue>,
     mut entropy: ResMut<Entropy>,
@@ -272,7 +306,6 @@ fn pull(
         }
         let doubted = pulls.whole.contains(&node) || pulls.suspect.contains(&node);
         let satisfied = is_fresh(author, *now) && author.missing.is_empty() && !doubted;
-        let tried = pulls.tried.get(&node).map_or(&[][..], Vec::as_slice);
         let room = |peer: &NodeId| {
             let authors_in_batch = batches.get(peer).map_or(0, |(wants, _)| wants.len());
             authors_in_batch < limits::PULL_AUTHORS_MAX && pulls.asked_of(peer) < PER_PEER_MAX
@@ -282,7 +315,12 @@ fn pull(
             true => None,
             false if !storage.takes_more() => None,
             false if pulls.under_way.len() + batches.len() >= limits::PULLS_IN_FLIGHT_MAX => None,
-            false => choose_source(&node, &askable, tried),
+            false => {
+                let hint = pulls.hints.remove(&node).into_iter();
+                let known = hint.chain([node]).chain(keepers.seen(&node));
+                let tried = pulls.tried.get(&node).map_or(&[][..], Vec::as_slice);
+                choose_source(&node, &askable, tried, known)
+            }
         };
         match source {
             Some(source) => {
@@ -302,7 +340,8 @@ fn pull(
                 );
             }
             None => {
-                let nobody_left = !satisfied && !tried.is_empty();
+                let tried = pulls.tried.get(&node);
+                let nobody_left = !satisfied && tried.is_some_and(|tried| !tried.is_empty());
                 pulls.tried.remove(&node);
                 let pause_ms = if satisfied {
                     pulls.fruitless.remove(&node);
@@ -375,19 +414,28 @@ mod tests {
     #[test]
     fn the_author_first_then_others_a_few_a_round() {
         let peers = [node(1), node(2), node(3), node(4), node(5), node(6)];
-        assert_eq!(choose_source(&node(3), &peers, &[]), Some(node(3)));
-        assert_eq!(choose_source(&node(3), &peers, &[node(3)]), Some(node(1)));
         assert_eq!(
-            choose_source(&node(9), &peers, &[node(1), node(2)]),
+            choose_source(&node(3), &peers, &[], std::iter::empty()),
+            Some(node(3))
+        );
+        assert_eq!(
+            choose_source(&node(3), &peers, &[node(3)], std::iter::empty()),
+            Some(node(1))
+        );
+        assert_eq!(
+            choose_source(&node(9), &peers, &[node(1), node(2)], std::iter::empty()),
             Some(node(3))
         );
         let four = [node(1), node(2), node(3), node(4)];
-        assert_eq!(choose_source(&node(9), &peers, &four), None);
         assert_eq!(
-            choose_source(&node(5), &peers, &four),
+            choose_source(&node(9), &peers, &four, std::iter::empty()),
+            None
+        );
+        assert_eq!(
+            choose_source(&node(5), &peers, &four, std::iter::empty()),
             Some(node(5)),
             "the author is always asked"
         );
-        assert_eq!(choose_source(&node(9), &[], &[]), None);
+        assert_eq!(choose_source(&node(9), &[], &[], std::iter::empty()), None);
     }
 }

@@ -3,6 +3,7 @@
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
+use bevy_ecs::system::SystemState;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{ConnectString, NodeId};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, Write};
@@ -10,7 +11,7 @@ use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::{Author, AuthorIndex, KeptProfiles};
 use distsoc_engine::world::candidates::Candidates;
-use distsoc_engine::world::files::Wanted;
+use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
@@ -44,7 +45,9 @@ fn take_wishes(world: &mut World) {
             Wish::Follow(node, place) => {
                 follow(world, node, place).map(|relationship| (node, Some(relationship)))
             }
-            Wish::Unfollow(node) => unfollow(world, node).map(|()| (node, None)),
+            Wish::Unfollow(node) => {
+                unfollow(world, node).map(|relationship| (node, Some(relationship)))
+            }
         };
         match change {
             Ok((node, relationship)) => {
@@ -86,7 +89,10 @@ fn follow(
     }
     let now = *world.resource::<Now>();
     let known = known(world, &node);
-    let follows = world.resource::<AuthorIndex>().len();
+    let follows = world.resource::<AuthorIndex>();
+    let author = |(_, entity)| world.get::<Author>(entity);
+    let follows = follows.iter().filter_map(author);
+    let follows = follows.filter(|author| author.is_followed()).count();
     if known.is_none() && follows >= limits::FOLLOWS_MAX {
         return Err(CallError::Refused("at most 5,000 people can be followed"));
     }
@@ -101,10 +107,15 @@ fn follow(
     })
 }
 
-fn unfollow(world: &World, node: NodeId) -> Result<(), CallError> {
-    known(world, &node)
-        .map(|_| ())
-        .ok_or(CallError::NotFound("you do not follow that node"))
+/// Whoever is followed no more is kept for others: from outside nothing changes (PROTOCOL section 7).
+fn unfollow(world: &World, node: NodeId) -> Result<Relationship, CallError> {
+    let known = known(world, &node).ok_or(CallError::NotFound("you do not follow that node"))?;
+    let now = world.resource::<Now>().wall_ms;
+    Ok(Relationship {
+        followed_since_ms: None,
+        hosted_since_ms: known.hosted_since_ms.or(Some(now)),
+        place: None,
+    })
 }
 
 fn settle(world: &mut World) {
@@ -119,7 +130,8 @@ fn settle(world: &mut World) {
     for (change, result) in ends {
         let reply = match result {
             Ok(()) => {
-                let is_followed = change.relationship.is_some();
+                let followed = change.relationship.as_ref();
+                let is_followed = followed.is_some_and(|known| known.followed_since_ms.is_some());
                 apply(world, change.node, change.relationship);
                 if is_followed {
                     // The name is stored with the follow, so that the feed can show it when the author is gone.
@@ -143,7 +155,9 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
             entity
         }
     };
-    let followed = relationship.is_some();
+    let followed = relationship
+        .as_ref()
+        .is_some_and(|relationship| relationship.followed_since_ms.is_some());
     let place = relationship
         .as_ref()
         .and_then(|relationship| relationship.place.clone());
@@ -156,11 +170,19 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
             .resource_mut::<Candidates>()
             .want(node, place.as_ref(), false);
     } else {
-        author.missing.clear();
-        world.resource_mut::<Wanted>().forget_author(&node);
-        world.resource_mut::<KeptProfiles>().forget(&node);
         world.resource_mut::<Candidates>().unwant(&node);
     }
+    judge_files(world, node);
+}
+
+/// What the author's files are worth follows from what one has to do with the author.
+fn judge_files(world: &mut World, node: NodeId) {
+    let mut state = SystemState::<Archive>::new(world);
+    let mut archive = state
+        .get_mut(world)
+        .expect("every resource of an archive is there");
+    archive.judge_author(&node);
+    state.apply(world);
 }
 
 fn keep_profile(world: &mut World, node: NodeId) {

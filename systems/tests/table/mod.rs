@@ -5,8 +5,9 @@
 
 use distsoc_engine::clock::Now;
 use distsoc_engine::crypto::Secret;
-use distsoc_engine::domain::{ConnectString, NodeId, PostBytes};
+use distsoc_engine::domain::{BlobHash, ConnectString, Deletion, Heart, NodeId, PostBytes, PostId};
 use distsoc_engine::io::*;
+use distsoc_engine::limits;
 use distsoc_engine::node::{Node, NodeConfig};
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
@@ -17,6 +18,7 @@ use distsoc_engine::wire::{
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 pub struct Seat {
     pub node: Node,
@@ -28,6 +30,12 @@ pub struct Seat {
     pub posts: BTreeMap<distsoc_engine::domain::PostId, PostBytes>,
     pub lists: BTreeMap<NodeId, StoredList>,
     pub profiles: BTreeMap<NodeId, distsoc_engine::domain::Profile>,
+    /// By post and by who gave it.
+    pub hearts: BTreeMap<(PostId, NodeId), Heart>,
+    /// By post and author.
+    pub deletions: BTreeMap<(PostId, NodeId), Deletion>,
+    pub pins: BTreeSet<PostId>,
+    pub slices: BTreeMap<(BlobHash, u32), Arc<[u8]>>,
     pub map: BTreeMap<(u32, u32), MapRow>,
     pub disk_trouble: Option<StorageTrouble>,
     pub next_wake_ms: Option<u64>,
@@ -89,8 +97,13 @@ fn node(number: usize, profile: NodeProfile, anchors: &[usize], restored: Restor
 }
 
 impl Table {
+    /// Nodes that keep nobody's posts but of those they follow, unless they follow somebody.
     pub fn new(kinds: &[ProfileKind], anchors: &[usize]) -> Self {
-        let profiles: Vec<NodeProfile> = kinds.iter().map(|kind| NodeProfile::of(*kind)).collect();
+        let profile = |kind: &ProfileKind| NodeProfile {
+            hosted_min: 0,
+            ..NodeProfile::of(*kind)
+        };
+        let profiles: Vec<NodeProfile> = kinds.iter().map(profile).collect();
         Self::with_profiles(&profiles, anchors)
     }
 
@@ -128,6 +141,10 @@ impl Table {
                 posts: BTreeMap::new(),
                 lists: BTreeMap::new(),
                 profiles: BTreeMap::new(),
+                hearts: BTreeMap::new(),
+                deletions: BTreeMap::new(),
+                pins: BTreeSet::new(),
+                slices: BTreeMap::new(),
                 map: BTreeMap::new(),
                 disk_trouble: None,
                 next_wake_ms: None,
@@ -611,6 +628,35 @@ impl Seat {
             Write::Profile(profile) => {
                 self.profiles.insert(profile.author, profile);
             }
+            Write::ForgetPost(id) => {
+                self.posts.remove(&id);
+                self.pins.remove(&id);
+                self.hearts.retain(|(post, _), _| *post != id);
+            }
+            Write::Slice(slice) => {
+                let key = (slice.blob().hash, slice.number());
+                self.slices.insert(key, slice.bytes().clone());
+            }
+            Write::ForgetBlob(blob) => self.slices.retain(|(of, _), _| *of != blob),
+            Write::Heart(heart) => {
+                let key = (heart.post, heart.person);
+                self.hearts.insert(key, heart);
+            }
+            Write::Deletion(deletion) => {
+                let key = (deletion.post, deletion.author);
+                self.deletions.insert(key, deletion);
+            }
+            Write::Pin { post, is_pinned } => {
+                match is_pinned {
+                    true => self.pins.insert(post),
+                    false => self.pins.remove(&post),
+                };
+            }
+            Write::ForgetAuthor(author) => {
+                self.lists.remove(&author);
+                self.profiles.remove(&author);
+                self.deletions.retain(|(_, of), _| *of != author);
+            }
             Write::MapRow(row) => drop(self.map.insert((row.generation, row.chunk), row)),
             Write::MapOnly { generation } => self.map.retain(|key, _| key.0 == generation),
             _ => {}
@@ -622,21 +668,38 @@ impl Seat {
             ReadQuery::RecentPosts(author) => {
                 ReadResult::RecentPosts(self.lists.get(&author).cloned())
             }
-            ReadQuery::Slices { .. } => ReadResult::Slices(Vec::new()),
+            ReadQuery::Slices { blob, first, count } => {
+                let slices = (first..first.saturating_add(count))
+                    .map_while(|number| self.slices.get(&(blob, number)).cloned());
+                ReadResult::Slices(slices.collect())
+            }
             ReadQuery::ForPeer { authors, posts, .. } => {
                 let with_profile = |author: &NodeId| {
                     let mut stored = self.lists.get(author)?.clone();
                     stored.profile = self.profiles.get(author).cloned();
                     Some(stored)
                 };
+                let is_there =
+                    |post: &PostId| posts.contains(post) && self.posts.contains_key(post);
+                let hearts = self.hearts.iter();
+                let mut hearts: Vec<Heart> = hearts
+                    .filter(|((post, _), _)| is_there(post))
+                    .map(|(_, heart)| heart.clone())
+                    .collect();
+                hearts.sort_by_key(|heart| std::cmp::Reverse(heart.seq));
+                hearts.truncate(limits::PULL_HEARTS_MAX);
+                let deletions = self.deletions.iter();
+                let deletions = deletions
+                    .filter(|((post, _), _)| posts.contains(post))
+                    .map(|(_, deletion)| deletion.clone());
                 ReadResult::ForPeer {
                     lists: authors.iter().filter_map(with_profile).collect(),
                     posts: posts
                         .iter()
                         .filter_map(|id| self.posts.get(id).cloned())
                         .collect(),
-                    hearts: Vec::new(),
-                    deletions: Vec::new(),
+                    hearts,
+                    deletions: deletions.take(limits::PULL_DELETIONS_MAX).collect(),
                 }
             }
         }

@@ -1,0 +1,107 @@
+//! Who else keeps an author (PROTOCOL section 7): peers with a swarm link, and those from whom something of the author came.
+
+use crate::domain::NodeId;
+use crate::limits;
+use bevy_ecs::prelude::Resource;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+/// What is known of one author's keepers.
+#[derive(Debug, Default)]
+pub struct KeepersOf {
+    /// Peers that agreed to tell and to be told.
+    links: BTreeSet<NodeId>,
+    /// Nodes from whom something of the author came, the newest last.
+    seen: VecDeque<NodeId>,
+}
+
+/// Keepers by author.
+#[derive(Resource, Debug, Default)]
+pub struct Keepers(BTreeMap<NodeId, KeepersOf>);
+
+impl Keepers {
+    /// Something of an author came from a node, or it said that it keeps them.
+    pub fn saw(&mut self, author: NodeId, node: NodeId) {
+        let of = self.0.entry(author).or_default();
+        of.seen.retain(|known| *known != node);
+        of.seen.push_back(node);
+        if of.seen.len() > limits::KEEPERS_SEEN_MAX {
+            of.seen.pop_front();
+        }
+    }
+
+    /// Nodes that have or had something of an author, the last to give something first.
+    pub fn seen(&self, author: &NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let of = self.0.get(author).into_iter();
+        of.flat_map(|of| of.seen.iter().rev().copied())
+    }
+
+    /// A swarm link to a peer; false where an author has [`limits::SWARM_LINKS_MAX`] already.
+    pub fn link(&mut self, author: NodeId, node: NodeId) -> bool {
+        let of = self.0.entry(author).or_default();
+        let has_room = of.links.len() < limits::SWARM_LINKS_MAX;
+        if has_room {
+            of.links.insert(node);
+        }
+        has_room || of.links.contains(&node)
+    }
+
+    /// The peer has no link for the author any more.
+    pub fn unlink(&mut self, author: &NodeId, node: &NodeId) {
+        if let Some(of) = self.0.get_mut(author) {
+            of.links.remove(node);
+        }
+    }
+
+    /// The peer is connected no more.
+    pub fn part(&mut self, node: &NodeId) {
+        for of in self.0.values_mut() {
+            of.links.remove(node);
+        }
+    }
+
+    /// Peers with a swarm link for an author.
+    pub fn links(&self, author: &NodeId) -> impl Iterator<Item = NodeId> + '_ {
+        let of = self.0.get(author).into_iter();
+        of.flat_map(|of| of.links.iter().copied())
+    }
+
+    /// The author is kept no more.
+    pub fn forget(&mut self, author: &NodeId) {
+        self.0.remove(author);
+    }
+}
+
+/// Authors whose list here is newer than it was, with who brought it: to be told along the chain.
+#[derive(Resource, Debug, Default)]
+pub struct ListNews(pub Vec<(NodeId, Option<NodeId>)>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(number: usize) -> NodeId {
+        NodeId::from_bytes([number as u8; 32])
+    }
+
+    #[test]
+    fn so_many_links_and_so_many_remembered() {
+        let mut keepers = Keepers::default();
+        let author = node(200);
+        for number in 0..100 {
+            keepers.saw(author, node(number));
+            assert_eq!(
+                keepers.link(author, node(number)),
+                number < limits::SWARM_LINKS_MAX
+            );
+        }
+        assert!(keepers.link(author, node(0)), "it has one already");
+        assert_eq!(keepers.links(&author).count(), limits::SWARM_LINKS_MAX);
+        let seen: Vec<NodeId> = keepers.seen(&author).collect();
+        assert_eq!(seen.len(), limits::KEEPERS_SEEN_MAX);
+        assert_eq!(seen[0], node(99));
+        keepers.part(&node(0));
+        assert!(keepers.link(author, node(99)));
+        keepers.forget(&author);
+        assert_eq!(keepers.seen(&author).count(), 0);
+    }
+}

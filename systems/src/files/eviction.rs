@@ -1,0 +1,221 @@
+//! PROTOCOL section 7, quota: when the disk is nearly full, what is worth least goes, until there is room again. Own content never
+//! does, nor a file whose blobs are on their way; what goes is in no list of things wanted until there is much room.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{BlobHash, KeepPriority};
+use distsoc_engine::io::{BatchId, DiskUsage, Write};
+use distsoc_engine::limits;
+use distsoc_engine::profile::NodeProfile;
+use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::world::fetches::Fetches;
+use distsoc_engine::world::files::{Archive, KeepFloor};
+use distsoc_engine::world::inbox::Inbox;
+use distsoc_engine::world::keep_order::KeepRow;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::storage::Storage;
+
+/// What the disk did not take is handed in again after this.
+const RETRY_MS: u64 = 10_000;
+/// A disk that goes on refusing is relieved this often at most: it may be full of what is not ours.
+const RELIEF_MS: u64 = 10 * 60 * 1000;
+/// By this share of what it holds.
+const RELIEF_SHARE: u64 = 20;
+/// What went is taken in again below this, percent.
+const FLOOR_ENDS_PERCENT: u64 = 80;
+/// Files that go in one batch, at most.
+const BATCH_MAX: usize = 1_024;
+/// Holders that are heard of no more are forgotten this often.
+const COPIES_TURN_MS: u64 = 60 * 60 * 1000;
+
+/// What goes, on its way from the disk.
+#[derive(Resource, Debug, Default)]
+struct Evicting {
+    under_way: Option<(BatchId, Vec<Write>)>,
+    /// What the disk did not take, with the time to try again: mono ms.
+    retry: Option<(Vec<Write>, u64)>,
+    /// The disk took the last of it: how often it must have told how full it is by then, and until when to wait for that, mono ms.
+    settled: Option<(u64, u64)>,
+    relieved_ms: Option<u64>,
+    copies_turned_ms: u64,
+    /// Blobs of the disk that no file names.
+    orphans: Vec<BlobHash>,
+}
+
+/// How much must go so that a share of room is in use: nothing below the mark at which eviction begins.
+fn lacking(used: u64, room: u64) -> u64 {
+    let mark = |percent: u64| (u128::from(room) * u128::from(percent) / 100) as u64;
+    match room > 0 && used > mark(limits::EVICTION_BEGINS_PERCENT) {
+        true => used - mark(limits::EVICTION_ENDS_PERCENT),
+        false => 0,
+    }
+}
+
+/// How full the fuller share is, percent.
+fn fullness(usage: &DiskUsage, files: usize, files_max: usize) -> u64 {
+    let percent = |used: u64, room: u64| match room {
+        0 => 0,
+        _ => (u128::from(used) * 100 / u128::from(room)) as u64,
+    };
+    let rows = percent(usage.row_bytes, usage.row_room_bytes);
+    let blobs = percent(usage.blob_bytes, usage.blob_room_bytes);
+    rows.max(blobs).max(percent(files as u64, files_max as u64))
+}
+
+fn settle(
+    now: Res<Now>,
+    storage: Res<Storage>,
+    mut inbox: ResMut<Inbox>,
+    mut evicting: ResMut<Evicting>,
+) {
+    let under_way = &mut evicting.under_way;
+    let ends = inbox.take_batches(|batch| under_way.take_if(|(id, _)| *id == batch));
+    for ((_, writes), result) in ends {
+        let (told, just_now) = storage.usage_told;
+        evicting.settled = Some((told + u64::from(!just_now), now.after(RETRY_MS)));
+        if result.is_err() {
+            evicting.retry = Some((writes, now.after(RETRY_MS)));
+        }
+    }
+}
+
+/// Files that go for so many bytes, or so many files.
+fn choose(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize) -> Vec<KeepRow> {
+    let is_free = |row: KeepRow| {
+        let id = archive.order.get(row).map(|candidate| candidate.id);
+        id.is_some_and(|id| {
+            let file = archive.get(&id);
+            file.is_some_and(|file| {
+                !file
+                    .row
+                    .blobs
+                    .iter()
+                    .any(|blob| fetches.is_under_way(&blob.hash))
+            })
+        })
+    };
+    let mut chosen = archive.order.choose(bytes, is_free);
+    chosen.truncate(BATCH_MAX);
+    if chosen.len() < count.min(BATCH_MAX) {
+        chosen.clear();
+        archive.order.least_worth(|row, _| {
+            if is_free(row) {
+                chosen.push(row);
+            }
+            chosen.len() < count.min(BATCH_MAX)
+        });
+    }
+    chosen
+}
+
+fn evict(
+    now: Res<Now>,
+    profile: Res<NodeProfile>,
+    storage: Res<Storage>,
+    fetches: Res<Fetches>,
+    mut evicting: ResMut<Evicting>,
+    mut archive: Archive,
+    mut floor: ResMut<KeepFloor>,
+    mut outbox: ResMut<Outbox>,
+) {
+    let now_s = (now.wall_ms / 1000) as u32;
+    if now.mono_ms >= evicting.copies_turned_ms + COPIES_TURN_MS {
+        evicting.copies_turned_ms = now.mono_ms;
+        for id in archive.copies.turn(now_s) {
+            archive.judge_file(&id, None);
+        }
+    }
+    let over = archive.blobs.take_overdue(now.mono_ms);
+    evicting.orphans.extend(over);
+    if evicting.under_way.is_some() {
+        return;
+    }
+    if let Some((_, at_ms)) = &evicting.retry {
+        match *at_ms <= now.mono_ms {
+            true => {
+                let (writes, _) = evicting.retry.take().expect("it was just seen");
+                let batch = outbox.store_behind(writes.clone());
+                evicting.under_way = Some((batch, writes));
+            }
+            false => outbox.wake_at(*at_ms),
+        }
+        return;
+    }
+    if let Some((told, until_ms)) = evicting.settled {
+        // More would go for what has gone already.
+        if storage.usage_told.0 < told && now.mono_ms < until_ms {
+            outbox.wake_at(until_ms);
+            return;
+        }
+        evicting.settled = None;
+    }
+    let usage = &storage.usage;
+    let files = archive.index.len();
+    let mut bytes = lacking(usage.row_bytes, usage.row_room_bytes)
+        .max(lacking(usage.blob_bytes, usage.blob_room_bytes));
+    let count = lacking(files as u64, profile.files_max as u64) as usize;
+    let may_relieve = evicting
+        .relieved_ms
+        .is_none_or(|at_ms| now.mono_ms >= at_ms + RELIEF_MS);
+    if storage.is_full() && may_relieve {
+        evicting.relieved_ms = Some(now.mono_ms);
+        bytes = bytes.max((usage.row_bytes + usage.blob_bytes) / RELIEF_SHARE);
+    }
+    let mut writes: Vec<Write> = std::mem::take(&mut evicting.orphans)
+        .into_iter()
+        .map(Write::ForgetBlob)
+        .collect();
+    if bytes > 0 || count > 0 {
+        archive.order.turn(now_s);
+        let mut highest = floor.0.unwrap_or_default();
+        for row in choose(&archive, &fetches, bytes, count) {
+            highest = highest.max(archive.order.priority(row).unwrap_or_default());
+            let id = archive.order.get(row).map(|candidate| candidate.id);
+            writes.extend(id.into_iter().flat_map(|id| archive.forget(&id)));
+        }
+        if highest > KeepPriority::default() {
+            floor.0 = Some(highest);
+        }
+    } else if floor.0.is_some() && fullness(usage, files, profile.files_max) < FLOOR_ENDS_PERCENT {
+        floor.0 = None;
+    }
+    if !writes.is_empty() {
+        let batch = outbox.store_behind(writes.clone());
+        evicting.under_way = Some((batch, writes));
+    }
+}
+
+/// What goes when the disk is nearly full.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    let stored = std::mem::take(&mut frame.restored.blobs);
+    let mut book = frame
+        .world
+        .resource_mut::<distsoc_engine::world::blobs::BlobBook>();
+    let orphans = stored.iter().filter(|blob| !book.restore(blob));
+    let evicting = Evicting {
+        orphans: orphans.map(|blob| blob.hash).collect(),
+        ..Evicting::default()
+    };
+    frame.world.insert_resource(evicting);
+    frame.on(Occasions::BATCH, Phase::Ingest, settle);
+    frame.add(Phase::Plan, evict);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn from_the_upper_mark_to_the_lower() {
+        assert_eq!(lacking(949, 1_000), 0);
+        assert_eq!(lacking(950, 1_000), 0);
+        assert_eq!(lacking(951, 1_000), 51);
+        assert_eq!(lacking(2_000, 1_000), 1_100);
+        assert_eq!(lacking(5, 0), 0, "nothing is known of the disk yet");
+        assert_eq!(
+            lacking(u64::MAX, u64::MAX),
+            u64::MAX - u64::MAX / 10 * 9 - 4
+        );
+    }
+}

@@ -1,0 +1,223 @@
+//! PROTOCOL sections 7 and 9, hearts: the person's own are durable before anybody hears of them; those of others are kept with posts
+//! that are stored here, where somebody known gave them.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{Heart, HeartBody, NodeId, Signed, check_time, next_seq};
+use distsoc_engine::io::{BatchId, Call, CallError, CallId, Reply, Write};
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::wire::{HeartRecord, Packet};
+use distsoc_engine::world::authors::Author;
+use distsoc_engine::world::files::Archive;
+use distsoc_engine::world::hearts::HeartOffers;
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::inbox::{Arrivals, Inbox};
+use distsoc_engine::world::keepers::Keepers;
+use distsoc_engine::world::map::MapView;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Link, Offences, Peer, Peers};
+use distsoc_engine::world::storage::Storage;
+use std::collections::BTreeMap;
+
+/// Own hearts that wait for the disk.
+#[derive(Resource, Debug, Default)]
+struct Giving(BTreeMap<BatchId, (CallId, Heart)>);
+
+fn give(
+    now: Res<Now>,
+    identity: Res<Identity>,
+    archive: Archive,
+    mut inbox: ResMut<Inbox>,
+    mut giving: ResMut<Giving>,
+    mut outbox: ResMut<Outbox>,
+) {
+    let wishes = inbox.take_calls(|call| match call {
+        Call::Heart { post, given } => Some((*post, *given)),
+        _ => None,
+    });
+    for (call, (post, given)) in wishes {
+        let Some(file) = archive.get(&post) else {
+            let missing = CallError::NotFound("that post is not stored here");
+            outbox.reply(call, Err(missing));
+            continue;
+        };
+        let person = identity.node_id();
+        let known = archive.hearts.of(&post, &person);
+        if known.is_some_and(|word| word.is_given) == given {
+            // It is so already.
+            outbox.reply(call, Ok(Reply::Done));
+            continue;
+        }
+        let body = HeartBody {
+            person,
+            author: file.row.author,
+            post,
+            seq: next_seq(known.map(|word| word.seq), *now),
+            given: u8::from(given),
+        };
+        let heart = Signed::sign(body, identity.secret());
+        let batch = outbox.store_durable(vec![Write::Heart(heart.clone())]);
+        giving.0.insert(batch, (call, heart));
+    }
+}
+
+fn publish(
+    now: Res<Now>,
+    identity: Res<Identity>,
+    mut inbox: ResMut<Inbox>,
+    mut giving: ResMut<Giving>,
+    mut archive: Archive,
+    mut outbox: ResMut<Outbox>,
+    mut peers: Query<(&Link, &mut Peer)>,
+) {
+    if giving.0.is_empty() {
+        return;
+    }
+    for ((call, heart), result) in inbox.take_batches(|batch| giving.0.remove(&batch)) {
+        if let Err(trouble) = result {
+            outbox.reply(call, Err(CallError::Storage(trouble)));
+            continue;
+        }
+        // The post may have gone meanwhile: then it is said all the same, to those who keep it.
+        if archive
+            .hearts
+            .take(&heart, Some(identity.node_id()))
+            .is_ok()
+        {
+            archive.judge_file(&heart.post, None);
+            archive.judge_author(&heart.author);
+        }
+        let bytes = Packet::from(HeartRecord { heart }).encode();
+        for (link, mut peer) in &mut peers {
+            outbox.send_bytes(link.id, bytes.clone());
+            peer.spoke_ms = now.mono_ms;
+        }
+        outbox.reply(call, Ok(Reply::Done));
+    }
+}
+
+/// Who is known well enough for their heart to be kept: kept authors, and nodes on the map near by. Keys are free, places there are not.
+#[derive(bevy_ecs::system::SystemParam)]
+struct KnownPersons<'w, 's> {
+    map: MapView<'w, 's>,
+}
+
+impl KnownPersons<'_, '_> {
+    fn knows(&self, archive: &Archive, person: &NodeId) -> bool {
+        let author = archive.authors.get(person);
+        let author = author.and_then(|entity| archive.kept.get(entity).ok());
+        if author.is_some_and(Author::is_kept) {
+            return true;
+        }
+        let entries = self.map.entries();
+        let row = self.map.map.find(person, entries);
+        let hop = row.and_then(|row| entries[row as usize].hop());
+        hop.is_some_and(|hop| hop <= 2)
+    }
+}
+
+fn take_in(
+    now: Res<Now>,
+    identity: Res<Identity>,
+    storage: Res<Storage>,
+    mut arrivals: ResMut<Arrivals<HeartRecord>>,
+    mut offers: ResMut<HeartOffers>,
+    known: KnownPersons,
+    mut archive: Archive,
+    keepers: Res<Keepers>,
+    peers: Res<Peers>,
+    links: Query<&Link>,
+    mut outbox: ResMut<Outbox>,
+    mut offences: ResMut<Offences>,
+) {
+    if arrivals.is_empty() && offers.0.is_empty() {
+        return;
+    }
+    let pushed = arrivals.take().into_iter();
+    let pushed = pushed.map(|arrival| (arrival.link, arrival.packet.heart, true));
+    let pulled = std::mem::take(&mut offers.0).into_iter();
+    let pulled = pulled.map(|(link, heart)| (link, heart, false));
+    for (link, heart, is_pushed) in pushed.chain(pulled).collect::<Vec<_>>() {
+        let reporter = links.iter().find(|other| other.id == link);
+        let reporter = reporter.map(|link| link.node);
+        let judged = match heart.person == identity.node_id() {
+            true => Err(Refusal::Stale),
+            false if !storage.takes_more() => Err(Refusal::Full),
+            false => judge(&archive, &known, &heart, *now),
+        };
+        let taken = judged.and_then(|()| archive.hearts.take(&heart, reporter));
+        match taken {
+            Ok(()) => {
+                archive.judge_file(&heart.post, None);
+                archive.judge_author(&heart.author);
+                outbox.store(Write::Heart(heart.clone()));
+                if is_pushed {
+                    relay(&keepers, &peers, &links, &heart, reporter, &mut outbox);
+                }
+            }
+            Err(Refusal::Stale) => {
+                // By another peer it may count now.
+                if let Some(reporter) = reporter
+                    && archive.hearts.of(&heart.post, &heart.person).is_some()
+                    && archive
+                        .hearts
+                        .count_by(&heart.post, &heart.person, reporter)
+                {
+                    archive.judge_file(&heart.post, None);
+                    archive.judge_author(&heart.author);
+                }
+                offences.note(link, Refusal::Stale, "HeartRecord");
+            }
+            Err(refusal) => offences.note(link, refusal, "HeartRecord"),
+        }
+    }
+}
+
+fn judge(archive: &Archive, known: &KnownPersons, heart: &Heart, now: Now) -> Result<(), Refusal> {
+    let file = archive.get(&heart.post).ok_or(Refusal::NotKept)?;
+    if file.row.author != heart.author {
+        return Err(Refusal::WrongAuthor);
+    }
+    check_time(heart.seq, now)?;
+    // A heart is never older than what it is for.
+    if heart.seq / 1000 < u64::from(file.row.created_at_s) {
+        return Err(Refusal::OutOfRange);
+    }
+    match known.knows(archive, &heart.person) {
+        true => Ok(()),
+        false => Err(Refusal::NotKept),
+    }
+}
+
+/// A heart that is new goes on once, to those who keep its author.
+fn relay(
+    keepers: &Keepers,
+    peers: &Peers,
+    links: &Query<&Link>,
+    heart: &Heart,
+    from: Option<NodeId>,
+    outbox: &mut Outbox,
+) {
+    let bytes = Packet::from(HeartRecord {
+        heart: heart.clone(),
+    })
+    .encode();
+    for node in keepers.links(&heart.author) {
+        let link = peers
+            .by_node(&node)
+            .and_then(|entity| links.get(entity).ok());
+        if let Some(link) = link.filter(|_| Some(node) != from && node != heart.person) {
+            outbox.send_bytes(link.id, bytes.clone());
+        }
+    }
+}
+
+/// Hearts.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(Giving::default());
+    frame.on(Occasions::BATCH, Phase::Ingest, publish);
+    frame.on(Occasions::CALL, Phase::Judge, give);
+    frame.add(Phase::Judge, take_in);
+}

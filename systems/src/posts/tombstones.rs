@@ -1,0 +1,89 @@
+//! PROTOCOL sections 7 and 9, deletion: what an author took back is dropped wherever it is seen, and nothing brings it back, neither
+//! a holder that has not heard of it, nor an old notification.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::domain::Deletion;
+use distsoc_engine::io::{LinkId, Write};
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{DeleteRecord, Packet};
+use distsoc_engine::world::deletions::{DeletionOffers, Deletions, Proof};
+use distsoc_engine::world::files::{Archive, Wanted};
+use distsoc_engine::world::inbox::Arrivals;
+use distsoc_engine::world::keepers::Keepers;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Link, Offences, Peers};
+
+fn bury(
+    mut arrivals: ResMut<Arrivals<DeleteRecord>>,
+    mut offers: ResMut<DeletionOffers>,
+    mut deletions: ResMut<Deletions>,
+    mut wanted: ResMut<Wanted>,
+    mut archive: Archive,
+    keepers: Res<Keepers>,
+    peers: Res<Peers>,
+    links: Query<&Link>,
+    mut outbox: ResMut<Outbox>,
+    mut offences: ResMut<Offences>,
+) {
+    if arrivals.is_empty() && offers.0.is_empty() {
+        return;
+    }
+    let pushed = arrivals.take().into_iter();
+    let pushed = pushed.map(|arrival| (Some(arrival.link), arrival.packet.deletion));
+    let pulled = std::mem::take(&mut offers.0);
+    let all: Vec<(Option<LinkId>, Deletion)> = pushed
+        .chain(pulled.into_iter().map(|deletion| (None, deletion)))
+        .collect();
+    for (from, deletion) in all {
+        let (author, post) = (deletion.author, deletion.post);
+        let entity = archive.authors.get(&author);
+        let known = entity.and_then(|entity| archive.kept.get_mut(entity).ok());
+        let refusal = match known {
+            Some(mut known) if known.is_kept() => {
+                if wanted.remove(&post).is_some() {
+                    known.missing.retain(|missing| *missing != post);
+                }
+                deletions.insert(author, post, Proof::Record).err()
+            }
+            _ => Some(Refusal::NotKept),
+        };
+        if let Some(refusal) = refusal {
+            if let Some(link) = from {
+                offences.note(link, refusal, "DeleteRecord");
+            }
+            continue;
+        }
+        outbox.store(Write::Deletion(deletion.clone()));
+        // It suppresses that author's post alone.
+        if archive
+            .get(&post)
+            .is_some_and(|file| file.row.author == author)
+        {
+            for write in archive.forget(&post) {
+                outbox.store(write);
+            }
+        }
+        let Some(from) = from else { continue };
+        let bytes = Packet::from(DeleteRecord { deletion }).encode();
+        for node in keepers.links(&author) {
+            let link = peers
+                .by_node(&node)
+                .and_then(|entity| links.get(entity).ok());
+            if let Some(link) = link.filter(|link| link.id != from && node != author) {
+                outbox.send_bytes(link.id, bytes.clone());
+            }
+        }
+    }
+}
+
+/// What authors took back.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    let mut deletions = frame.world.resource_mut::<Deletions>();
+    for (author, post) in std::mem::take(&mut frame.restored.deletions) {
+        // The disk holds no more than may be remembered.
+        let _ = deletions.insert(author, post, Proof::Record);
+    }
+    frame.add(Phase::Judge, bury);
+}

@@ -1,0 +1,210 @@
+//! PROTOCOL section 7 by whole nodes: hosting, blobs, hearts, pins, deletions, the chain, eviction.
+
+mod table;
+
+use distsoc_engine::domain::{BlobRef, Cut, MediaDescription, PostId, PostText};
+use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Notice, Reply};
+use distsoc_engine::profile::NodeProfile;
+use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop};
+use table::{Table, secret};
+
+fn profile(kind: ProfileKind, hosted_min: usize) -> NodeProfile {
+    NodeProfile {
+        hosted_min,
+        ..NodeProfile::of(kind)
+    }
+}
+
+/// An anchor and some desktops, all connected to it and each other.
+fn town(hosted_min: usize, count: usize) -> Table {
+    let mut profiles = vec![profile(Anchor, 0)];
+    profiles.extend((1..count).map(|_| profile(Desktop, hosted_min)));
+    let mut table = Table::with_profiles(&profiles, &[0]);
+    table.pass(60_000);
+    table
+}
+
+fn picture(length: usize, seed: u8) -> Vec<u8> {
+    (0..length).map(|place| (place / 13) as u8 ^ seed).collect()
+}
+
+fn stage(table: &mut Table, seat: usize, bytes: &[u8]) -> BlobRef {
+    let cut = Cut::new(bytes).expect("a length within bounds");
+    let staged = table.call(seat, Call::Stage(cut.slices().collect()));
+    assert_eq!(staged, Ok(Reply::Done));
+    cut.blob()
+}
+
+fn post_with(table: &mut Table, seat: usize, blob: BlobRef) -> Result<PostId, CallError> {
+    let what = Call::Post {
+        text: PostText::new("look").expect("a text"),
+        parent: None,
+        media: vec![(blob, MediaDescription::new("a picture").expect("a text"))],
+    };
+    match table.call(seat, what)? {
+        Reply::Posted(id) => Ok(id),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn holds_whole(table: &Table, seat: usize, bytes: &[u8]) -> bool {
+    let cut = Cut::new(bytes).expect("a length within bounds");
+    cut.slices().all(|slice| {
+        let key = (cut.blob().hash, slice.number());
+        table.seats[seat].slices.get(&key) == Some(slice.bytes())
+    })
+}
+
+#[test]
+fn pictures_come_with_posts_whole_and_once() {
+    let mut table = town(0, 4);
+    table.follow(1, 2);
+    table.follow(3, 2);
+    let bytes = picture(2_000_000, 1);
+    let blob = stage(&mut table, 2, &bytes);
+    let id = post_with(&mut table, 2, blob).expect("it is staged");
+    table.pass(60_000);
+    for seat in [1, 3] {
+        assert!(table.seats[seat].posts.contains_key(&id));
+        assert!(holds_whole(&table, seat, &bytes), "seat {seat}");
+    }
+}
+
+#[test]
+fn a_picture_that_is_not_here_is_in_no_post() {
+    let mut table = town(0, 2);
+    let bytes = picture(1_000, 1);
+    let blob = Cut::new(&bytes).expect("a length within bounds").blob();
+    assert!(matches!(
+        post_with(&mut table, 1, blob),
+        Err(CallError::NotFound(_))
+    ));
+}
+
+#[test]
+fn whoever_is_heard_of_is_kept_for_others_and_never_shown() {
+    let mut table = town(16, 4);
+    for round in 0..20 {
+        table.post(2, &format!("post {round}"));
+        table.pass(30_000);
+    }
+    let last = table.post(2, "the last");
+    table.pass(60_000);
+    for seat in [1, 3] {
+        assert!(table.seats[seat].posts.contains_key(&last), "seat {seat}");
+        let shown = |notice: &Notice| matches!(notice, Notice::Post { .. });
+        assert!(!table.seats[seat].notices.iter().any(shown));
+        assert!(table.status(seat).follows == 0);
+    }
+}
+
+#[test]
+fn hearts_reach_those_who_keep_the_post_and_are_taken_back() {
+    let mut table = town(0, 4);
+    table.follow(1, 2);
+    table.follow(3, 2);
+    let id = table.post(2, "like me");
+    let person = secret(1).node_id();
+    let heart = |given| Call::Heart { post: id, given };
+    assert_eq!(table.call(1, heart(true)), Ok(Reply::Done));
+    assert_eq!(table.call(1, heart(true)), Ok(Reply::Done));
+    table.pass(10_000);
+    let given = |table: &Table, seat: usize| table.seats[seat].hearts[&(id, person)].is_given();
+    assert!(given(&table, 2) && given(&table, 3));
+    assert_eq!(table.call(1, heart(false)), Ok(Reply::Done));
+    table.pass(10_000);
+    assert!(!given(&table, 2) && !given(&table, 3));
+    let unknown = Call::Heart {
+        post: PostId::from_bytes([1; 32]),
+        given: true,
+    };
+    assert!(matches!(
+        table.call(1, unknown),
+        Err(CallError::NotFound(_))
+    ));
+}
+
+#[test]
+fn what_its_author_took_back_is_gone_everywhere_and_stays_so() {
+    let mut table = town(0, 4);
+    table.follow(1, 2);
+    table.follow(3, 2);
+    let bytes = picture(300_000, 3);
+    let blob = stage(&mut table, 2, &bytes);
+    let id = post_with(&mut table, 2, blob).expect("it is staged");
+    let kept = table.post(2, "this stays");
+    table.pass(60_000);
+    assert!(matches!(
+        table.call(1, Call::Delete(id)),
+        Err(CallError::Refused(_))
+    ));
+    assert_eq!(table.call(2, Call::Delete(id)), Ok(Reply::Done));
+    assert!(matches!(
+        table.call(2, Call::Delete(id)),
+        Err(CallError::NotFound(_))
+    ));
+    table.pass(3 * 60 * 60_000);
+    for seat in 1..4 {
+        let seat = &table.seats[seat];
+        assert!(!seat.posts.contains_key(&id));
+        assert!(seat.posts.contains_key(&kept));
+        assert!(seat.slices.is_empty());
+        assert!(seat.deletions.contains_key(&(id, secret(2).node_id())));
+    }
+}
+
+#[test]
+fn the_disk_is_nearly_full_and_what_is_worth_least_goes() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    let ids: Vec<PostId> = (0..50)
+        .map(|number| table.post(2, &format!("post {number}")))
+        .collect();
+    let own = table.post(1, "my own");
+    table.pass(60_000);
+    assert!(ids.iter().all(|id| table.seats[1].posts.contains_key(id)));
+    assert_eq!(
+        table.call(
+            1,
+            Call::Pin {
+                post: ids[7],
+                is_pinned: true
+            }
+        ),
+        Ok(Reply::Done)
+    );
+    let usage = DiskUsage {
+        budget_bytes: 400_000,
+        row_bytes: 99_000,
+        row_room_bytes: 100_000,
+        blob_room_bytes: 300_000,
+        ..DiskUsage::default()
+    };
+    table.seats[1].inputs.push_back(Input::Disk(usage));
+    table.settle();
+    let posts = &table.seats[1].posts;
+    let gone: Vec<usize> = (0..50)
+        .filter(|place| !posts.contains_key(&ids[*place]))
+        .collect();
+    // 9 kB lack, in pages of 4 KiB; all are worth the same, so the smaller ids go.
+    assert_eq!(gone.len(), 3, "{gone:?}");
+    assert!(posts.contains_key(&ids[7]) && posts.contains_key(&own));
+    let mut sorted = ids.clone();
+    sorted.retain(|id| *id != ids[7]);
+    sorted.sort_unstable();
+    assert!(gone.iter().all(|place| sorted[..3].contains(&ids[*place])));
+    let Ok(Reply::Storage(view)) = table.call(1, Call::Storage { preview: 5 }) else {
+        panic!("no view");
+    };
+    let next: Vec<PostId> = view.next_to_go.iter().map(|next| next.post).collect();
+    assert_eq!(next, sorted[3..8]);
+    assert!(view.own_bytes > 0 && view.pinned_bytes > 0 && view.followed_bytes > 0);
+    let Ok(Reply::Kept(kept)) = table.call(1, Call::ExplainPost(sorted[5])) else {
+        panic!("no explanation");
+    };
+    assert_eq!(kept.rank, Some(2));
+    let Ok(Reply::Kept(kept)) = table.call(1, Call::ExplainPost(own)) else {
+        panic!("no explanation");
+    };
+    assert_eq!((kept.rank, kept.worth), (None, None));
+}

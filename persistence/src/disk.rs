@@ -82,7 +82,7 @@ impl Disk {
             budget_bytes: shares.budget,
             file_bytes: self.file_bytes(),
             row_bytes: self.row_bytes()?,
-            row_room_bytes: shares.rows,
+            row_room_bytes: shares.row_room,
             blob_bytes: self.blobs.used_bytes(),
             blob_room_bytes: self.blobs.room_bytes(),
             is_shrinking: !self.is_within(),

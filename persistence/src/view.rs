@@ -138,7 +138,8 @@ impl View {
         self.begin(&opened)?.hearts_of(&post)
     }
 
-    /// Bytes of a blob, as far as it reaches; `None` where a slice that they lie in is not here.
+    /// Bytes of a blob, as far as it reaches; `None` where a slice that they lie in is not here. A length that is not the blob's, as
+    /// anybody may write it into a post, is that of a blob that nobody has.
     ///
     /// # Errors
     /// [`Fault`] where the disk cannot be read.
@@ -153,8 +154,9 @@ impl View {
             let Some(stored) = stored.map_err(|trouble| self.trouble(trouble))? else {
                 return Ok(None);
             };
-            let corrupt = Fault::Corrupt { table: "blobs" };
-            let data = blob.data_in(number, &stored).ok_or(corrupt)?;
+            let Some(data) = blob.data_in(number, &stored) else {
+                return Ok(None);
+            };
             let start = u64::from(number) * slice_bytes;
             let until = (end - start).min(data.len() as u64);
             part.extend(&data[(at - start) as usize..until as usize]);

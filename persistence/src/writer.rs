@@ -27,9 +27,11 @@ const COMMIT_DELAY_MS: u64 = 150;
 /// Batches in one commit at most.
 const BATCHES_PER_COMMIT_MAX: usize = 512;
 /// Slices in one group at most.
-const SLICES_PER_COMMIT_MAX: usize = 256;
+const SLICES_PER_COMMIT_MAX: usize = 128;
 /// Commits between two attempts to make the reserve again.
 const COMMITS_PER_RESERVE: u32 = 16;
+/// Commits after a failed attempt to write a file anew.
+const COMMITS_PER_SHRINK: u32 = 64;
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -48,7 +50,8 @@ pub(crate) struct Writer {
     unforgotten: BTreeSet<BlobHash>,
     /// Whether a step towards a smaller budget may lead somewhere.
     may_shrink: bool,
-    has_reserve: bool,
+    /// Commits until that is tried again which the disk had no room for.
+    shrink_pause: u32,
     commits: u32,
 }
 
@@ -118,7 +121,7 @@ impl Writer {
             usage,
             unforgotten: BTreeSet::new(),
             may_shrink: usage.is_shrinking,
-            has_reserve: true,
+            shrink_pause: 0,
             commits: 0,
         }
     }
@@ -214,7 +217,9 @@ impl Writer {
                         break;
                     }
                     durable |= durability == Durability::Durable;
-                    self.take(env, &tables, &mut txn, group, batch, writes);
+                    if !self.take(env, &tables, &mut txn, group, batch, writes) {
+                        break;
+                    }
                 }
                 Next::Job(Job::Read(read, query)) => {
                     let answerer = Answerer {
@@ -252,6 +257,7 @@ impl Writer {
         Ok((after, committed))
     }
 
+    /// Takes a batch into the group; false where what comes must wait until the group is settled.
     fn take(
         &self,
         env: &Lmdb,
@@ -260,7 +266,7 @@ impl Writer {
         group: &mut Group,
         batch: BatchId,
         writes: Vec<Write>,
-    ) {
+    ) -> bool {
         let mut result = None;
         if has_slices(&writes) {
             group.slices += writes.len();
@@ -269,11 +275,14 @@ impl Writer {
         } else {
             group.forgotten.extend(forgotten(&writes));
         }
+        // It will be tried again, and what comes after it comes after that.
+        let is_open = result == Some(Err(StorageTrouble::Full)) && makes_room(&writes);
         group.taken.push(Taken {
             batch,
             writes,
             result,
         });
+        !is_open
     }
 
     /// Stores what slices there are.
@@ -330,18 +339,13 @@ impl Writer {
 
     fn forget(&mut self, gone: Vec<BlobHash>) {
         let mut forgot = self.disk.blobs.forget(&gone);
-        if forgot == Err(StorageTrouble::Full) && self.release_reserve() {
+        if forgot == Err(StorageTrouble::Full) && self.disk.reserve.release() {
             forgot = self.disk.blobs.forget(&gone);
         }
         if forgot.is_err() {
             // Their rows are gone for good; they follow with the next commit, or at the next start.
             self.unforgotten.extend(gone);
         }
-    }
-
-    fn release_reserve(&mut self) -> bool {
-        self.has_reserve = false;
-        self.disk.reserve.release()
     }
 
     /// Deletes from tables that are full, or on a disk that is.
@@ -357,7 +361,7 @@ impl Writer {
         };
         let opened = disk.tables.trouble_of(disk.open_spare());
         let mut tried = opened.and_then(|()| disk.tables.trouble_of(try_it()));
-        if tried == Err(StorageTrouble::Full) && self.release_reserve() {
+        if tried == Err(StorageTrouble::Full) && self.disk.reserve.release() {
             tried = disk.tables.trouble_of(try_it());
         }
         disk.tables.trouble_of(disk.fit_tables())?;
@@ -366,11 +370,13 @@ impl Writer {
 
     fn after_commit(&mut self) {
         self.commits = self.commits.wrapping_add(1);
-        if !self.has_reserve && self.commits.is_multiple_of(COMMITS_PER_RESERVE) {
-            self.has_reserve = self.disk.reserve.make(self.disk.shares().reserve);
+        self.shrink_pause = self.shrink_pause.saturating_sub(1);
+        if self.commits.is_multiple_of(COMMITS_PER_RESERVE) {
+            // Where there is no room for it yet, there may be later.
+            self.disk.reserve.make(self.disk.shares().reserve);
         }
         self.tell_usage(false);
-        self.may_shrink = self.usage.is_shrinking;
+        self.may_shrink = self.usage.is_shrinking && self.shrink_pause == 0;
     }
 
     /// Says how full the disk is, if it has changed or was asked for.
@@ -386,7 +392,7 @@ impl Writer {
     fn set_budget(&mut self, bytes: u64) {
         // Where it could not be stored, the usage that is said names the old one.
         let set = self.disk.set_budget(bytes);
-        if set == Err(StorageTrouble::Full) && self.release_reserve() {
+        if set == Err(StorageTrouble::Full) && self.disk.reserve.release() {
             let _ = self.disk.set_budget(bytes);
         }
         self.tell_usage(true);
@@ -395,7 +401,11 @@ impl Writer {
 
     /// One step towards a smaller budget.
     fn shrink(&mut self) {
-        self.may_shrink = matches!(self.disk.shrink(), Ok(Shrunk::Step));
+        let shrunk = self.disk.shrink();
+        self.may_shrink = shrunk == Ok(Shrunk::Step);
+        if shrunk.is_err() {
+            self.shrink_pause = COMMITS_PER_SHRINK;
+        }
         self.tell_usage(false);
     }
 

@@ -10,16 +10,17 @@ use distsoc_engine::domain::{
     PostId, ProfileBody, RecentPosts, Signed, SignedPost,
 };
 use distsoc_engine::io::{
-    BatchId, Durability, Input, ReadId, ReadQuery, ReadResult, StoredFileRow, Write,
+    BatchId, Durability, Input, ReadId, ReadQuery, ReadResult, StorageTrouble, StoredFileRow, Write,
 };
 use distsoc_engine::limits;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_persistence::Store;
+use distsoc_persistence::{Store, StoreConfig};
 use shelf::{
     PATIENCE, blob_bytes, open, open_with, own, persist, post, post_with, slices, usage_where,
     write_post, write_slices,
 };
-use std::sync::mpsc::Receiver;
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
 
 fn heart(person: &Secret, post: &SignedPost, seq: u64, given: u8) -> Heart {
     let body = HeartBody {
@@ -335,11 +336,69 @@ fn slices_are_read_up_to_the_first_that_is_not_here() {
     );
     assert_eq!(part(100_000..200_000), None);
     assert_eq!(part(9_000_000..9_000_001).as_deref(), Some(&[][..]));
-    let unknown = BlobRef {
-        length: 500,
-        ..Cut::new(&[1; 500]).unwrap().blob()
+    let unknown = Cut::new(&[1; 500]).unwrap().blob();
+    let longer = BlobRef {
+        length: scene.blob_ref.length * 3,
+        ..scene.blob_ref
     };
-    assert_eq!(view.blob_part(unknown, 0..500).unwrap(), None);
+    for blob in [unknown, longer] {
+        assert_eq!(view.blob_part(blob, 0..500).unwrap(), None);
+    }
+}
+
+/// The writer stands still here for as long as the test likes.
+#[test]
+fn slices_are_read_while_the_writer_is_busy() {
+    let dir = tempfile::tempdir().unwrap();
+    let (send, receive) = channel();
+    let (release, held) = channel::<()>();
+    let held = Arc::new(Mutex::new(held));
+    let config = StoreConfig {
+        dir: dir.path().into(),
+        own: own().node_id(),
+        budget_bytes: 64_000_000,
+    };
+    let deliver = move |input| {
+        let is_second = matches!(input, Input::Persisted(BatchId(2)));
+        send.send(input).unwrap();
+        if is_second {
+            held.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        }
+    };
+    let (store, _) = Store::open(config, deliver).unwrap();
+    let parts = slices(&blob_bytes(300_000, 1));
+    persist(&store, &receive, 1, write_slices(&parts)).unwrap();
+    persist(&store, &receive, 2, Vec::new()).unwrap();
+    let query = ReadQuery::Slices {
+        blob: parts[0].blob().hash,
+        first: 0,
+        count: 8,
+    };
+    let ReadResult::Slices(found) = answer(&store, &receive, query) else {
+        panic!("not what was asked");
+    };
+    assert_eq!(found.len(), parts.len());
+    release.send(()).unwrap();
+    persist(&store, &receive, 3, Vec::new()).unwrap();
+    store.close();
+}
+
+#[test]
+fn a_batch_of_slices_without_room_is_refused_and_what_was_stored_is_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, restored, receive) = open_with(dir.path(), 16_000_000).unwrap();
+    let parts = slices(&blob_bytes(14_000_000, 1));
+    let refused = persist(&store, &receive, 1, write_slices(&parts));
+    assert_eq!(refused, Err(StorageTrouble::Full));
+    let blob = parts[0].blob();
+    let usage = usage_where(&receive, |_| true);
+    assert!(usage.blob_bytes > restored.usage.blob_room_bytes * 8 / 10);
+    let whole = store.view().blob_part(blob, 0..blob.length).unwrap();
+    assert_eq!(whole, None);
+    persist(&store, &receive, 2, vec![Write::ForgetBlob(blob.hash)]).unwrap();
+    usage_where(&receive, |usage| usage.blob_bytes == 0);
+    let parts = slices(&blob_bytes(5_000_000, 2));
+    persist(&store, &receive, 3, write_slices(&parts)).unwrap();
 }
 
 #[test]
@@ -364,5 +423,13 @@ fn how_full_the_disk_is_is_said_after_commits_that_changed_it_and_a_budget_outli
     store.close();
     drop(store);
     let (_store, restored, _) = open_with(dir.path(), 64_000_000).unwrap();
-    assert_eq!(restored.usage, raised);
+    let there = restored.usage;
+    assert_eq!(
+        (there.budget_bytes, there.blob_bytes, there.row_bytes),
+        (raised.budget_bytes, raised.blob_bytes, raised.row_bytes)
+    );
+    assert_eq!(
+        (there.blob_room_bytes, there.row_room_bytes),
+        (raised.blob_room_bytes, raised.row_room_bytes)
+    );
 }

@@ -6,7 +6,7 @@
 mod shelf;
 
 use distsoc_engine::crypto::Secret;
-use distsoc_engine::domain::{NodeId, PostId};
+use distsoc_engine::domain::{Heart, HeartBody, NodeId, PostId, Signed, SignedPost};
 use distsoc_engine::io::{BatchId, Durability, Input, StorageTrouble, Write};
 use distsoc_persistence::Fault;
 use proptest::prelude::*;
@@ -253,6 +253,56 @@ fn garbage_in_a_row_names_its_table() {
     std::fs::write(&path, &bytes).unwrap();
     let fault = open(dir.path()).err().unwrap();
     assert!(fault.to_string().contains("'relationships'"), "{fault}");
+}
+
+fn heart(person: &Secret, post: &SignedPost) -> Heart {
+    let body = HeartBody {
+        person: person.node_id(),
+        author: post.body().author,
+        post: post.id(),
+        seq: 5,
+        given: 1,
+    };
+    Signed::sign(body, person)
+}
+
+/// What can be learned again is left out where it is damaged; what is one's own stops the start.
+#[test]
+fn a_damaged_row_of_another_is_left_out_and_an_own_one_is_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open(dir.path()).unwrap();
+    let friend = Secret::from_seed(&[2; 32]);
+    let post = post(&friend, "a text", 1);
+    let hearts = [heart(&friend, &post), heart(&own(), &post)];
+    let mut writes: Vec<Write> = hearts.iter().cloned().map(Write::Heart).collect();
+    writes.push(write_post(&post));
+    persist(&store, &receive, 1, writes).unwrap();
+    store.close();
+    drop(store);
+    let path = dir.path().join("db/data.mdb");
+    let damage = |person: &Secret| {
+        let mut bytes = std::fs::read(&path).unwrap();
+        let key = [*post.id().as_bytes(), *person.node_id().as_bytes()].concat();
+        let places = bytes.windows(64).enumerate();
+        let places: Vec<usize> = places
+            .filter(|(_, window)| *window == key)
+            .map(|(place, _)| place)
+            .collect();
+        for place in places {
+            // Somewhere in what was signed.
+            bytes[place + 64 + 40] ^= 1;
+        }
+        std::fs::write(&path, &bytes).unwrap();
+    };
+    damage(&friend);
+    let (store, restored, _) = open(dir.path()).unwrap();
+    assert_eq!(restored.hearts, hearts[1..]);
+    assert_eq!(restored.files.len(), 1);
+    store.close();
+    drop(store);
+    damage(&own());
+    let fault = open(dir.path()).err().unwrap();
+    assert!(fault.to_string().contains("'hearts'"), "{fault}");
 }
 
 #[derive(Clone, Debug)]

@@ -279,7 +279,7 @@ pub enum Effect {
         /// Whether somebody waits.
         durability: Durability,
     },
-    /// Read; sees every write handed out before. Ends in [`Input::Read`].
+    /// Read; sees every write handed out before, of slices those that were acknowledged. Ends in [`Input::Read`].
     Read {
         /// Names it.
         read: ReadId,

@@ -10,6 +10,7 @@ mod index;
 mod shelf;
 
 use crate::budget::bytes_in_folder;
+use crate::environment::whole_steps;
 use crate::fault::{Fault, trouble_of};
 use distsoc_engine::domain::{BlobHash, Slice, Verified};
 use distsoc_engine::io::{StorageTrouble, StoredBlob};
@@ -70,11 +71,12 @@ pub(crate) enum Shrunk {
 }
 
 impl Blobs {
-    /// Opens them in a folder, made if it is not there, with so many bytes for each environment.
+    /// Opens them in a folder, made if it is not there, with so many bytes for each environment, in steps of 64 KiB.
     ///
     /// # Errors
     /// [`Fault`].
     pub fn open(dir: &Path, share_bytes: u64) -> Result<Self, Fault> {
+        let share_bytes = whole_steps(share_bytes);
         let mut index = Index::default();
         let mut shelves = Vec::with_capacity(SHELVES);
         for number in 0..SHELVES {

@@ -37,7 +37,7 @@ fn parts_of(key: &[u8]) -> Option<(BlobHash, u32)> {
 /// Pages that slices may take of a file of so many bytes.
 pub(crate) fn room_of(share_bytes: u64) -> u64 {
     let pages = share_bytes / PAGE_BYTES;
-    pages - SPARE_PAGES.max(pages / 16)
+    pages.saturating_sub(SPARE_PAGES.max(pages / 16))
 }
 
 /// One environment.

@@ -431,9 +431,8 @@ fn a_call_with_a_parameter_too_many_does_nothing() {
     assert!(said.contains("\"result\":[]"), "{said}");
 }
 
-/// The head of a PNG that says it has 100,000 × 100,000 pixels.
-const BOMB: &[u8] =
-    b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\x01\x86\xa0\0\x01\x86\xa0\x08\x02\0\0\0\x1f\x99\x68\x07";
+/// A PNG that says it has 100,000 × 100,000 pixels, up to where they would begin.
+const BOMB: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\x01\x86\xa0\0\x01\x86\xa0\x08\x02\0\0\0\x27\x30\x9c\x9f\0\0\0\x04IDATnone";
 
 impl Besieged {
     /// The head of an upload that says it has so many bytes.
@@ -466,6 +465,11 @@ fn uploads_that_make_no_sense_are_refused_with_a_reason() {
     let said = node.upload(&BOMB[..20]);
     assert!(
         status(&said) == 400 && said.contains("damaged or cut short"),
+        "{said}"
+    );
+    let said = node.upload(BOMB);
+    assert!(
+        status(&said) == 400 && said.contains("100000 × 100000 pixels"),
         "{said}"
     );
     let said = node.upload(b"\xff\xd8\xff\xe0 and nothing that follows");

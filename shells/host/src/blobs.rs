@@ -55,7 +55,7 @@ impl<F: FnMut(Range<u64>) -> Result<Option<Vec<u8>>, Fault>> ReadPart for F {}
 
 impl BlobReader<()> {
     /// At the start of a stored blob.
-    pub(crate) fn new(view: View, blob: BlobRef) -> BlobReader<impl ReadPart> {
+    pub(crate) fn of_stored(view: View, blob: BlobRef) -> BlobReader<impl ReadPart> {
         BlobReader::of(blob.length, move |range| blob_part(&view, blob, range))
     }
 
@@ -100,12 +100,13 @@ impl<R: ReadPart> BlobReader<R> {
 
 impl<R: ReadPart> BufRead for BlobReader<R> {
     fn fill_buf(&mut self) -> std::io::Result<&[u8]> {
-        if self.here().is_empty() && self.at < self.length {
-            if let Err(trouble) = self.load() {
-                let told = Error::other(trouble.to_string());
-                self.trouble = Some(trouble);
-                return Err(told);
-            }
+        if self.here().is_empty()
+            && self.at < self.length
+            && let Err(trouble) = self.load()
+        {
+            let told = Error::other(trouble.to_string());
+            self.trouble = Some(trouble);
+            return Err(told);
         }
         Ok(self.here())
     }

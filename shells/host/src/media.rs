@@ -379,7 +379,7 @@ impl Thumbnails {
         }
         let made = distsoc_net::runtime::spawn_blocking(move || {
             let _turn = turn;
-            let mut reader = BlobReader::new(view, blob);
+            let mut reader = BlobReader::of_stored(view, blob);
             let made = reader
                 .fill_buf()
                 .map(MediaType::of)

@@ -56,7 +56,7 @@ impl Client {
         &self,
         method: Method,
         path: &str,
-        body: String,
+        body: impl Into<Bytes>,
     ) -> Result<Response<Incoming>, ApiError> {
         let failed = |error: &dyn std::fmt::Display| {
             ApiError::new(
@@ -73,12 +73,13 @@ impl Client {
             // Its end is told to whoever reads the response.
             let _ = connection.await;
         });
+        let body = Full::new(body.into());
         let request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, self.file.addr.to_string())
             .header(AUTHORIZATION, format!("Bearer {}", self.file.token))
-            .body(Full::new(Bytes::from(body)))
+            .body(body)
             .map_err(|error| failed(&error))?;
         sender
             .send_request(request)
@@ -93,17 +94,15 @@ impl Client {
     pub async fn call(&self, method: &str, params: Value) -> Result<Value, ApiError> {
         let body = json!({"method": method, "params": params}).to_string();
         let response = self.send(Method::POST, "/v1/call", body).await?;
-        let body = response.into_body().collect().await;
-        let bytes = body
-            .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?
-            .to_bytes();
-        let mut answer: Value = serde_json::from_slice(&bytes).map_err(|_| {
-            ApiError::new(ErrorCode::Failed, "what answers there is no distsoc node")
-        })?;
-        match ApiError::from_json(&answer) {
-            Some(error) => Err(error),
-            None => Ok(answer["result"].take()),
-        }
+        result_of(response).await
+    }
+
+    /// Stores a blob for a post to come: `{blob, length, media_type, width, height}`.
+    ///
+    /// # Errors
+    /// What the node says, or that it does not answer.
+    pub async fn upload(&self, bytes: Vec<u8>) -> Result<Value, ApiError> {
+        result_of(self.send(Method::POST, "/v1/blobs", bytes).await?).await
     }
 
     /// Watches what happens.
@@ -120,6 +119,19 @@ impl Client {
             body: response.into_body(),
             held: Vec::new(),
         })
+    }
+}
+
+async fn result_of(response: Response<Incoming>) -> Result<Value, ApiError> {
+    let body = response.into_body().collect().await;
+    let bytes = body
+        .map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string()))?
+        .to_bytes();
+    let mut answer: Value = serde_json::from_slice(&bytes)
+        .map_err(|_| ApiError::new(ErrorCode::Failed, "what answers there is no distsoc node"))?;
+    match ApiError::from_json(&answer) {
+        Some(error) => Err(error),
+        None => Ok(answer["result"].take()),
     }
 }
 

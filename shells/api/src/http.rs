@@ -1,9 +1,10 @@
-//! The API over loopback HTTP: `POST /v1/call`, `GET /v1/events`.
+//! The API over loopback HTTP: `POST /v1/call`, `GET /v1/events`, and blobs, which have a file of their own.
 //!
 //! Loopback is no access control: any program and any web page on this machine can reach it. So each start draws a token, told
 //! only to who can read `api.json` (0600); the Host must be this address exactly (DNS rebinding), an Origin, where sent, too; nothing
 //! answers to another origin.
 
+use crate::blobs::{self, Uploads};
 use crate::{Api, ApiError, ErrorCode};
 use async_channel::Sender;
 use distsoc_net::runtime::{self, TcpListener, TcpStream};
@@ -35,8 +36,10 @@ const BODY_MS_MAX: u64 = 10_000;
 /// A line of the event stream when nothing happens, so that a dead client is noticed.
 const HEARTBEAT_MS: u64 = 15_000;
 
-type Reply = Response<Either<Full<Bytes>, EventBody>>;
-type EventBody = StreamBody<futures_lite::stream::Boxed<Result<Frame<Bytes>, Infallible>>>;
+pub(crate) type Reply = Response<Either<Full<Bytes>, StreamedBody>>;
+/// What is sent as it comes; an error breaks the connection off.
+pub(crate) type StreamedBody =
+    StreamBody<futures_lite::stream::Boxed<Result<Frame<Bytes>, std::io::Error>>>;
 
 /// What `api.json` says: where the API listens and the token it wants.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -90,6 +93,7 @@ struct Face {
     token: String,
     hosts: [String; 2],
     connections: AtomicUsize,
+    uploads: Uploads,
 }
 
 impl Server {
@@ -121,6 +125,7 @@ impl Server {
             token: file.token.clone(),
             hosts: [addr.to_string(), format!("localhost:{}", addr.port())],
             connections: AtomicUsize::new(0),
+            uploads: Uploads::default(),
         });
         let (stop, stopped) = async_channel::bounded::<()>(1);
         runtime::spawn(async move {
@@ -188,17 +193,31 @@ impl Face {
             );
             return reply(status, &error.to_json());
         }
-        match (request.method(), request.uri().path()) {
+        let path = request.uri().path().to_owned();
+        let picture = path.strip_prefix("/v1/blobs/");
+        let thumbnail = path.strip_prefix("/v1/thumbnails/");
+        let host = self.api.host();
+        match (request.method(), path.as_str()) {
             (&Method::POST, "/v1/call") => self.call(request).await,
             (&Method::GET, "/v1/events") => self.events(),
-            (_, "/v1/call" | "/v1/events") => {
-                let error = ApiError::usage("POST /v1/call, GET /v1/events");
-                reply(StatusCode::METHOD_NOT_ALLOWED, &error.to_json())
+            (&Method::POST, "/v1/blobs") => blobs::upload(&self.api, &self.uploads, request).await,
+            (_, "/v1/call" | "/v1/events" | "/v1/blobs") => {
+                not_allowed("POST /v1/call, GET /v1/events, POST /v1/blobs")
             }
-            _ => reply(
-                StatusCode::NOT_FOUND,
-                &ApiError::not_found("there is nothing here").to_json(),
-            ),
+            (method, _) if picture.or(thumbnail).is_some() && method != Method::GET => {
+                not_allowed("GET /v1/blobs/POST_ID/INDEX, GET /v1/thumbnails/POST_ID/INDEX")
+            }
+            _ => match (picture, thumbnail) {
+                (Some(place), _) => blobs::download(host, place, request.headers()).await,
+                (_, Some(place)) => {
+                    let query = request.uri().query();
+                    blobs::thumbnail(host, place, query, request.headers()).await
+                }
+                _ => reply(
+                    StatusCode::NOT_FOUND,
+                    &ApiError::not_found("there is nothing here").to_json(),
+                ),
+            },
         }
     }
 
@@ -291,7 +310,12 @@ impl Face {
     }
 }
 
-fn status_of(code: ErrorCode) -> StatusCode {
+fn not_allowed(what_is: &str) -> Reply {
+    let error = ApiError::usage(what_is);
+    reply(StatusCode::METHOD_NOT_ALLOWED, &error.to_json())
+}
+
+pub(crate) fn status_of(code: ErrorCode) -> StatusCode {
     match code {
         ErrorCode::Usage => StatusCode::BAD_REQUEST,
         ErrorCode::NotFound => StatusCode::NOT_FOUND,
@@ -309,7 +333,7 @@ fn same(a: &[u8], b: &[u8]) -> bool {
             == 0
 }
 
-fn harden(headers: &mut HeaderMap, content_type: &'static str) {
+pub(crate) fn harden(headers: &mut HeaderMap, content_type: &'static str) {
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
@@ -326,7 +350,7 @@ fn harden(headers: &mut HeaderMap, content_type: &'static str) {
     }
 }
 
-fn reply(status: StatusCode, body: &Value) -> Reply {
+pub(crate) fn reply(status: StatusCode, body: &Value) -> Reply {
     let mut response = Response::new(Either::Left(Full::new(Bytes::from(body.to_string()))));
     *response.status_mut() = status;
     harden(response.headers_mut(), "application/json");

@@ -3,6 +3,7 @@
 //! JSON exists here and nowhere else. Ids are lower-case hex, times ms since the Unix epoch, sizes bytes. A new thing a person can do is
 //! one entry of [`methods::METHODS`].
 
+mod blobs;
 mod client;
 mod doctor;
 mod error;
@@ -10,7 +11,10 @@ mod http;
 pub mod methods;
 mod notice;
 mod params;
+mod posts;
+mod range;
 mod shapes;
+mod storage;
 
 pub use client::{Absent, Client, Events};
 pub use doctor::{Check, examine};

@@ -2,13 +2,12 @@
 
 use crate::error::{ApiError, ErrorCode};
 use crate::params::{Params, parse};
-use crate::{doctor, shapes};
-use distsoc_engine::domain::{Bio, ConnectString, Name, NodeId, PostId, PostText, TextError};
-use distsoc_engine::io::{Call, CallError, Counter, Reply};
+use crate::{doctor, posts, shapes, storage};
+use distsoc_engine::domain::{Bio, ConnectString, Name, NodeId, TextError};
+use distsoc_engine::io::{Call, Counter, Reply};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::wire::Layer;
 use distsoc_host::Host;
-use distsoc_persistence::FeedCursor;
 use serde_json::{Value, json};
 
 /// Posts on one page of the feed at most.
@@ -63,10 +62,17 @@ methods! {
     "peers" ("") -> "[peer]", Read, peers;
     "map" ("node_id?: id") -> "{hop1, hop2, hop3, bytes} or {node_id, hop, reporters}", Read, map;
     "find" ("node_id: id") -> "{node_id, found_by, address, as_of_ms, jumps, ms, steps: [{step, ms}]}", Read, find;
-    "explain" ("node_id: id") -> "{node_id, reasons: [text], hop, reporters, peer}", Read, explain;
-    "post" ("text: text, reply?: post id") -> "{post_id}", Act, post;
-    "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, feed;
-    "show" ("post_id: post id") -> "post", Read, show;
+    "explain" ("id?: id or post id, node_id?: id, post_id?: post id") -> "{node_id, reasons: [text], hop, reporters, peer} or {post_id, reasons: [text], priority, rank, bytes, missing_bytes, …}", Read, storage::explain;
+    "post" ("text?: text, reply?: post id, pictures?: [{blob, length, alt}]") -> "{post_id}", Act, posts::post;
+    "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, posts::feed;
+    "show" ("post_id: post id") -> "post", Read, posts::show;
+    "heart" ("post_id: post id") -> "{post_id}", Act, posts::heart;
+    "unheart" ("post_id: post id") -> "{post_id}", Act, posts::unheart;
+    "pin" ("post_id: post id") -> "{post_id}", Act, posts::pin;
+    "unpin" ("post_id: post id") -> "{post_id}", Act, posts::unpin;
+    "delete" ("post_id: post id") -> "{post_id}", Act, posts::delete;
+    "storage" ("preview?: number") -> "{budget_bytes, disk_bytes, own_bytes, pinned_bytes, followed_bytes, hosted_bytes, next_to_go: [kept post], …}", Read, storage::storage;
+    "storage_set" ("budget_bytes: number") -> "as storage", Act, storage::storage_set;
     "follow" ("who: connect string or id") -> "{node_id}", Act, follow;
     "unfollow" ("node_id: id") -> "{node_id}", Act, unfollow;
     "follows" ("") -> "[{node_id, name}]", Read, follows;
@@ -78,7 +84,7 @@ methods! {
 }
 
 /// Takes the one reply a call can give, or says that the node gave another.
-macro_rules! expect {
+macro_rules! expected {
     ($reply:expr, $pattern:pat => $value:expr) => {
         match $reply? {
             $pattern => $value,
@@ -91,9 +97,10 @@ macro_rules! expect {
         }
     };
 }
+pub(crate) use expected;
 
 async fn id(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
-    let status = expect!(host.call(Call::Status).await, Reply::Status(status) => status);
+    let status = expected!(host.call(Call::Status).await, Reply::Status(status) => status);
     let address = status.addresses.first().copied().unwrap_or(host.listen());
     let connect = ConnectString::at(host.node_id(), address);
     Ok(json!({"node_id": host.node_id().to_string(), "connect": connect.to_string()}))
@@ -104,85 +111,34 @@ async fn connect(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let place = place
         .not_of(host.node_id())
         .map_err(|error| ApiError::usage(error.to_string()))?;
-    let node = expect!(host.call(Call::Connect(place)).await, Reply::Connected(node) => node);
+    let node = expected!(host.call(Call::Connect(place)).await, Reply::Connected(node) => node);
     Ok(json!({"node_id": node.to_string()}))
 }
 
 async fn status(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
-    let status = expect!(host.call(Call::Status).await, Reply::Status(status) => status);
+    let status = expected!(host.call(Call::Status).await, Reply::Status(status) => status);
     Ok(shapes::status(host, &status))
 }
 
 async fn peers(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
-    let peers = expect!(host.call(Call::Peers).await, Reply::Peers(peers) => peers);
+    let peers = expected!(host.call(Call::Peers).await, Reply::Peers(peers) => peers);
     Ok(peers.iter().map(|peer| shapes::peer(host, peer)).collect())
 }
 
 async fn map(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let node = params.parsed::<NodeId>("node_id")?;
-    let view = expect!(host.call(Call::Map(node)).await, Reply::Map(view) => view);
+    let view = expected!(host.call(Call::Map(node)).await, Reply::Map(view) => view);
     Ok(shapes::map(&view))
 }
 
 async fn find(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let node: NodeId = params.required_parsed("node_id")?;
-    let found = expect!(host.call(Call::Find(node)).await, Reply::Found(found) => found);
+    let found = expected!(host.call(Call::Find(node)).await, Reply::Found(found) => found);
     Ok(shapes::found(&found))
 }
 
-async fn explain(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let node: NodeId = params.required_parsed("node_id")?;
-    let peers = expect!(host.call(Call::Peers).await, Reply::Peers(peers) => peers);
-    let follows = expect!(host.call(Call::Follows).await, Reply::Follows(nodes) => nodes);
-    let on_map = match host.call(Call::Map(Some(node))).await {
-        Err(CallError::NotFound(_)) => None,
-        reply => Some(expect!(reply, Reply::Map(view) => view)),
-    };
-    let peer = peers.iter().find(|peer| peer.node_id == node);
-    let is_own = node == host.node_id();
-    let is_followed = follows.contains(&node);
-    Ok(shapes::explanation(
-        host,
-        &node,
-        is_own,
-        is_followed,
-        peer,
-        on_map.as_ref(),
-    ))
-}
-
-async fn post(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let text = params.required("text")?;
-    let parent = params.parsed::<PostId>("reply")?;
-    if text.trim().is_empty() {
-        return Err(ApiError::usage("a post must say something"));
-    }
-    let text = PostText::new(&text).map_err(text_error)?;
-    let id = expect!(host.call(Call::Post { text, parent, media: Vec::new() }).await, Reply::Posted(id) => id);
-    Ok(json!({"post_id": id.to_string()}))
-}
-
-fn text_error(error: TextError) -> ApiError {
+pub(crate) fn text_error(error: TextError) -> ApiError {
     ApiError::usage(error.to_string())
-}
-
-async fn feed(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let limit = params.number("limit")?.unwrap_or(50);
-    if !(1..=PAGE_MAX).contains(&limit) {
-        return Err(ApiError::usage(format!("a page has 1 to {PAGE_MAX} posts")));
-    }
-    let before = params.parsed::<FeedCursor>("before")?;
-    let page = host
-        .view(move |view| view.feed(before, limit as usize))
-        .await?;
-    Ok(page.entries.iter().map(shapes::entry).collect())
-}
-
-async fn show(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let id: PostId = params.required_parsed("post_id")?;
-    let entry = host.view(move |view| view.post(id)).await?;
-    let entry = entry.ok_or_else(|| ApiError::not_found("that post is not stored here"))?;
-    Ok(shapes::entry(&entry))
 }
 
 async fn follow(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
@@ -194,18 +150,18 @@ async fn follow(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
         }
         false => (parse::<NodeId>(&who)?, None),
     };
-    expect!(host.call(Call::Follow { node, place }).await, Reply::Done => ());
+    expected!(host.call(Call::Follow { node, place }).await, Reply::Done => ());
     Ok(json!({"node_id": node.to_string()}))
 }
 
 async fn unfollow(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
     let node: NodeId = params.required_parsed("node_id")?;
-    expect!(host.call(Call::Unfollow(node)).await, Reply::Done => ());
+    expected!(host.call(Call::Unfollow(node)).await, Reply::Done => ());
     Ok(json!({"node_id": node.to_string()}))
 }
 
 async fn follows(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
-    let nodes = expect!(host.call(Call::Follows).await, Reply::Follows(nodes) => nodes);
+    let nodes = expected!(host.call(Call::Follows).await, Reply::Follows(nodes) => nodes);
     let named = host.view(move |view| {
         let name = |node: NodeId| view.profile(node).map(|profile| (node, profile));
         nodes.into_iter().map(name).collect::<Result<Vec<_>, _>>()
@@ -251,7 +207,7 @@ async fn profile_set(host: &Host, params: &mut Params) -> Result<Value, ApiError
             "say what to change: a name, a bio, or anchors",
         ));
     }
-    expect!(host.call(Call::SetProfile { name, bio, anchors }).await, Reply::Done => ());
+    expected!(host.call(Call::SetProfile { name, bio, anchors }).await, Reply::Done => ());
     profile_of(host, host.node_id()).await
 }
 
@@ -272,7 +228,8 @@ async fn traffic(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
 }
 
 async fn metrics(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
-    let counters = expect!(host.call(Call::Counters).await, Reply::Counters(counters) => counters);
+    let counters =
+        expected!(host.call(Call::Counters).await, Reply::Counters(counters) => counters);
     let mut text = String::new();
     let mut last = "";
     for Counter {
@@ -318,7 +275,7 @@ async fn metrics(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
 }
 
 async fn doctor_checks(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
-    let status = expect!(host.call(Call::Status).await, Reply::Status(status) => status);
+    let status = expected!(host.call(Call::Status).await, Reply::Status(status) => status);
     let mut checks = doctor::examine(host.dir());
     checks.extend(doctor::examine_running(&status));
     Ok(checks.iter().map(doctor::Check::to_json).collect())

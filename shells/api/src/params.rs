@@ -13,9 +13,18 @@ pub(crate) struct Params {
     declared: &'static str,
 }
 
-/// The names in a method's line: `name: type, other?: type`.
+/// The names in a method's line: `name: type, other?: type`, where a type may be `[{field, field}]`.
 fn names_in(declared: &'static str) -> impl Iterator<Item = &'static str> {
-    let names = declared.split(", ").filter_map(|one| one.split(':').next());
+    let mut depth = 0usize;
+    let ends = declared.split(move |c| {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            _ => {}
+        }
+        c == ',' && depth == 0
+    });
+    let names = ends.filter_map(|one| one.trim_start().split(':').next());
     names.map(|name| name.trim_end_matches('?'))
 }
 
@@ -84,6 +93,15 @@ impl Params {
                 Some(number) => Ok(Some(number)),
                 None => Err(ApiError::usage(format!("'{name}' must be a whole number"))),
             },
+        }
+    }
+
+    /// A list of whatever it is, if given.
+    pub(crate) fn list(&mut self, name: &str) -> Result<Option<Vec<Value>>, ApiError> {
+        match self.take(name) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::Array(values)) => Ok(Some(values)),
+            Some(_) => Err(ApiError::usage(format!("'{name}' must be a list"))),
         }
     }
 

@@ -1,10 +1,15 @@
 //! What things look like in JSON: the field names of the command line's contract.
 
-use distsoc_engine::domain::{Content, NodeId, Profile};
-use distsoc_engine::io::{Found, FoundBy, MapCounts, MapView, PeerView, Slot, Status, WideRole};
+use crate::posts::Shown;
+use distsoc_engine::domain::{
+    AgeWindow, AuthorStanding, BlobRef, Content, NodeId, PIN_BONUS, Profile,
+};
+use distsoc_engine::io::{
+    Found, FoundBy, KeptView, MapCounts, MapView, PeerView, Slot, Status, StorageView, WideRole,
+};
 use distsoc_host::Host;
+use distsoc_host::media::MediaType;
 use distsoc_net::TrafficRow;
-use distsoc_persistence::FeedEntry;
 use serde_json::{Value, json};
 
 pub(crate) fn status(host: &Host, status: &Status) -> Value {
@@ -145,11 +150,26 @@ pub(crate) fn peer(host: &Host, peer: &PeerView) -> Value {
     })
 }
 
-pub(crate) fn entry(entry: &FeedEntry) -> Value {
-    let (visibility, text, reply_to) = match &entry.body.content {
-        Content::Public(content) => ("public", Some(content.text.as_str()), content.parent),
-        Content::Sealed(_) => ("sealed", None, None),
+pub(crate) fn entry(shown: &Shown) -> Value {
+    let entry = &shown.entry;
+    let (visibility, text, reply_to, descriptions) = match &entry.body.content {
+        Content::Public(content) => {
+            let text = Some(content.text.as_str());
+            ("public", text, content.parent, &content.descriptions[..])
+        }
+        Content::Sealed(_) => ("sealed", None, None, &[][..]),
     };
+    let picture = |(index, (blob, media_type)): (usize, (&BlobRef, &Option<MediaType>))| {
+        json!({
+            "blob": blob.hash.to_string(),
+            "length": blob.length,
+            "alt": descriptions.get(index).map_or("", |alt| alt.as_str()),
+            "media_type": media_type.map(MediaType::name),
+            "url": format!("/v1/blobs/{}/{index}", entry.id),
+            "thumbnail_url": format!("/v1/thumbnails/{}/{index}", entry.id),
+        })
+    };
+    let blobs = entry.body.blobs.iter().zip(&shown.media_types);
     json!({
         "post_id": entry.id.to_string(),
         "author": entry.body.author.to_string(),
@@ -159,13 +179,125 @@ pub(crate) fn entry(entry: &FeedEntry) -> Value {
         "arrived_at_ms": entry.arrived_ms,
         "visibility": visibility,
         "reply_to": reply_to.map(|id| id.to_string()),
-        "hearts": 0,
-        "pictures": entry.body.blobs.iter().map(|blob| json!({
-            "hash": blob.hash.to_string(),
-            "bytes": blob.length,
-        })).collect::<Vec<_>>(),
+        "hearts": shown.hearts,
+        "pictures": blobs.enumerate().map(picture).collect::<Vec<_>>(),
         "cursor": entry.cursor.to_string(),
     })
+}
+
+pub(crate) fn storage(host: &Host, storage: &StorageView) -> Value {
+    let usage = &storage.usage;
+    json!({
+        "budget_bytes": usage.budget_bytes,
+        "disk_bytes": host.disk_bytes(),
+        "file_bytes": usage.file_bytes,
+        "row_bytes": usage.row_bytes,
+        "row_room_bytes": usage.row_room_bytes,
+        "blob_bytes": usage.blob_bytes,
+        "blob_room_bytes": usage.blob_room_bytes,
+        "is_shrinking": usage.is_shrinking,
+        "own_bytes": storage.own_bytes,
+        "own_bytes_max": storage.own_bytes_max,
+        "pinned_bytes": storage.pinned_bytes,
+        "followed_bytes": storage.followed_bytes,
+        "hosted_bytes": storage.hosted_bytes,
+        "files": storage.files,
+        "authors": storage.authors,
+        "next_to_go": storage.next_to_go.iter().map(kept).collect::<Vec<_>>(),
+    })
+}
+
+/// The word for what one has to do with an author.
+fn standing(standing: AuthorStanding) -> &'static str {
+    match standing {
+        AuthorStanding::Unknown => "none",
+        AuthorStanding::Noticed => "more than 2 hearts",
+        AuthorStanding::Liked => "more than 3 hearts",
+        AuthorStanding::Popular => "more than 10 hearts",
+        AuthorStanding::Followed => "followed",
+        AuthorStanding::Audience => "audience",
+    }
+}
+
+/// A stored post, its priority taken apart (PROTOCOL section 7).
+pub(crate) fn kept(kept: &KeptView) -> Value {
+    let facts = kept.worth.map(|(facts, _)| facts);
+    let factors = facts.map(|facts| {
+        json!({
+            "relationship": facts.standing.factor(),
+            "heart_recency": facts.hearted.factor(),
+            "post_age": facts.written.factor(),
+            "peer_copies": facts.copies,
+            "pin_bonus": if facts.is_pinned { PIN_BONUS } else { 0 },
+        })
+    });
+    json!({
+        "post_id": kept.post.to_string(),
+        "author": kept.author.to_string(),
+        "bytes": kept.bytes,
+        "missing_bytes": kept.missing_bytes,
+        "is_own": kept.worth.is_none(),
+        "is_pinned": facts.map(|facts| facts.is_pinned),
+        "relationship": facts.map(|facts| standing(facts.standing)),
+        "factors": factors,
+        "priority": kept.worth.map(|(_, priority)| priority.to_f64()),
+        "rank": kept.rank,
+    })
+}
+
+/// The same with its reasons in sentences.
+pub(crate) fn kept_explained(view: &KeptView, author_name: Option<&str>) -> Value {
+    let mut reasons: Vec<String> = Vec::new();
+    match view.worth {
+        None => reasons.push("this is your own post: it never goes to make room".to_owned()),
+        Some((facts, priority)) => {
+            if facts.is_pinned {
+                reasons.push(format!("you pinned it, which adds {PIN_BONUS}"));
+            }
+            let why = match facts.standing {
+                AuthorStanding::Audience => "you are in its author's audience",
+                AuthorStanding::Followed => "you follow its author",
+                AuthorStanding::Popular => "its author has more than 10 hearts from the network",
+                AuthorStanding::Liked => "its author has more than 3 hearts from the network",
+                AuthorStanding::Noticed => "its author has more than 2 hearts from the network",
+                AuthorStanding::Unknown => "you have nothing to do with its author",
+            };
+            let factor = facts.standing.factor();
+            reasons.push(format!("{why}, which counts {factor}"));
+            let hearted = match facts.hearted {
+                AgeWindow::LAST => "nobody whose heart counts gave it one of late",
+                _ => "somebody whose heart counts gave it one lately enough",
+            };
+            let factor = facts.hearted.factor();
+            reasons.push(format!("{hearted}, which counts {factor}"));
+            let factor = facts.written.factor();
+            reasons.push(format!("its age counts {factor}"));
+            reasons.push(match facts.copies {
+                0 => "no other copy is known nearby, so nothing is divided".to_owned(),
+                copies => format!(
+                    "{copies} other copies are known nearby, so it is divided by {}",
+                    u32::from(copies) + 1
+                ),
+            });
+            reasons.push(format!("its priority is {:.2}", priority.to_f64()));
+        }
+    }
+    if let Some(rank) = view.rank {
+        reasons.push(match rank {
+            0 => "it would be the first to go".to_owned(),
+            before => format!("{before} others would go before it"),
+        });
+    }
+    if view.missing_bytes > 0 {
+        let bytes = view.missing_bytes;
+        reasons.push(format!(
+            "{bytes} bytes of its pictures have not arrived yet"
+        ));
+    }
+    let mut shown = kept(view);
+    shown["author_name"] = json!(author_name);
+    shown["reasons"] = json!(reasons);
+    shown
 }
 
 pub(crate) fn profile(profile: &Profile) -> Value {

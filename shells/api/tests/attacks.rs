@@ -211,6 +211,18 @@ fn requests_that_make_no_sense_have_an_answer_that_does() {
         "[".repeat(5_000),
         "]".repeat(5_000)
     );
+    let id = "ab".repeat(32);
+    let picture = |length: u64, alt: &str| {
+        format!("{{\"blob\": \"{id}\", \"length\": {length}, \"alt\": \"{alt}\"}}")
+    };
+    let pictures =
+        |list: &str| format!("{{\"method\": \"post\", \"params\": {{\"pictures\": [{list}]}}}}");
+    let no_length = pictures(&picture(0, ""));
+    let long_alt = pictures(&picture(5, &"x".repeat(1_025)));
+    let seventeen = pictures(&vec![picture(5, ""); 17].join(","));
+    let two_ids = format!(
+        "{{\"method\": \"explain\", \"params\": {{\"id\": \"{id}\", \"post_id\": \"{id}\"}}}}"
+    );
     let cases: &[(&str, u16)] = &[
         ("", 400),
         ("{", 400),
@@ -230,6 +242,53 @@ fn requests_that_make_no_sense_have_an_answer_that_does() {
         ("{\"method\": \"post\", \"params\": {}}", 400),
         ("{\"method\": \"feed\", \"params\": {\"limit\": -1}}", 400),
         ("{\"method\": \"feed\", \"params\": {\"limit\": 1e99}}", 400),
+        (
+            "{\"method\": \"post\", \"params\": {\"pictures\": []}}",
+            400,
+        ),
+        (
+            "{\"method\": \"post\", \"params\": {\"pictures\": {}}}",
+            400,
+        ),
+        (
+            "{\"method\": \"post\", \"params\": {\"pictures\": [5]}}",
+            400,
+        ),
+        (
+            "{\"method\": \"post\", \"params\": {\"pictures\": [{\"blob\": \"ab\", \"length\": 1}]}}",
+            400,
+        ),
+        (&no_length, 400),
+        (&long_alt, 400),
+        (&seventeen, 400),
+        ("{\"method\": \"heart\", \"params\": {}}", 400),
+        (
+            "{\"method\": \"pin\", \"params\": {\"post_id\": \"x\"}}",
+            400,
+        ),
+        (
+            "{\"method\": \"delete\", \"params\": {\"post_id\": 7}}",
+            400,
+        ),
+        (
+            "{\"method\": \"storage\", \"params\": {\"preview\": 501}}",
+            400,
+        ),
+        (
+            "{\"method\": \"storage\", \"params\": {\"preview\": -1}}",
+            400,
+        ),
+        ("{\"method\": \"storage_set\", \"params\": {}}", 400),
+        (
+            "{\"method\": \"storage_set\", \"params\": {\"budget_bytes\": 0}}",
+            400,
+        ),
+        ("{\"method\": \"explain\", \"params\": {}}", 400),
+        (
+            "{\"method\": \"explain\", \"params\": {\"id\": \"x\"}}",
+            400,
+        ),
+        (&two_ids, 400),
         (&deep, 400),
     ];
     for (body, wanted) in cases {
@@ -265,6 +324,13 @@ fn requests_that_make_no_sense_have_an_answer_that_does() {
         ("GET /..%2f..%2fapi.json", 404),
         ("GET /api.json", 404),
         ("OPTIONS /v1/call", 405),
+        ("GET /v1/blobs", 405),
+        ("PUT /v1/blobs", 405),
+        ("DELETE /v1/blobs/ab/0", 405),
+        ("POST /v1/thumbnails/ab/0", 405),
+        ("GET /v1/blobs/", 400),
+        ("GET /v1/blobs/ab/0", 400),
+        ("GET /v1/blobs/../../api.json", 400),
     ] {
         assert_eq!(status(&node.request(line, &headers, "")), wanted, "{line}");
     }
@@ -363,4 +429,131 @@ fn a_call_with_a_parameter_too_many_does_nothing() {
     assert!(said.contains("'foo' is no parameter"), "{said}");
     let said = node.call(r#"{"method":"feed"}"#);
     assert!(said.contains("\"result\":[]"), "{said}");
+}
+
+/// A PNG that says it has 100,000 × 100,000 pixels, up to where they would begin.
+const BOMB: &[u8] = b"\x89PNG\r\n\x1a\n\0\0\0\x0dIHDR\0\x01\x86\xa0\0\x01\x86\xa0\x08\x02\0\0\0\x27\x30\x9c\x9f\0\0\0\x04IDATnone";
+
+impl Besieged {
+    /// The head of an upload that says it has so many bytes.
+    fn upload_head(&self, length: u64) -> String {
+        let (host, token) = (self.file.addr, self.bearer());
+        format!(
+            "POST /v1/blobs HTTP/1.1\r\nHost: {host}\r\nAuthorization: {token}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n"
+        )
+    }
+
+    fn upload(&self, bytes: &[u8]) -> String {
+        let head = self.upload_head(bytes.len() as u64);
+        self.raw(&[head.as_bytes(), bytes].concat())
+    }
+}
+
+#[test]
+fn uploads_that_make_no_sense_are_refused_with_a_reason() {
+    let node = Besieged::start();
+    let said = node.upload(b"");
+    assert!(status(&said) == 400 && said.contains("must not be empty"));
+    // What is too long is refused before its bytes come.
+    let said = node.raw(node.upload_head(64 * 1024 * 1024 + 1).as_bytes());
+    assert_eq!(status(&said), 413, "{said}");
+    let chunked = node
+        .upload_head(0)
+        .replace("Content-Length: 0", "Transfer-Encoding: chunked");
+    let said = node.raw(format!("{chunked}zz\r\n").as_bytes());
+    assert_eq!(status(&said), 400, "{said}");
+    let said = node.upload(&BOMB[..20]);
+    assert!(
+        status(&said) == 400 && said.contains("damaged or cut short"),
+        "{said}"
+    );
+    let said = node.upload(BOMB);
+    assert!(
+        status(&said) == 400 && said.contains("100000 × 100000 pixels"),
+        "{said}"
+    );
+    let said = node.upload(b"\xff\xd8\xff\xe0 and nothing that follows");
+    assert!(
+        status(&said) == 400 && said.contains("damaged or cut short"),
+        "{said}"
+    );
+    for (headers, wanted) in [
+        (vec![("Host", node.file.addr.to_string())], 401),
+        (
+            vec![
+                ("Host", "evil.example".to_owned()),
+                ("Authorization", node.bearer()),
+            ],
+            421,
+        ),
+    ] {
+        let headers: Vec<(&str, &str)> = headers.iter().map(|(a, b)| (*a, b.as_str())).collect();
+        for line in [
+            "POST /v1/blobs",
+            "GET /v1/blobs/x/0",
+            "GET /v1/thumbnails/x/0",
+        ] {
+            assert_eq!(status(&node.request(line, &headers, "")), wanted, "{line}");
+        }
+    }
+    node.still_serves();
+}
+
+#[test]
+fn only_so_many_upload_at_once_and_the_others_are_told() {
+    let node = Besieged::start();
+    let mut open: Vec<TcpStream> = (0..2)
+        .map(|_| {
+            let mut stream = node.open();
+            stream
+                .write_all(node.upload_head(1_000).as_bytes())
+                .unwrap();
+            stream
+        })
+        .collect();
+    // The two are seen in the server's own time.
+    let said = (0..10_000).find_map(|_| {
+        let said = node.upload(b"");
+        (status(&said) == 503).then_some(said)
+    });
+    let said = said.expect("two are too many");
+    assert!(said.contains("too many uploads at once"), "{said}");
+    assert!(said.contains("retry-after: "), "{said}");
+    open.clear();
+    let is_free = (0..10_000).any(|_| status(&node.upload(b"")) == 400);
+    assert!(is_free, "places come back");
+    node.still_serves();
+}
+
+#[test]
+fn pictures_that_are_not_there_are_told_apart() {
+    let node = Besieged::start();
+    let said = node.call(r#"{"method":"post","params":{"text":"no picture"}}"#);
+    let body: serde_json::Value =
+        serde_json::from_str(said.split_once("\r\n\r\n").unwrap().1).unwrap();
+    let post = body["result"]["post_id"].as_str().unwrap();
+    let (host, token) = (node.file.addr.to_string(), node.bearer());
+    let headers = [("Host", &*host), ("Authorization", &*token)];
+    let unknown = "ab".repeat(32);
+    for kind in ["blobs", "thumbnails"] {
+        for (place, wanted, why) in [
+            (format!("{unknown}/0"), 404, "that post is not stored here"),
+            (format!("{post}/0"), 404, "there is no picture 0"),
+            (format!("{post}/x"), 400, "its index from 0 on"),
+            (format!("{post}/-1"), 400, "its index from 0 on"),
+            (post.to_owned(), 400, "POST_ID/INDEX"),
+        ] {
+            let said = node.request(&format!("GET /v1/{kind}/{place}"), &headers, "");
+            assert_eq!(status(&said), wanted, "{said}");
+            assert!(said.contains(why), "{said}");
+        }
+    }
+    for wrong in ["?size=", "?size=15", "?size=1025", "?size=-1", "?width=5"] {
+        let line = format!("GET /v1/thumbnails/{post}/0{wrong}");
+        let said = node.request(&line, &headers, "");
+        assert!(
+            status(&said) == 400 && said.contains("size=16 to size=1024"),
+            "{said}"
+        );
+    }
 }

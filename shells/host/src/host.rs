@@ -1,17 +1,20 @@
 //! A running node, as its front ends hold it.
 
+use crate::blobs::{PART_BYTES_MAX, is_here};
 use crate::fault::Fault;
 use crate::loop_task::{Asked, Loop};
+use crate::media::{MediaFault, MediaType, Thumbnail, ThumbnailSide, Thumbnails};
 use crate::random::random;
 use crate::traffic::{DayTraffic, TrafficDays};
 use async_channel::{Receiver, Sender};
-use distsoc_engine::domain::{ConnectString, Name, NodeId};
+use distsoc_engine::domain::{BlobRef, ConnectString, Name, NodeId};
 use distsoc_engine::io::{Call, CallError, Input, LinkId, Notice, Reply};
 use distsoc_engine::node::{Node, NodeConfig};
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_net::{Endpoint, EndpointConfig, LinkStats, TrafficRow, runtime};
 use distsoc_persistence::{Store, StoreConfig, View, secret};
 use std::net::SocketAddr;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use zeroize::Zeroizing;
@@ -55,6 +58,7 @@ struct Inner {
     crash: Arc<Mutex<Option<String>>>,
     subscribers: Arc<Subscribers>,
     days: Arc<Mutex<TrafficDays>>,
+    thumbnails: Thumbnails,
 }
 
 /// Who watches, each behind a bounded queue.
@@ -187,6 +191,7 @@ impl Host {
             crash,
             subscribers,
             days,
+            thumbnails: Thumbnails::default(),
         }));
         if let (false, Some(name)) = (has_profile, config.name) {
             let named = host.clone();
@@ -255,6 +260,63 @@ impl Host {
     ) -> Result<T, distsoc_persistence::Fault> {
         let view = self.0.store.view();
         runtime::spawn_blocking(move || query(view)).await
+    }
+
+    /// Bytes of a stored blob, at most [`PART_BYTES_MAX`]; `None` where not all of them have arrived.
+    ///
+    /// # Errors
+    /// Where the disk cannot be read.
+    ///
+    /// # Panics
+    /// On a bug: a range that is longer, or goes past the end.
+    pub async fn blob_part(
+        &self,
+        blob: BlobRef,
+        range: Range<u64>,
+    ) -> Result<Option<Vec<u8>>, distsoc_persistence::Fault> {
+        let is_within = range.start <= range.end && range.end <= blob.length;
+        assert!(
+            is_within && range.end - range.start <= PART_BYTES_MAX,
+            "a part lies within its blob"
+        );
+        self.view(move |view| view.blob_part(blob, range)).await
+    }
+
+    /// Whether all bytes of a range of a blob have arrived.
+    ///
+    /// # Errors
+    /// Where the disk cannot be read.
+    pub async fn has_blob_part(
+        &self,
+        blob: BlobRef,
+        range: Range<u64>,
+    ) -> Result<bool, distsoc_persistence::Fault> {
+        self.view(move |view| is_here(&view, blob, range)).await
+    }
+
+    /// What a stored blob is; `None` where its start has not arrived.
+    ///
+    /// # Errors
+    /// Where the disk cannot be read.
+    pub async fn media_type(
+        &self,
+        blob: BlobRef,
+    ) -> Result<Option<MediaType>, distsoc_persistence::Fault> {
+        self.view(move |view| MediaType::of_stored(&view, blob))
+            .await
+    }
+
+    /// A small picture of a stored blob.
+    ///
+    /// # Errors
+    /// [`MediaFault`], a sentence for the person.
+    pub async fn thumbnail(
+        &self,
+        blob: BlobRef,
+        side: ThumbnailSide,
+    ) -> Result<Arc<Thumbnail>, MediaFault> {
+        let view = self.0.store.view();
+        self.0.thumbnails.get(view, blob, side).await
     }
 
     /// Bytes by layer and cause since the start.

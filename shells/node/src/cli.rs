@@ -74,6 +74,27 @@ fn node_count(text: &str) -> Result<usize, String> {
         .ok_or_else(|| wrong.into())
 }
 
+/// Bytes as people write them.
+fn size(text: &str) -> Result<u64, String> {
+    let wrong = || "it must be bytes, or as 500MB, 10GB or 4GiB".to_owned();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
+        "" | "b" => 1,
+        "kb" => 1_000,
+        "mb" => 1_000_000,
+        "gb" => 1_000_000_000,
+        "tb" => 1_000_000_000_000,
+        "kib" => 1 << 10,
+        "mib" => 1 << 20,
+        "gib" => 1 << 30,
+        "tib" => 1 << 40,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = digits.trim_end().parse().map_err(|_| wrong())?;
+    let bytes = count.checked_mul(unit).filter(|bytes| *bytes > 0);
+    bytes.ok_or_else(wrong)
+}
+
 fn page(text: &str) -> Result<u64, String> {
     let wrong = format!("a page has 1 to {} posts", distsoc_api::methods::PAGE_MAX);
     let count: u64 = text.parse().map_err(|_| wrong.clone())?;
@@ -163,9 +184,9 @@ pub(crate) enum Command {
         /// Whom to find
         node_id: NodeId,
     },
-    /// Tell why a node is a peer, or on the map
+    /// Tell why a node is a peer, or on the map, or why a post is kept
     Explain {
-        /// Which node
+        /// Which node or post
         id: NodeId,
     },
     /// Bytes by layer and cause
@@ -179,6 +200,43 @@ pub(crate) enum Command {
         /// What it replies to
         #[arg(long, value_name = "POST_ID")]
         reply: Option<PostId>,
+        /// A picture to show with it; may be given several times
+        #[arg(long = "picture", value_name = "FILE")]
+        pictures: Vec<PathBuf>,
+        /// What a picture shows, in words: one for each --picture, in their order
+        #[arg(long = "alt", value_name = "TEXT")]
+        descriptions: Vec<String>,
+    },
+    /// Give a heart to a post
+    Heart {
+        /// Which
+        post_id: PostId,
+    },
+    /// Take a heart back
+    Unheart {
+        /// Which
+        post_id: PostId,
+    },
+    /// Keep a post by all means
+    Pin {
+        /// Which
+        post_id: PostId,
+    },
+    /// Keep a post no more than any other
+    Unpin {
+        /// Which
+        post_id: PostId,
+    },
+    /// Take a post of yours back, for good and everywhere
+    Delete {
+        /// Which
+        post_id: PostId,
+    },
+    /// Who uses how much of the disk, and what would go next
+    Storage {
+        /// Change what everything may take: bytes, or as 500MB, 10GB, 4GiB
+        #[arg(long, value_name = "BYTES", value_parser = size)]
+        budget: Option<u64>,
     },
     /// Posts of people you follow, newest first
     Feed {
@@ -235,4 +293,38 @@ pub(crate) enum ProfileCommand {
         #[arg(long = "anchor", value_name = "CONNECT_STRING")]
         anchors: Vec<ConnectString>,
     },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_people_write_them() {
+        let cases = [
+            ("1", 1),
+            ("500MB", 500_000_000),
+            ("500 mb", 500_000_000),
+            ("10GB", 10_000_000_000),
+            ("4GiB", 4 << 30),
+            ("7b", 7),
+        ];
+        for (text, bytes) in cases {
+            assert_eq!(size(text), Ok(bytes), "{text}");
+        }
+        for wrong in [
+            "",
+            "0",
+            "0GB",
+            "GB",
+            "-1",
+            "1.5GB",
+            "5 G",
+            "99999999TB",
+            "MB5",
+            "1é",
+        ] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 }

@@ -3,8 +3,9 @@
 use crate::cli::{Cli, Command, ProfileCommand};
 use crate::exit::Exit;
 use crate::output::{self, safe};
-use crate::{devnet, place, run};
+use crate::{devnet, pictures, place, run, storage};
 use distsoc_api::{Absent, Check, Client, examine};
+use distsoc_engine::domain::PostId;
 use serde_json::{Value, json};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -27,6 +28,24 @@ pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
         Command::Feed {
             limit, live: true, ..
         } => watch_feed(&dir, limit, cli.json).await,
+        Command::Post {
+            text,
+            reply,
+            pictures,
+            descriptions,
+        } if !pictures.is_empty() || !descriptions.is_empty() => {
+            let chosen = pictures::choose(pictures, descriptions)?;
+            let client = client(&dir).await?;
+            let uploaded = pictures::upload(&client, chosen).await?;
+            let reply = reply.map(|id| id.to_string());
+            let params = json!({"text": text, "reply": reply, "pictures": uploaded});
+            let result = client.call("post", params).await?;
+            match cli.json {
+                true => output::json(&result),
+                false => show_post_id(&result),
+            }
+            Ok(())
+        }
         command => ask(&dir, command, cli.json).await,
     }
 }
@@ -83,15 +102,34 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
             show_fields,
         ),
         Command::Find { node_id } => ("find", json!({"node_id": node_id.to_string()}), show_found),
-        Command::Explain { id } => ("explain", json!({"node_id": id.to_string()}), show_reasons),
+        Command::Explain { id } => ("explain", json!({"id": id.to_string()}), show_reasons),
         Command::Traffic => ("traffic", Value::Null, show_traffic),
         Command::Doctor => ("doctor", Value::Null, |_| {}),
-        Command::Post { text: words, reply } => {
+        Command::Post {
+            text: words, reply, ..
+        } => {
             let params = json!({"text": words, "reply": reply.map(|id| id.to_string())});
-            ("post", params, |result| {
-                output::line(text(&result["post_id"]))
-            })
+            ("post", params, show_post_id)
         }
+        Command::Heart { post_id } => ("heart", of_post(post_id), |_| {
+            output::line("Your heart is given: the author and who keeps the post will see it.");
+        }),
+        Command::Unheart { post_id } => ("unheart", of_post(post_id), |_| {
+            output::line("Your heart is taken back.");
+        }),
+        Command::Pin { post_id } => ("pin", of_post(post_id), |_| {
+            output::line("Pinned: it is kept before all that is not.");
+        }),
+        Command::Unpin { post_id } => ("unpin", of_post(post_id), |_| {
+            output::line("No longer pinned: it is kept as long as it is worth it.");
+        }),
+        Command::Delete { post_id } => ("delete", of_post(post_id), |_| {
+            output::line("Deleted here for good; whoever holds it drops it as they hear of it.");
+        }),
+        Command::Storage { budget: None } => ("storage", Value::Null, storage::show),
+        Command::Storage {
+            budget: Some(bytes),
+        } => ("storage_set", json!({"budget_bytes": bytes}), storage::show),
         Command::Feed { limit, before, .. } => {
             ("feed", json!({"limit": limit, "before": before}), show_feed)
         }
@@ -138,6 +176,14 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
         }),
         Command::Run(_) | Command::Devnet(_) => unreachable!("these start nodes and ask none"),
     }
+}
+
+fn of_post(post_id: PostId) -> Value {
+    json!({"post_id": post_id.to_string()})
+}
+
+fn show_post_id(result: &Value) {
+    output::line(text(&result["post_id"]));
 }
 
 async fn ask(dir: &Path, command: Command, as_json: bool) -> Result<(), Exit> {
@@ -190,7 +236,7 @@ async fn watch_feed(dir: &Path, limit: u64, as_json: bool) -> Result<(), Exit> {
     Err(Exit::failed("the node has stopped"))
 }
 
-fn text(value: &Value) -> &str {
+pub(crate) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
@@ -343,9 +389,23 @@ fn show_post(post: &Value) {
         .map_or_else(|| text(&post["author"])[..8].to_owned(), safe);
     let when = ago(post["created_at_ms"].as_u64().unwrap_or_default());
     let id = text(&post["post_id"]);
-    output::line(&format!("{author} · {when} · {}", &id[..8.min(id.len())]));
+    let hearts = match post["hearts"].as_u64().unwrap_or_default() {
+        0 => String::new(),
+        hearts => format!(" · {hearts} ♥"),
+    };
+    let id = &id[..8.min(id.len())];
+    output::line(&format!("{author} · {when} · {id}{hearts}"));
     for line in safe(text(&post["text"])).lines() {
         output::line(&format!("  {line}"));
+    }
+    for picture in post["pictures"].as_array().into_iter().flatten() {
+        let alt = match text(&picture["alt"]) {
+            "" => "no description".to_owned(),
+            alt => safe(alt).replace('\n', " "),
+        };
+        let kind = picture["media_type"].as_str().unwrap_or("on its way");
+        let length = storage::bytes(picture["length"].as_u64().unwrap_or_default());
+        output::line(&format!("  [{alt}: {kind}, {length}]"));
     }
 }
 

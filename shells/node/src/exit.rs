@@ -29,6 +29,14 @@ impl Exit {
         }
     }
 
+    /// The same, said of something that is named.
+    pub(crate) fn about(self, name: &str) -> Self {
+        Self {
+            sentence: format!("{name}: {}", self.sentence),
+            ..self
+        }
+    }
+
     pub(crate) fn no_node(dir: &std::path::Path) -> Self {
         Self {
             number: NO_NODE,

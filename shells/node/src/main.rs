@@ -6,8 +6,10 @@ mod commands;
 mod devnet;
 mod exit;
 mod output;
+mod pictures;
 mod place;
 mod run;
+mod storage;
 
 use clap::Parser;
 use std::process::ExitCode;

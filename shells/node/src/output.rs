@@ -47,6 +47,13 @@ pub(crate) fn is_terminal() -> bool {
     std::io::stdout().is_terminal()
 }
 
+/// Something to look at while it lasts, on stderr, where somebody looks; each takes the place of the one before.
+pub(crate) fn progress(what: &str) {
+    if std::io::stderr().is_terminal() {
+        write(std::io::stderr().lock(), &format!("\r\x1b[2K{what}"));
+    }
+}
+
 /// What other people wrote, safe to show on a terminal: control characters could move the cursor or worse.
 pub(crate) fn safe(text: &str) -> String {
     text.chars()

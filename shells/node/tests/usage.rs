@@ -35,6 +35,18 @@ fn bad_command_lines_exit_2_with_one_sentence() {
     std::fs::write(&broken, "{").unwrap();
     let wrong_anchor = dir.path().join("wrong.json").display().to_string();
     std::fs::write(&wrong_anchor, r#"{"version":1,"anchors":["x@y"]}"#).unwrap();
+    let folder = dir.path().display().to_string();
+    let file = |name: &str, length: u64| {
+        let path = dir.path().join(name);
+        std::fs::File::create(&path)
+            .unwrap()
+            .set_len(length)
+            .unwrap();
+        path.display().to_string()
+    };
+    let (picture, empty) = (file("some.png", 5), file("empty.png", 0));
+    let huge = file("huge.png", 64 * 1024 * 1024 + 1);
+    let long = "x".repeat(1_025);
     let no_key = format!("02{}@127.0.0.1:4000", "0".repeat(62));
     let at = |place: &str| format!("{ID}@{place}");
     let places = [
@@ -66,6 +78,38 @@ fn bad_command_lines_exit_2_with_one_sentence() {
         vec!["show", "12"],
         vec!["post"],
         vec!["post", "x", "--reply", "nothing"],
+        vec!["post", "x", "--picture", &picture],
+        vec!["post", "x", "--alt", "a cat"],
+        vec![
+            "post",
+            "x",
+            "--picture",
+            &picture,
+            "--alt",
+            "a",
+            "--alt",
+            "b",
+        ],
+        vec!["post", "x", "--picture", &missing, "--alt", "a"],
+        vec!["post", "x", "--picture", &folder, "--alt", "a"],
+        vec!["post", "x", "--picture", &empty, "--alt", "a"],
+        vec!["post", "x", "--picture", &huge, "--alt", "a"],
+        vec!["post", "x", "--picture", &picture, "--alt", &long],
+        vec!["post", "x", "--picture"],
+        vec!["heart"],
+        vec!["heart", "x"],
+        vec!["unheart", "12"],
+        vec!["pin", "--all"],
+        vec!["unpin"],
+        vec!["delete", "everything"],
+        vec!["storage", "--budget"],
+        vec!["storage", "--budget", "0"],
+        vec!["storage", "--budget", "much"],
+        vec!["storage", "--budget", "-5"],
+        vec!["storage", "--budget", "1.5GB"],
+        vec!["storage", "extra"],
+        vec!["explain"],
+        vec!["explain", "xyz"],
         vec!["feed", "--limit", "0"],
         vec!["feed", "--limit", "501"],
         vec!["feed", "--limit", "x"],
@@ -111,6 +155,10 @@ fn without_a_node_commands_exit_3() {
         &["id"],
         &["follow", ID],
         &["feed", "--live"],
+        &["heart", ID],
+        &["delete", ID],
+        &["storage"],
+        &["explain", ID],
     ] {
         one_sentence(args, &distsoc(dir.path(), args), 3);
     }
@@ -187,6 +235,8 @@ fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
         &distsoc(dir.path(), &["connect", connect]),
         2,
     );
+    let cut = dir.path().join("cut.png").display().to_string();
+    std::fs::write(&cut, b"\x89PNG\r\n\x1a\n and no more").unwrap();
     for args in [
         &["post", "  "][..],
         &["post", "a\u{7}b"],
@@ -194,6 +244,7 @@ fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
         &["follow", "xyz"],
         &["follow", "abc@127.0.0.1:4000"],
         &["profile", "set"],
+        &["post", "x", "--picture", &cut, "--alt", "a"],
     ] {
         one_sentence(args, &distsoc(dir.path(), args), 2);
     }

@@ -1,0 +1,401 @@
+//! Pictures: what a blob is by its content, never by its name, and small pictures made of large ones.
+//!
+//! Anybody may have made the bytes. So the dimensions in the head are checked before anything is decoded, decoders have a limit
+//! of memory, at most two work at once, on threads that may block, and what they made is kept within so many bytes.
+
+use crate::blobs::BlobReader;
+use async_channel::{Receiver, Sender};
+use distsoc_engine::domain::{BlobHash, BlobRef};
+use distsoc_persistence::View;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
+use std::collections::BTreeMap;
+use std::io::{BufRead, Cursor, Seek};
+use std::sync::{Arc, Mutex, PoisonError};
+
+/// Pixels of a picture that is shown, at most.
+pub const PIXELS_MAX: u64 = 64 * 1024 * 1024;
+/// And of its longer side.
+pub const SIDE_PIXELS_MAX: u32 = 32_768;
+/// What a decoder may allocate: four bytes for each pixel.
+const DECODER_BYTES_MAX: u64 = 4 * PIXELS_MAX;
+/// Decoders at work at once.
+const DECODERS_MAX: usize = 2;
+/// Thumbnails that are kept, bytes.
+const THUMBNAIL_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// Of 100, for what has no transparency.
+const JPEG_QUALITY: u8 = 82;
+/// Bytes from a blob's start that tell its type.
+pub const MAGIC_BYTES: usize = 12;
+
+/// What a blob is, by its first bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaType {
+    /// image/png
+    Png,
+    /// image/jpeg
+    Jpeg,
+    /// image/gif
+    Gif,
+    /// image/webp
+    Webp,
+    /// Anything else: it may be attached and is never shown.
+    Other,
+}
+
+impl MediaType {
+    /// By the first [`MAGIC_BYTES`] of a blob, or all of a shorter one.
+    #[must_use]
+    pub fn of(start: &[u8]) -> Self {
+        match start {
+            [0x89, b'P', b'N', b'G', 0x0d, 0x0a, 0x1a, 0x0a, ..] => Self::Png,
+            [0xff, 0xd8, 0xff, ..] => Self::Jpeg,
+            [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Self::Gif,
+            [
+                b'R',
+                b'I',
+                b'F',
+                b'F',
+                _,
+                _,
+                _,
+                _,
+                b'W',
+                b'E',
+                b'B',
+                b'P',
+                ..,
+            ] => Self::Webp,
+            _ => Self::Other,
+        }
+    }
+
+    /// Of a stored blob; `None` where its start has not arrived.
+    ///
+    /// # Errors
+    /// Where the disk cannot be read.
+    pub fn of_stored(
+        view: &View,
+        blob: BlobRef,
+    ) -> Result<Option<Self>, distsoc_persistence::Fault> {
+        let start = 0..blob.length.min(MAGIC_BYTES as u64);
+        let start = view.blob_part(blob, start)?;
+        Ok(start.map(|start| Self::of(&start)))
+    }
+
+    /// As in Content-Type.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Png => "image/png",
+            Self::Jpeg => "image/jpeg",
+            Self::Gif => "image/gif",
+            Self::Webp => "image/webp",
+            Self::Other => "application/octet-stream",
+        }
+    }
+
+    /// The ending of a file of this type.
+    #[must_use]
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Png => "png",
+            Self::Jpeg => "jpg",
+            Self::Gif => "gif",
+            Self::Webp => "webp",
+            Self::Other => "bin",
+        }
+    }
+
+    /// Whether it may be shown as a picture.
+    #[must_use]
+    pub fn is_picture(self) -> bool {
+        self != Self::Other
+    }
+
+    fn format(self) -> Option<ImageFormat> {
+        match self {
+            Self::Png => Some(ImageFormat::Png),
+            Self::Jpeg => Some(ImageFormat::Jpeg),
+            Self::Gif => Some(ImageFormat::Gif),
+            Self::Webp => Some(ImageFormat::WebP),
+            Self::Other => None,
+        }
+    }
+}
+
+/// Why there is no picture to show. [`std::fmt::Display`] is the sentence for a person.
+#[derive(Debug, thiserror::Error)]
+pub enum MediaFault {
+    /// Another type of file.
+    #[error("this is no PNG, JPEG, GIF or WebP picture, so there is nothing to show of it")]
+    NotAPicture,
+    /// More pixels than anybody may make a node decode.
+    #[error(
+        "the picture has {width} × {height} pixels: at most {} million are taken, and {SIDE_PIXELS_MAX} a side",
+        PIXELS_MAX / 1_000_000
+    )]
+    TooManyPixels {
+        /// As its head says.
+        width: u32,
+        /// As its head says.
+        height: u32,
+    },
+    /// It would take more memory than a decoder has.
+    #[error("the picture takes too much memory to decode")]
+    TooMuchMemory,
+    /// It does not decode.
+    #[error("the picture is damaged or cut short")]
+    Damaged,
+    /// Not all of it has arrived.
+    #[error("the picture has not arrived in full yet")]
+    NotHere,
+    /// The disk.
+    #[error(transparent)]
+    Disk(#[from] distsoc_persistence::Fault),
+}
+
+impl From<ImageError> for MediaFault {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::Limits(_) => Self::TooMuchMemory,
+            _ => Self::Damaged,
+        }
+    }
+}
+
+/// What the head of a blob says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Head {
+    /// Its type.
+    pub media_type: MediaType,
+    /// Width and height in pixels, of a picture.
+    pub pixels: Option<(u32, u32)>,
+}
+
+/// Reads the head of a blob that is to be published; what is no picture is taken as it is.
+///
+/// # Errors
+/// [`MediaFault`] where it says that it is a picture and nobody could show it.
+pub fn head_of(bytes: &[u8]) -> Result<Head, MediaFault> {
+    let media_type = MediaType::of(bytes);
+    let pixels = match media_type.is_picture() {
+        true => Some(decoder(media_type, Cursor::new(bytes))?.dimensions()),
+        false => None,
+    };
+    Ok(Head { media_type, pixels })
+}
+
+/// A decoder that has read the head and found it within bounds.
+fn decoder<'a>(
+    media_type: MediaType,
+    reader: impl BufRead + Seek + 'a,
+) -> Result<impl ImageDecoder + 'a, MediaFault> {
+    let format = media_type.format().ok_or(MediaFault::NotAPicture)?;
+    let mut reader = ImageReader::with_format(reader, format);
+    // The sides are checked below, so that the sentence can name them.
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(DECODER_BYTES_MAX);
+    reader.limits(limits);
+    let decoder = reader.into_decoder()?;
+    let (width, height) = decoder.dimensions();
+    let pixels = u64::from(width) * u64::from(height);
+    if pixels > PIXELS_MAX || width.max(height) > SIDE_PIXELS_MAX {
+        return Err(MediaFault::TooManyPixels { width, height });
+    }
+    match decoder.total_bytes() {
+        0 => Err(MediaFault::Damaged),
+        1..=DECODER_BYTES_MAX => Ok(decoder),
+        _ => Err(MediaFault::TooMuchMemory),
+    }
+}
+
+/// The longer side of a thumbnail: one of few, so that many wishes share what was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ThumbnailSide(u32);
+
+impl ThumbnailSide {
+    const ALL: [u32; 5] = [64, 128, 256, 512, 1024];
+    /// What may be wished for.
+    pub const RANGE: std::ops::RangeInclusive<u32> = 16..=1024;
+
+    /// The smallest that is no smaller than the wish; `None` where that is out of [`RANGE`](Self::RANGE).
+    #[must_use]
+    pub fn for_wish(side: u32) -> Option<Self> {
+        let is_possible = Self::RANGE.contains(&side);
+        let fits = Self::ALL.into_iter().find(|one| *one >= side);
+        fits.filter(|_| is_possible).map(Self)
+    }
+
+    /// In pixels.
+    #[must_use]
+    pub const fn pixels(self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for ThumbnailSide {
+    fn default() -> Self {
+        Self(256)
+    }
+}
+
+/// A small picture: a JPEG, or a PNG where something is transparent.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Thumbnail {
+    /// Which of them.
+    pub media_type: MediaType,
+    /// The file.
+    pub bytes: Vec<u8>,
+}
+
+/// Makes a small picture; one that is small already is written anew all the same, without what else its file holds.
+fn thumbnail(
+    media_type: MediaType,
+    reader: impl BufRead + Seek,
+    side: ThumbnailSide,
+) -> Result<Thumbnail, MediaFault> {
+    let mut decoder = decoder(media_type, reader)?;
+    let orientation = decoder.orientation()?;
+    let large = DynamicImage::from_decoder(decoder)?;
+    let mut small = match large.width().max(large.height()) > side.0 {
+        true => large.thumbnail(side.0, side.0),
+        false => large,
+    };
+    small.apply_orientation(orientation);
+    let mut bytes = Vec::new();
+    let media_type = match small.color().has_alpha() {
+        true => {
+            let small = small.into_rgba8();
+            small.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)?;
+            MediaType::Png
+        }
+        false => {
+            let encoder =
+                image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
+            small.into_rgb8().write_with_encoder(encoder)?;
+            MediaType::Jpeg
+        }
+    };
+    Ok(Thumbnail { media_type, bytes })
+}
+
+type Key = (BlobHash, ThumbnailSide);
+
+/// What was made, within so many bytes; what was not looked at for longest goes first.
+#[derive(Debug, Default)]
+struct Kept {
+    made: BTreeMap<Key, (Arc<Thumbnail>, u64)>,
+    by_use: BTreeMap<u64, Key>,
+    bytes: usize,
+    uses: u64,
+}
+
+impl Kept {
+    fn get(&mut self, key: &Key) -> Option<Arc<Thumbnail>> {
+        let (thumbnail, used) = self.made.get_mut(key)?;
+        self.uses += 1;
+        self.by_use.remove(used);
+        self.by_use.insert(self.uses, *key);
+        *used = self.uses;
+        Some(thumbnail.clone())
+    }
+
+    /// Bytes that one takes, with its places in the tables.
+    fn size(thumbnail: &Thumbnail) -> usize {
+        thumbnail.bytes.len() + 256
+    }
+
+    fn insert(&mut self, key: Key, thumbnail: Arc<Thumbnail>, bytes_max: usize) {
+        let size = Self::size(&thumbnail);
+        if size > bytes_max || self.get(&key).is_some() {
+            return;
+        }
+        while self.bytes + size > bytes_max {
+            let (_, oldest) = self.by_use.pop_first().expect("what takes bytes is listed");
+            let (gone, _) = self.made.remove(&oldest).expect("what is listed is kept");
+            self.bytes -= Self::size(&gone);
+        }
+        self.uses += 1;
+        self.bytes += size;
+        self.by_use.insert(self.uses, key);
+        self.made.insert(key, (thumbnail, self.uses));
+    }
+}
+
+/// The thumbnails of one node.
+#[derive(Debug)]
+pub(crate) struct Thumbnails {
+    kept: Mutex<Kept>,
+    enter: Sender<()>,
+    leave: Receiver<()>,
+}
+
+/// A decoder's place, given back when dropped.
+struct Turn(Receiver<()>);
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let _ = self.0.try_recv();
+    }
+}
+
+impl Default for Thumbnails {
+    fn default() -> Self {
+        let (enter, leave) = async_channel::bounded(DECODERS_MAX);
+        Self {
+            kept: Mutex::default(),
+            enter,
+            leave,
+        }
+    }
+}
+
+impl Thumbnails {
+    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn turn(&self) -> Turn {
+        self.enter.send(()).await.expect("both ends are here");
+        Turn(self.leave.clone())
+    }
+
+    /// The thumbnail of a stored blob.
+    pub(crate) async fn get(
+        &self,
+        view: View,
+        blob: BlobRef,
+        side: ThumbnailSide,
+    ) -> Result<Arc<Thumbnail>, MediaFault> {
+        let key = (blob.hash, side);
+        let kept = || self.kept().get(&key);
+        if let Some(thumbnail) = kept() {
+            return Ok(thumbnail);
+        }
+        let turn = self.turn().await;
+        // Somebody else may have made it meanwhile.
+        if let Some(thumbnail) = kept() {
+            return Ok(thumbnail);
+        }
+        let made = distsoc_net::runtime::spawn_blocking(move || {
+            let _turn = turn;
+            let mut reader = BlobReader::of_stored(view, blob);
+            let made = reader
+                .fill_buf()
+                .map(MediaType::of)
+                .map_err(|_| MediaFault::NotHere)
+                .and_then(|media_type| thumbnail(media_type, &mut reader, side));
+            // What a decoder says of a part that could not be read is not what happened.
+            match reader.trouble() {
+                Some(trouble) => Err(trouble),
+                None => made,
+            }
+        });
+        let made = Arc::new(made.await?);
+        self.kept().insert(key, made.clone(), THUMBNAIL_BYTES_MAX);
+        Ok(made)
+    }
+}
+
+#[cfg(test)]
+mod tests;

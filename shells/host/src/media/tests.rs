@@ -1,0 +1,207 @@
+//! Bombs, cut files, wrong types, and what is kept.
+
+use super::*;
+use image::{Rgb, RgbImage, Rgba, RgbaImage};
+
+const TYPES: [MediaType; 4] = [
+    MediaType::Png,
+    MediaType::Jpeg,
+    MediaType::Gif,
+    MediaType::Webp,
+];
+
+/// A picture with a gradient, as a file of this type.
+fn file(media_type: MediaType, width: u32, height: u32) -> Vec<u8> {
+    let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 90]));
+    let mut bytes = Vec::new();
+    let format = media_type.format().unwrap();
+    DynamicImage::from(picture)
+        .write_to(&mut Cursor::new(&mut bytes), format)
+        .unwrap();
+    bytes
+}
+
+/// The head of a PNG, with the check sum that it needs to be read.
+fn png_head(width: u32, height: u32) -> Vec<u8> {
+    let mut bytes = file(MediaType::Png, 1, 1);
+    bytes[16..20].copy_from_slice(&width.to_be_bytes());
+    bytes[20..24].copy_from_slice(&height.to_be_bytes());
+    let sum = bytes[12..29].iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0xedb8_8320 * (sum & 1))
+        })
+    });
+    bytes[29..33].copy_from_slice(&(!sum).to_be_bytes());
+    bytes
+}
+
+/// A file that says it has far more pixels than there are bytes.
+fn bomb(media_type: MediaType) -> (Vec<u8>, (u32, u32)) {
+    let mut bytes = file(media_type, 16, 16);
+    match media_type {
+        MediaType::Png => (png_head(100_000, 100_000), (100_000, 100_000)),
+        MediaType::Jpeg => {
+            let at = bytes
+                .windows(2)
+                .position(|two| matches!(two, [0xff, 0xc0 | 0xc2]))
+                .unwrap();
+            bytes[at + 5..at + 9].copy_from_slice(&[0xff, 0xdc, 0xff, 0xdc]);
+            (bytes, (65_500, 65_500))
+        }
+        MediaType::Gif => {
+            bytes[6..10].fill(0xff);
+            (bytes, (65_535, 65_535))
+        }
+        _ => {
+            // A canvas of 60,000 × 60,000 around a picture of 16 × 16.
+            let side = &59_999u32.to_le_bytes()[..3];
+            let head = [&[0, 0, 0, 0][..], side, side].concat();
+            let canvas = [b"WEBPVP8X".as_slice(), &10u32.to_le_bytes(), &head].concat();
+            let body = [&canvas, &bytes[12..]].concat();
+            let size = (body.len() as u32).to_le_bytes();
+            let bytes = [b"RIFF".as_slice(), &size, &body].concat();
+            (bytes, (60_000, 60_000))
+        }
+    }
+}
+
+fn small(bytes: &[u8], side: u32) -> Result<Thumbnail, MediaFault> {
+    let side = ThumbnailSide::for_wish(side).unwrap();
+    thumbnail(MediaType::of(bytes), Cursor::new(bytes), side)
+}
+
+#[test]
+fn the_type_is_told_by_the_content() {
+    for media_type in TYPES {
+        let bytes = file(media_type, 20, 10);
+        assert_eq!(MediaType::of(&bytes[..MAGIC_BYTES]), media_type);
+        let head = head_of(&bytes).unwrap();
+        assert_eq!((head.media_type, head.pixels), (media_type, Some((20, 10))));
+    }
+    for other in [
+        &b""[..],
+        b"GIF8",
+        b"GIF88a",
+        b"RIFF....WAVE",
+        b"<svg xmlns='http://www.w3.org/2000/svg'/>",
+        b"<html>",
+        b"\x89PNG\n",
+        b"%PDF-1.7",
+    ] {
+        let head = head_of(other).unwrap();
+        assert_eq!((head.media_type, head.pixels), (MediaType::Other, None));
+        assert_eq!(head.media_type.name(), "application/octet-stream");
+        assert!(matches!(small(other, 64), Err(MediaFault::NotAPicture)));
+    }
+}
+
+#[test]
+fn every_type_becomes_small_and_keeps_its_shape() {
+    for media_type in TYPES {
+        let made = small(&file(media_type, 600, 300), 100).unwrap();
+        let shown = image::load_from_memory(&made.bytes).unwrap();
+        assert_eq!((shown.width(), shown.height()), (128, 64), "{media_type:?}");
+        assert_eq!(MediaType::of(&made.bytes), made.media_type);
+        let same = small(&file(media_type, 30, 20), 1024).unwrap();
+        let shown = image::load_from_memory(&same.bytes).unwrap();
+        assert_eq!((shown.width(), shown.height()), (30, 20), "{media_type:?}");
+    }
+}
+
+#[test]
+fn what_is_transparent_stays_so() {
+    let clear = RgbaImage::from_pixel(200, 200, Rgba([9, 9, 9, 0]));
+    let mut bytes = Vec::new();
+    let mut to = Cursor::new(&mut bytes);
+    clear.write_to(&mut to, ImageFormat::Png).unwrap();
+    let made = small(&bytes, 64).unwrap();
+    assert_eq!(made.media_type, MediaType::Png);
+    let shown = image::load_from_memory(&made.bytes).unwrap().into_rgba8();
+    assert_eq!(shown.get_pixel(3, 3).0[3], 0);
+}
+
+#[test]
+fn a_bomb_is_refused_by_its_head_with_its_size() {
+    for media_type in TYPES {
+        let (bytes, (width, height)) = bomb(media_type);
+        for fault in [head_of(&bytes).unwrap_err(), small(&bytes, 64).unwrap_err()] {
+            let said = fault.to_string();
+            assert!(
+                matches!(fault, MediaFault::TooManyPixels { .. })
+                    && said.contains(&format!("{width} × {height}")),
+                "{media_type:?}: {said}"
+            );
+        }
+    }
+    let long = png_head(SIDE_PIXELS_MAX + 1, 1);
+    assert!(matches!(
+        head_of(&long),
+        Err(MediaFault::TooManyPixels { .. })
+    ));
+}
+
+#[test]
+fn a_file_that_is_cut_short_is_damaged_wherever_it_is_cut() {
+    for media_type in TYPES {
+        let bytes = file(media_type, 64, 64);
+        for length in [MAGIC_BYTES, 20, bytes.len() / 4, bytes.len() / 2] {
+            let cut = &bytes[..length];
+            // A JPEG may still be shown as far as it came; nothing panics, and nothing else is said.
+            match small(cut, 64) {
+                Err(MediaFault::Damaged) => {}
+                Ok(_) if matches!(media_type, MediaType::Jpeg | MediaType::Gif) => {}
+                other => panic!("{media_type:?} at {length}: {other:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn whatever_byte_is_wrong_nothing_panics() {
+    for media_type in TYPES {
+        let bytes = file(media_type, 24, 24);
+        for place in (MAGIC_BYTES..bytes.len()).step_by(5) {
+            for flip in [0x01, 0x80, 0xff] {
+                let mut wrong = bytes.clone();
+                wrong[place] ^= flip;
+                let _ = small(&wrong, 64);
+            }
+        }
+    }
+}
+
+#[test]
+fn wishes_are_rounded_up_within_their_range() {
+    let side = |wish| ThumbnailSide::for_wish(wish).map(|side| side.0);
+    assert_eq!(
+        [16, 64, 65, 1000, 1024].map(side),
+        [64, 64, 128, 1024, 1024].map(Some)
+    );
+    assert_eq!([0, 15, 1025, u32::MAX].map(side), [None; 4]);
+}
+
+#[test]
+fn what_was_not_looked_at_for_longest_goes_first() {
+    let one = |length| {
+        Arc::new(Thumbnail {
+            media_type: MediaType::Png,
+            bytes: vec![0; length],
+        })
+    };
+    let key = |number| (BlobHash::from_bytes([number; 32]), ThumbnailSide::default());
+    let (mut kept, most) = (Kept::default(), 3 * (1_000 + 256));
+    for number in 0..3 {
+        kept.insert(key(number), one(1_000), most);
+    }
+    assert!(kept.get(&key(0)).is_some());
+    kept.insert(key(3), one(1_000), most);
+    let there: Vec<bool> = (0..4)
+        .map(|number| kept.get(&key(number)).is_some())
+        .collect();
+    assert_eq!(there, [true, false, true, true]);
+    assert_eq!(kept.bytes, most);
+    kept.insert(key(9), one(most), most);
+    assert!(kept.get(&key(9)).is_none() && kept.bytes == most);
+    kept.insert(key(8), one(most - 256), most);
+    assert!(kept.get(&key(8)).is_some() && kept.made.len() == 1 && kept.by_use.len() == 1);
+}

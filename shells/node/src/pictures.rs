@@ -1,0 +1,95 @@
+//! Pictures of a post, from files to the node.
+
+use crate::exit::Exit;
+use crate::{output, storage};
+use distsoc_api::Client;
+use distsoc_engine::domain::MediaDescription;
+use distsoc_engine::limits::{BLOB_BYTES_MAX, POST_BLOBS_MAX};
+use distsoc_net::runtime;
+use serde_json::{Value, json};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+/// An upload that takes longer shows that it goes on.
+const QUIET_MS: u64 = 1_000;
+
+/// A file and what it shows.
+#[derive(Debug)]
+pub(crate) struct Chosen {
+    file: PathBuf,
+    alt: String,
+}
+
+/// Pairs files with their descriptions and looks at all of them before anything is sent.
+pub(crate) fn choose(files: Vec<PathBuf>, descriptions: Vec<String>) -> Result<Vec<Chosen>, Exit> {
+    if files.len() != descriptions.len() {
+        return Err(Exit::usage(format!(
+            "each --picture needs one --alt that says what it shows, empty if need be: {} pictures, {} descriptions",
+            files.len(),
+            descriptions.len()
+        )));
+    }
+    if files.len() > POST_BLOBS_MAX {
+        let sentence = format!("a post has at most {POST_BLOBS_MAX} pictures");
+        return Err(Exit::usage(sentence));
+    }
+    for (file, alt) in files.iter().zip(&descriptions) {
+        let name = file.display();
+        MediaDescription::new(alt).map_err(|error| Exit::usage(format!("--alt: {error}")))?;
+        let there = std::fs::metadata(file)
+            .map_err(|error| Exit::usage(format!("cannot read {name}: {error}")))?;
+        if !there.is_file() {
+            return Err(Exit::usage(format!("{name} is no file")));
+        }
+        if !(1..=BLOB_BYTES_MAX).contains(&there.len()) {
+            return Err(Exit::usage(format!(
+                "{name} has {} bytes: a picture has 1 to {BLOB_BYTES_MAX}",
+                there.len()
+            )));
+        }
+    }
+    let pairs = files.into_iter().zip(descriptions);
+    Ok(pairs.map(|(file, alt)| Chosen { file, alt }).collect())
+}
+
+/// Sends one after the other; what `post` takes as `pictures`.
+pub(crate) async fn upload(client: &Client, chosen: Vec<Chosen>) -> Result<Vec<Value>, Exit> {
+    let count = chosen.len();
+    let mut uploaded = Vec::with_capacity(count);
+    for (place, Chosen { file, alt }) in chosen.into_iter().enumerate() {
+        let name = file.display().to_string();
+        let bytes = std::fs::read(&file)
+            .map_err(|error| Exit::usage(format!("cannot read {name}: {error}")))?;
+        let said = format!(
+            "Picture {} of {count}, {}",
+            place + 1,
+            storage::bytes(bytes.len() as u64)
+        );
+        let answer = while_it_lasts(&said, client.upload(bytes)).await;
+        let answer = answer.map_err(|error| Exit::from(error).about(&name))?;
+        let (blob, length) = (&answer["blob"], &answer["length"]);
+        uploaded.push(json!({"blob": blob, "length": length, "alt": alt}));
+    }
+    Ok(uploaded)
+}
+
+/// The result of something; past a second, its seconds are shown.
+async fn while_it_lasts<F: Future>(said: &str, future: F) -> F::Output {
+    let start = Instant::now();
+    let mut future = std::pin::pin!(future);
+    let mut is_shown = false;
+    let result = loop {
+        let step = Duration::from_millis(QUIET_MS);
+        match runtime::timeout(step, future.as_mut()).await {
+            Some(result) => break result,
+            None => {
+                is_shown = true;
+                output::progress(&format!("{said}: {} s", start.elapsed().as_secs()));
+            }
+        }
+    };
+    if is_shown {
+        output::progress("");
+    }
+    result
+}

@@ -153,7 +153,7 @@ impl Loader<'_> {
             hearts: self.all(
                 tables.hearts,
                 "hearts",
-                |_, row| HeartRow::decode(row)?.heart(),
+                |_, row| HeartRow::decode(row)?.stored(),
                 own_second,
             )?,
             deletions: self.all(

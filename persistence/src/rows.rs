@@ -2,8 +2,8 @@
 
 use distsoc_engine::crypto::Signature;
 use distsoc_engine::domain::{
-    Address, BlobHash, BlobRef, ConnectString, Deletion, EventList, Heart, NodeId, PostBytes,
-    PostId, Profile, RecentPostsHead, Signed, SignedPost,
+    Address, BlobHash, BlobRef, ConnectString, Deletion, EventList, Heart, HeartBody, NodeId,
+    PostBytes, PostId, Profile, RecentPostsHead, Signed, SignedPost,
 };
 use distsoc_engine::io::{GoodPeer, MapRow, Relationship, StoredFileRow, StoredList};
 use distsoc_engine::wire::codec;
@@ -251,6 +251,11 @@ impl<'a> HeartRow<'a> {
 
     pub(crate) fn heart(&self) -> Option<Heart> {
         Signed::from_bytes(self.heart).ok()
+    }
+
+    /// What it says, as it was verified before it was stored.
+    pub(crate) fn stored(&self) -> Option<(HeartBody, [u8; 32])> {
+        Heart::stored(self.heart).ok()
     }
 }
 

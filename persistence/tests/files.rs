@@ -149,7 +149,10 @@ fn files_come_back_after_a_restart() {
     assert_eq!(restored.blobs.len(), 1);
     assert_eq!(restored.blobs[0].hash, scene.blob_ref.hash);
     assert_eq!(restored.blobs[0].slices, vec![0..3, 4..23]);
-    let hearts = restored.hearts.iter().map(|heart| (heart.seq, heart.given));
+    let hearts = restored
+        .hearts
+        .iter()
+        .map(|(heart, _)| (heart.seq, heart.given));
     assert_eq!(sorted(hearts), [(5, 1), (7, 0), (8, 1)]);
     let gone = (scene.friend.node_id(), PostId::from_bytes([9; 32]));
     assert_eq!(restored.deletions, [gone]);

@@ -40,6 +40,10 @@ impl RecordBody for HeartBody {
     const TYPE: &'static str = "heart";
     const BYTES_MAX: usize = 128;
 
+    #[allow(
+        clippy::misnamed_getters,
+        reason = "whoever signs a heart is not the author of the post"
+    )]
     fn author(&self) -> NodeId {
         self.person
     }

@@ -117,6 +117,19 @@ impl<T: RecordBody> Signed<T> {
     }
 }
 
+impl<T: RecordBody> Signed<T> {
+    /// What a record says that was verified before it was stored, with the hash of its body: no signature is checked again.
+    ///
+    /// # Errors
+    /// The refusal of what is no record.
+    pub fn stored(bytes: &[u8]) -> Result<(T, [u8; 32]), Refusal> {
+        let (body, _): (codec::ByteVec, FixedBytes<64>) = codec::decode_canonical(bytes)?;
+        let value: T = codec::decode_canonical(&body.0)?;
+        value.check()?;
+        Ok((value, crate::crypto::hash(&body.0)))
+    }
+}
+
 impl<T> Signed<T> {
     /// blake3 of the signed bytes.
     #[must_use]

@@ -1,8 +1,8 @@
 //! What a node stores and reads, and what it starts from.
 
 use crate::domain::{
-    Address, BlobHash, BlobRef, ConnectString, Deletion, EventList, Heart, NodeId, PostBytes,
-    PostId, Profile, RecentPostsHead, SignedPost, Slice, Verified,
+    Address, BlobHash, BlobRef, ConnectString, Deletion, EventList, Heart, HeartBody, NodeId,
+    PostBytes, PostId, Profile, RecentPostsHead, SignedPost, Slice, Verified,
 };
 use std::ops::Range;
 use std::sync::Arc;
@@ -195,8 +195,8 @@ pub struct Restored {
     pub files: Vec<StoredFileRow>,
     /// Every blob that lies here, in part or whole.
     pub blobs: Vec<StoredBlob>,
-    /// Every stored heart.
-    pub hearts: Vec<Heart>,
+    /// What every stored heart says, with the hash of its body.
+    pub hearts: Vec<(HeartBody, [u8; 32])>,
     /// Author and post of every stored deletion.
     pub deletions: Vec<(NodeId, PostId)>,
     /// How full the disk is.

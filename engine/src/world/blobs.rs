@@ -175,7 +175,6 @@ impl BlobBook {
     }
 
     /// Blobs that wait for their file.
-    #[must_use]
     pub fn staged(&self) -> impl Iterator<Item = &BlobState> {
         let hashes = self.staged.iter();
         hashes.filter_map(|(_, hash)| self.by_hash.get(hash))

@@ -116,10 +116,10 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     let (mut archive, identity) = state
         .get_mut(frame.world)
         .expect("every resource of an archive is there");
-    for heart in &hearts {
+    for (heart, hash) in &hearts {
         let author = archive.authors.get(&heart.person);
         let is_known = author.is_some() || heart.person == identity.node_id();
-        archive.hearts.restore(heart, &heart.hash(), is_known);
+        archive.hearts.restore(heart, hash, is_known);
     }
     for row in files {
         archive.add(row);

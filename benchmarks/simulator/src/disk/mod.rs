@@ -9,7 +9,7 @@ mod tables;
 
 pub use tables::{PAGE_BYTES, PostRow};
 
-use distsoc_engine::domain::{BlobHash, BlobRef, EventList, NodeId, PostId};
+use distsoc_engine::domain::{BlobHash, BlobRef, EventList, HeartBody, NodeId, PostId};
 use distsoc_engine::io::{
     BatchId, DiskUsage, GoodPeer, Restored, StorageTrouble, StoredBlob, StoredFileRow, StoredList,
     Write,
@@ -253,7 +253,11 @@ impl Disk {
                 })
                 .collect(),
             blobs: self.blobs(),
-            hearts: tables.hearts.values().cloned().collect(),
+            hearts: tables
+                .hearts
+                .values()
+                .map(|heart| (HeartBody::clone(heart), heart.hash()))
+                .collect(),
             deletions: tables
                 .deletions
                 .keys()

@@ -372,3 +372,7 @@ pub const BUDGET_BYTES_MIN: u64 = 64_000_000;
 pub const OWN_SHARE: u64 = 4;
 /// Authors heard of from whom those kept for others are chosen.
 pub const HOST_CANDIDATES_MAX: usize = 256;
+/// PROTOCOL section 7: rounds in which no peer had what is missing of an author, before a worm asks.
+pub const FRUITLESS_ROUNDS_BEFORE_WORM: u32 = 3;
+/// PROTOCOL section 7: worms for holders an hour.
+pub const HOLDER_WORMS_PER_HOUR: u64 = 12;

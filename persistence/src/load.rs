@@ -153,7 +153,11 @@ impl Loader<'_> {
             hearts: self.all(
                 tables.hearts,
                 "hearts",
-                |_, row| HeartRow::decode(row)?.stored(),
+                |key, row| {
+                    let (heart, hash) = HeartRow::decode(row)?.stored()?;
+                    let ids = (*heart.post.as_bytes(), *heart.person.as_bytes());
+                    (rows::pair_of(key)? == ids).then_some((heart, hash))
+                },
                 own_second,
             )?,
             deletions: self.all(

@@ -289,8 +289,8 @@ fn a_damaged_row_of_another_is_left_out_and_an_own_one_is_not() {
             .map(|(place, _)| place)
             .collect();
         for place in places {
-            // Somewhere in what was signed.
-            bytes[place + 64 + 40] ^= 1;
+            // In the id of whoever signed it, which the row's key has too.
+            bytes[place + 64 + 20] ^= 1;
         }
         std::fs::write(&path, &bytes).unwrap();
     };

@@ -70,6 +70,7 @@ pub fn install(world: &mut World, frame: &mut Frame, restored: Restored) {
     files::hearts::install(&mut frame);
     files::server::install(&mut frame);
     files::chain::install(&mut frame);
+    files::holders::install(&mut frame);
     // Section 7: blobs, what is evicted, and what the person sees of it.
     files::slice_server::install(&mut frame);
     files::eviction::install(&mut frame);

@@ -75,6 +75,32 @@ impl Keepers {
 #[derive(Resource, Debug, Default)]
 pub struct ListNews(pub Vec<(NodeId, Option<NodeId>)>);
 
+/// Authors of whom something is missing that no peer has.
+#[derive(Resource, Debug, Default)]
+pub struct Starving(BTreeSet<NodeId>);
+
+impl Starving {
+    /// Nobody had what is missing of an author, round after round. No more than are kept are here.
+    pub fn note(&mut self, author: NodeId) {
+        self.0.insert(author);
+    }
+
+    /// Takes so many.
+    pub fn take(&mut self, count: usize) -> Vec<NodeId> {
+        let some: Vec<NodeId> = self.0.iter().take(count).copied().collect();
+        for author in &some {
+            self.0.remove(author);
+        }
+        some
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,7 +15,7 @@ use distsoc_engine::world::copies::HolderKey;
 use distsoc_engine::world::fetches::{Fetch, Fetches};
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::inbox::Inbox;
-use distsoc_engine::world::keepers::Keepers;
+use distsoc_engine::world::keepers::{Keepers, Starving};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -266,6 +266,7 @@ fn fetch(
     peers: Res<Peers>,
     changes: Res<PeerChanges>,
     keepers: Res<Keepers>,
+    mut starving: ResMut<Starving>,
     mut fetches: ResMut<Fetches>,
     mut to_fetch: ResMut<ToFetch>,
     archive: Archive,
@@ -328,6 +329,9 @@ fn fetch(
                     let pause_ms = limits::FETCH_PAUSE_MS << lacking.fruitless.min(7);
                     let pause_ms = pause_ms.min(limits::FOLLOW_PULL_MS);
                     lacking.fruitless += 1;
+                    if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
+                        starving.note(lacking.author);
+                    }
                     lacking.from_ms = now.after(entropy.jittered(pause_ms));
                     lacking.tried.clear();
                     lacking.strangers = 0;

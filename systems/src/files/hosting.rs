@@ -4,19 +4,25 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::NodeId;
+use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Relationship, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::world::authors::{Author, AuthorIndex, HostCandidates};
+use distsoc_engine::world::authors::{Author, AuthorIndex, HostCandidates, KeptProfiles};
+use distsoc_engine::world::deletions::Deletions;
+use distsoc_engine::world::files::{Archive, Wanted};
 use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::keepers::Keepers;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::storage::Storage;
 
 /// One more is taken after this, at random, while there are too few.
 const PAUSE_MS: u64 = 20_000;
+
+/// It is looked this often whether somebody has been kept for others long enough.
+const PARTING_MS: u64 = 60 * 60 * 1000;
 
 /// When the next may be taken: mono ms.
 #[derive(Resource, Debug, Default)]
@@ -86,10 +92,74 @@ fn host(
     }
 }
 
+/// When it is looked at next whether too many are kept for others: mono ms.
+#[derive(Resource, Debug, Default)]
+struct NextParting(u64);
+
+/// Who is kept for others beyond what is wanted, for long enough; the longest first.
+fn outdated(
+    authors: impl Iterator<Item = (NodeId, u64)>,
+    wanted: usize,
+    now_ms: u64,
+) -> Vec<NodeId> {
+    let mut hosted: Vec<(u64, NodeId)> = authors.map(|(node, since)| (since, node)).collect();
+    hosted.sort_unstable();
+    let surplus = hosted.len().saturating_sub(wanted);
+    let old = hosted.into_iter().take(surplus);
+    let old = old.filter(|(since_ms, _)| now_ms >= since_ms + limits::HOSTED_MS_MIN);
+    old.map(|(_, node)| node).collect()
+}
+
+fn let_go(
+    now: Res<Now>,
+    profile: Res<NodeProfile>,
+    mut next: ResMut<NextParting>,
+    mut archive: Archive,
+    mut wanted_posts: ResMut<Wanted>,
+    mut deletions: ResMut<Deletions>,
+    mut keepers: ResMut<Keepers>,
+    mut profiles: ResMut<KeptProfiles>,
+    mut outbox: ResMut<Outbox>,
+) {
+    if now.mono_ms < next.0 {
+        return;
+    }
+    next.0 = now.after(PARTING_MS);
+    let followed = archive.kept.iter().filter(|author| author.is_followed());
+    let wanted = wanted(&profile, followed.count());
+    let hosted = archive.kept.iter().filter(|author| !author.is_followed());
+    let hosted =
+        hosted.filter_map(|author| Some((author.node, author.relationship.hosted_since_ms?)));
+    // One at a time: it may have thousands of files.
+    for node in outdated(hosted, wanted, now.wall_ms).into_iter().take(1) {
+        let ids: Vec<PostId> = archive.index.of_author(&node).map(|(id, _)| id).collect();
+        for id in ids {
+            for write in archive.forget(&id) {
+                outbox.store(write);
+            }
+        }
+        outbox.store(Write::ForgetAuthor(node));
+        outbox.store(Write::Relationship {
+            node,
+            relationship: None,
+        });
+        wanted_posts.forget_author(&node);
+        deletions.forget_author(&node);
+        keepers.forget(&node);
+        profiles.forget(&node);
+        let entity = archive.authors.get(&node);
+        if let Some(mut author) = entity.and_then(|entity| archive.kept.get_mut(entity).ok()) {
+            *author = Author::new(node);
+        }
+    }
+}
+
 /// Authors kept for others.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(NextHost::default());
+    frame.world.insert_resource(NextParting::default());
     frame.add(Phase::Plan, host);
+    frame.add(Phase::Plan, let_go);
 }
 
 #[cfg(test)]
@@ -102,5 +172,17 @@ mod tests {
         let profile = NodeProfile::of(ProfileKind::Desktop);
         let of = [0, 16, 40, 1_000].map(|followed| wanted(&profile, followed));
         assert_eq!(of, [16, 16, 40, 64]);
+    }
+
+    #[test]
+    fn whoever_was_kept_longest_goes_after_thirty_days_and_only_while_there_are_too_many() {
+        let node = |number: u8| NodeId::from_bytes([number; 32]);
+        let hosted = [(node(1), 50), (node(2), 10), (node(3), 90)];
+        let at = |wanted, now_ms| outdated(hosted.into_iter(), wanted, now_ms);
+        let month = limits::HOSTED_MS_MIN;
+        assert!(at(3, 10 * month).is_empty());
+        assert!(at(1, month + 9).is_empty());
+        assert_eq!(at(1, month + 10), [node(2)]);
+        assert_eq!(at(1, month + 50), [node(2), node(1)]);
     }
 }

@@ -5,6 +5,7 @@ pub(crate) mod chain;
 pub(crate) mod eviction;
 pub(crate) mod fetcher;
 pub(crate) mod hearts;
+pub(crate) mod holders;
 pub(crate) mod hosting;
 pub(crate) mod intake;
 pub(crate) mod recent_posts;

@@ -19,7 +19,7 @@ use distsoc_engine::world::deletions::DeletionOffers;
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::hearts::HeartOffers;
 use distsoc_engine::world::inbox::Inbox;
-use distsoc_engine::world::keepers::Keepers;
+use distsoc_engine::world::keepers::{Keepers, Starving};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, PeerChanges, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -280,6 +280,7 @@ fn pull(
     index: Res<AuthorIndex>,
     wanted: Res<Wanted>,
     keepers: Res<Keepers>,
+    mut starving: ResMut<Starving>,
     mut pulls: ResMut<Pulls>,
     mut due: ResMut<PullsDue>,
     mut entropy: ResMut<Entropy>,
@@ -349,6 +350,9 @@ fn pull(
                 } else {
                     let rounds = pulls.fruitless.entry(node).or_default();
                     *rounds += u32::from(nobody_left);
+                    if *rounds >= limits::FRUITLESS_ROUNDS_BEFORE_WORM && nobody_left {
+                        starving.note(node);
+                    }
                     retry_pause_ms(rounds.saturating_sub(1))
                 };
                 due.set(node, now.after(entropy.jittered(pause_ms)));

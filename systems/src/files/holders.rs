@@ -1,0 +1,97 @@
+//! PROTOCOL section 7, staleness pull: where none of the peers has what is missing of an author, a worm asks further for who keeps them,
+//! after several fruitless rounds and so many times an hour. Whoever is found is visited, and asked like any other holder.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::io::DialTarget;
+use distsoc_engine::limits;
+use distsoc_engine::schedule::Phase;
+use distsoc_engine::wire::{Purpose, WormTarget};
+use distsoc_engine::world::authors::AuthorsView;
+use distsoc_engine::world::keepers::{Keepers, Starving};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::Peers;
+use distsoc_engine::world::searches::{Errand, Errands, SearchId, WormSearch, WormSearches};
+
+/// The search under way, and when the next may begin: mono ms.
+#[derive(Resource, Debug, Default)]
+struct Asking {
+    under_way: Option<SearchId>,
+    next_ms: u64,
+}
+
+fn take_ends(
+    mut asking: ResMut<Asking>,
+    mut searches: ResMut<WormSearches>,
+    mut keepers: ResMut<Keepers>,
+    mut errands: ResMut<Errands>,
+    authors: AuthorsView,
+    peers: Res<Peers>,
+) {
+    if !searches.has_ended() {
+        return;
+    }
+    let under_way = asking.under_way;
+    let ends = searches.take_ended(|id| under_way.filter(|of| *of == id));
+    for (_, ended) in ends {
+        asking.under_way = None;
+        for found in ended.found {
+            let WormTarget::Author(author) = found.target else {
+                continue;
+            };
+            let holder = found.record.node_id;
+            if authors.get(&author).is_none_or(|author| !author.is_kept()) {
+                continue;
+            }
+            keepers.saw(author, holder);
+            if !peers.is_linked(&holder) {
+                let errand = Errand {
+                    target: DialTarget::Addresses(found.record.addresses.to_vec()),
+                    purpose: Purpose::Visit,
+                };
+                // Where too many are to be visited, the next search brings it up again.
+                let _ = errands.want(holder, errand);
+            }
+        }
+    }
+}
+
+fn ask(
+    now: Res<Now>,
+    peers: Res<Peers>,
+    mut asking: ResMut<Asking>,
+    mut starving: ResMut<Starving>,
+    mut searches: ResMut<WormSearches>,
+    mut entropy: ResMut<Entropy>,
+    mut outbox: ResMut<Outbox>,
+) {
+    if starving.is_empty() || asking.under_way.is_some() || peers.up_count() == 0 {
+        return;
+    }
+    if now.mono_ms < asking.next_ms {
+        outbox.wake_at(asking.next_ms);
+        return;
+    }
+    let authors: Vec<NodeId> = starving.take(limits::WORM_TARGETS_MAX);
+    let targets = authors.into_iter().map(WormTarget::Author).collect();
+    // On behalf of a follow: nobody is told who asks.
+    let search = WormSearch {
+        targets,
+        is_quiet: false,
+        names_us: false,
+    };
+    asking.under_way = Some(searches.begin(search));
+    let pause_ms = 60 * 60 * 1000 / limits::HOLDER_WORMS_PER_HOUR;
+    asking.next_ms = now.after(entropy.jittered(pause_ms));
+    outbox.wake_at(now.mono_ms);
+}
+
+/// Who keeps what no peer has.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(Asking::default());
+    frame.add(Phase::Judge, take_ends);
+    frame.add(Phase::Plan, ask);
+}

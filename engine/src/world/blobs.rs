@@ -179,11 +179,6 @@ impl BlobBook {
         let hashes = self.staged.iter();
         hashes.filter_map(|(_, hash)| self.by_hash.get(hash))
     }
-
-    /// All, by hash.
-    pub fn iter(&self) -> impl Iterator<Item = &BlobState> {
-        self.by_hash.values()
-    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Stored files (PROTOCOL section 7): what this node holds, what of it may go, and what it knows it lacks.
 
 use crate::clock::Now;
-use crate::domain::{AuthorStanding, BlobHash, KeepPriority, NodeId, PostId};
+use crate::domain::{AuthorStanding, KeepPriority, NodeId, PostId};
 use crate::io::{StoredFileRow, Write};
 use crate::limits;
 use crate::world::authors::{Author, AuthorIndex};
@@ -89,14 +89,14 @@ impl FileIndex {
         self.by_author.entry(author).or_default().insert(id);
     }
 
-    fn remove(&mut self, id: &PostId, author: &NodeId) -> Option<Entity> {
+    fn remove(&mut self, id: &PostId, author: &NodeId) {
         if let Some(ids) = self.by_author.get_mut(author) {
             ids.remove(id);
             if ids.is_empty() {
                 self.by_author.remove(author);
             }
         }
-        self.by_id.remove(id)
+        self.by_id.remove(id);
     }
 }
 
@@ -128,12 +128,21 @@ impl Archive<'_, '_> {
         (self.now.wall_ms / 1000) as u32
     }
 
+    /// An author.
+    #[must_use]
+    pub fn author(&self, node: &NodeId) -> Option<&Author> {
+        self.kept.get(self.authors.get(node)?).ok()
+    }
+
+    /// An author, to change.
+    pub fn author_mut(&mut self, node: &NodeId) -> Option<Mut<'_, Author>> {
+        self.kept.get_mut(self.authors.get(node)?).ok()
+    }
+
     /// What one has to do with an author.
     #[must_use]
     pub fn standing_of(&self, author: &NodeId) -> AuthorStanding {
-        let known = self.authors.get(author);
-        let known = known.and_then(|entity| self.kept.get(entity).ok());
-        match known.is_some_and(Author::is_followed) {
+        match self.author(author).is_some_and(Author::is_followed) {
             true => AuthorStanding::Followed,
             false => AuthorStanding::of_hearts(self.hearts.of_author(author)),
         }
@@ -167,11 +176,14 @@ impl Archive<'_, '_> {
             .insert(StoredFile { row, keep });
     }
 
-    /// A file goes; gives back the blobs that no file here names any more.
-    fn remove(&mut self, id: &PostId) -> Option<(StoredFileRow, Vec<BlobHash>)> {
-        let entity = self.index.get(id)?;
-        let file = self.files.get(entity).ok()?;
-        let (row, keep) = (file.row.clone(), file.keep);
+    /// A file goes, with the blobs that no other names: what is to be written for it, in order.
+    pub fn forget(&mut self, id: &PostId) -> Vec<Write> {
+        let Some(entity) = self.index.get(id) else {
+            return Vec::new();
+        };
+        let Ok(StoredFile { row, keep }) = self.files.get(entity).cloned() else {
+            return Vec::new();
+        };
         self.index.remove(id, &row.author);
         if let Some(keep) = keep {
             self.order.remove(keep);
@@ -179,18 +191,10 @@ impl Archive<'_, '_> {
         self.hearts.forget_post(id);
         self.copies.forget(id);
         self.commands.entity(entity).despawn();
-        let hashes = row.blobs.iter().map(|blob| blob.hash);
-        let freed = hashes.filter(|hash| self.blobs.release(hash, id)).collect();
-        Some((row, freed))
-    }
-
-    /// A file goes, with the blobs that no other names: what is to be written for it, in order.
-    pub fn forget(&mut self, id: &PostId) -> Vec<Write> {
-        let Some((_, blobs)) = self.remove(id) else {
-            return Vec::new();
-        };
         let mut writes = vec![Write::ForgetPost(*id)];
-        writes.extend(blobs.into_iter().map(Write::ForgetBlob));
+        let hashes = row.blobs.iter().map(|blob| blob.hash);
+        let freed = hashes.filter(|hash| self.blobs.release(hash, id));
+        writes.extend(freed.map(Write::ForgetBlob));
         writes
     }
 

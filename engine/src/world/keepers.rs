@@ -1,8 +1,13 @@
 //! Who else keeps an author (PROTOCOL section 7): peers with a swarm link, and those from whom something of the author came.
 
 use crate::domain::NodeId;
+use crate::io::LinkId;
 use crate::limits;
-use bevy_ecs::prelude::Resource;
+use crate::wire::Packet;
+use crate::world::outbox::Outbox;
+use crate::world::peers::{Link, Peers};
+use bevy_ecs::prelude::{Query, Res, Resource};
+use bevy_ecs::system::SystemParam;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What is known of one author's keepers.
@@ -68,6 +73,41 @@ impl Keepers {
     /// The author is kept no more.
     pub fn forget(&mut self, author: &NodeId) {
         self.0.remove(author);
+    }
+}
+
+/// Who else keeps an author, with the connections to them.
+#[derive(SystemParam)]
+pub struct Swarm<'w, 's> {
+    keepers: Res<'w, Keepers>,
+    peers: Res<'w, Peers>,
+    links: Query<'w, 's, &'static Link>,
+}
+
+impl Swarm<'_, '_> {
+    /// Who is at the other end of a connection.
+    #[must_use]
+    pub fn behind(&self, link: LinkId) -> Option<NodeId> {
+        let link = self.links.iter().find(|other| other.id == link)?;
+        Some(link.node)
+    }
+
+    /// Tells something on, once, to those with a swarm link for its author: neither to whom it came from nor to whom it is by.
+    pub fn relay(
+        &self,
+        author: &NodeId,
+        packet: &Packet,
+        not_to: [Option<NodeId>; 2],
+        outbox: &mut Outbox,
+    ) {
+        let bytes = packet.encode();
+        let nodes = self.keepers.links(author);
+        for node in nodes.filter(|node| !not_to.contains(&Some(*node))) {
+            let entity = self.peers.by_node(&node);
+            if let Some(link) = entity.and_then(|entity| self.links.get(entity).ok()) {
+                outbox.send_bytes(link.id, bytes.clone());
+            }
+        }
     }
 }
 

@@ -90,8 +90,7 @@ fn overview(
         let Some(file) = archive.get(&id) else {
             continue;
         };
-        let author = archive.authors.get(&file.row.author);
-        let author = author.and_then(|entity| archive.kept.get(entity).ok());
+        let author = archive.author(&file.row.author);
         let share = if file.row.author == identity.node_id() {
             &mut view.own_bytes
         } else if file.row.is_pinned {

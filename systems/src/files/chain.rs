@@ -9,7 +9,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{AuthorUpdatePush, ListDigest, SwarmLink, SwarmWish};
 use distsoc_engine::world::authors::{Author, AuthorsView, PullRequests, PullWish};
@@ -245,12 +245,12 @@ fn look_for_links(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Chain::default());
     frame.on(
-        distsoc_engine::schedule::Occasions::packet(&SwarmLink::SPEC),
+        Occasions::packet(&SwarmLink::SPEC),
         Phase::Judge,
         take_links,
     );
     frame.on(
-        distsoc_engine::schedule::Occasions::packet(&AuthorUpdatePush::SPEC),
+        Occasions::packet(&AuthorUpdatePush::SPEC),
         Phase::Judge,
         take_pushes,
     );

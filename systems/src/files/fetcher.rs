@@ -4,13 +4,14 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{BlobHash, NodeId, PostId};
+use distsoc_engine::domain::{BlobHash, NodeId, PostId, Slice, Verified};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{LinkId, RequestFailure, Write};
+use distsoc_engine::io::{LinkId, RequestFailure, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{FileRequest, FileResponse, Packet};
+use distsoc_engine::world::blobs::BlobState;
 use distsoc_engine::world::copies::HolderKey;
 use distsoc_engine::world::fetches::{Fetch, Fetches};
 use distsoc_engine::world::files::Archive;
@@ -134,13 +135,10 @@ fn take_answers(
                     }
                 }
             }
-            Ok(_) => {
-                if let Some(lacking) = to_fetch.blobs.get_mut(&fetch.blob) {
-                    lacking.tried.insert(fetch.holder);
+            nothing => {
+                if let Err(refusal) = nothing {
+                    offences.note(fetch.link, refusal, "FileResponse");
                 }
-            }
-            Err(refusal) => {
-                offences.note(fetch.link, refusal, "FileResponse");
                 if let Some(lacking) = to_fetch.blobs.get_mut(&fetch.blob) {
                     lacking.tried.insert(fetch.holder);
                 }
@@ -150,10 +148,7 @@ fn take_answers(
 }
 
 /// The slices of a response that were asked for.
-fn checked(
-    fetch: &Fetch,
-    response: FileResponse,
-) -> Result<Vec<distsoc_engine::domain::Verified<distsoc_engine::domain::Slice>>, Refusal> {
+fn checked(fetch: &Fetch, response: FileResponse) -> Result<Vec<Verified<Slice>>, Refusal> {
     let is_asked = response.blob.hash == fetch.blob
         && response.first == fetch.slices.start
         && response.slices.len() <= fetch.slices.len();
@@ -185,7 +180,7 @@ fn settle(
                 }
             }
             Err(trouble) => {
-                storage.blobs_refused |= trouble == distsoc_engine::io::StorageTrouble::Full;
+                storage.blobs_refused |= trouble == StorageTrouble::Full;
                 if let Some(lacking) = to_fetch.blobs.get_mut(&hash) {
                     lacking.from_ms = now.after(limits::FETCH_PAUSE_MS);
                 }
@@ -195,10 +190,7 @@ fn settle(
 }
 
 /// The first run of a blob that is neither here nor on its way, of a request's length at most.
-fn next_run(
-    state: &distsoc_engine::world::blobs::BlobState,
-    fetches: &Fetches,
-) -> Option<Range<u32>> {
+fn next_run(state: &BlobState, fetches: &Fetches) -> Option<Range<u32>> {
     let mut from = 0;
     loop {
         let run = state.missing_from(from)?;

@@ -14,10 +14,10 @@ use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::hearts::HeartOffers;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
-use distsoc_engine::world::keepers::Keepers;
+use distsoc_engine::world::keepers::Swarm;
 use distsoc_engine::world::map::MapView;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peer, Peers};
+use distsoc_engine::world::peers::{Link, Offences, Peer};
 use distsoc_engine::world::storage::Storage;
 use std::collections::BTreeMap;
 
@@ -106,9 +106,7 @@ struct KnownPersons<'w, 's> {
 
 impl KnownPersons<'_, '_> {
     fn knows(&self, archive: &Archive, person: &NodeId) -> bool {
-        let author = archive.authors.get(person);
-        let author = author.and_then(|entity| archive.kept.get(entity).ok());
-        if author.is_some_and(Author::is_kept) {
+        if archive.author(person).is_some_and(Author::is_kept) {
             return true;
         }
         let entries = self.map.entries();
@@ -126,9 +124,7 @@ fn take_in(
     mut offers: ResMut<HeartOffers>,
     known: KnownPersons,
     mut archive: Archive,
-    keepers: Res<Keepers>,
-    peers: Res<Peers>,
-    links: Query<&Link>,
+    swarm: Swarm,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
 ) {
@@ -140,8 +136,7 @@ fn take_in(
     let pulled = std::mem::take(&mut offers.0).into_iter();
     let pulled = pulled.map(|(link, heart)| (link, heart, false));
     for (link, heart, is_pushed) in pushed.chain(pulled).collect::<Vec<_>>() {
-        let reporter = links.iter().find(|other| other.id == link);
-        let reporter = reporter.map(|link| link.node);
+        let reporter = swarm.behind(link);
         let judged = match heart.person == identity.node_id() {
             true => Err(Refusal::Stale),
             false if !storage.takes_more() => Err(Refusal::Full),
@@ -154,7 +149,9 @@ fn take_in(
                 archive.judge_author(&heart.author);
                 outbox.store(Write::Heart(heart.clone()));
                 if is_pushed {
-                    relay(&keepers, &peers, &links, &heart, reporter, &mut outbox);
+                    let (author, by) = (heart.author, Some(heart.person));
+                    let packet = HeartRecord { heart }.into();
+                    swarm.relay(&author, &packet, [reporter, by], &mut outbox);
                 }
             }
             Err(Refusal::Stale) => {
@@ -188,29 +185,6 @@ fn judge(archive: &Archive, known: &KnownPersons, heart: &Heart, now: Now) -> Re
     match known.knows(archive, &heart.person) {
         true => Ok(()),
         false => Err(Refusal::NotKept),
-    }
-}
-
-/// A heart that is new goes on once, to those who keep its author.
-fn relay(
-    keepers: &Keepers,
-    peers: &Peers,
-    links: &Query<&Link>,
-    heart: &Heart,
-    from: Option<NodeId>,
-    outbox: &mut Outbox,
-) {
-    let bytes = Packet::from(HeartRecord {
-        heart: heart.clone(),
-    })
-    .encode();
-    for node in keepers.links(&heart.author) {
-        let link = peers
-            .by_node(&node)
-            .and_then(|entity| links.get(entity).ok());
-        if let Some(link) = link.filter(|_| Some(node) != from && node != heart.person) {
-            outbox.send_bytes(link.id, bytes.clone());
-        }
     }
 }
 

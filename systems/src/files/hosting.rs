@@ -147,8 +147,7 @@ fn let_go(
         deletions.forget_author(&node);
         keepers.forget(&node);
         profiles.forget(&node);
-        let entity = archive.authors.get(&node);
-        if let Some(mut author) = entity.and_then(|entity| archive.kept.get_mut(entity).ok()) {
+        if let Some(mut author) = archive.author_mut(&node) {
             *author = Author::new(node);
         }
     }

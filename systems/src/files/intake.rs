@@ -37,9 +37,7 @@ impl Shelf<'_, '_> {
     fn store(&mut self, post: SignedPost, from: Option<&Link>) -> Result<(), Refusal> {
         let row = StoredFileRow::of(&post);
         let (id, author) = (row.id, row.author);
-        let entity = self.archive.authors.get(&author);
-        let known = entity.and_then(|entity| self.archive.kept.get(entity).ok());
-        let known = known.filter(|known| known.is_kept());
+        let known = self.archive.author(&author).filter(|known| known.is_kept());
         let is_followed = known.ok_or(Refusal::NotKept)?.is_followed();
         if self.deletions.contains(&author, &id) {
             return Err(Refusal::Deleted);
@@ -52,10 +50,7 @@ impl Shelf<'_, '_> {
             return Err(Refusal::Full);
         }
         let is_missing = self.wanted.remove(&id).is_some();
-        if is_missing
-            && let Some(mut known) =
-                entity.and_then(|entity| self.archive.kept.get_mut(entity).ok())
-        {
+        if is_missing && let Some(mut known) = self.archive.author_mut(&author) {
             known.missing.retain(|missing| *missing != id);
         }
         if !self

@@ -13,7 +13,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
-    Author, HostCandidates, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
+    HostCandidates, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
     PullsDue,
 };
 use distsoc_engine::world::deletions::{Deletions, Proof};
@@ -101,7 +101,7 @@ fn judge_updates(
 ) {
     for update in std::mem::take(&mut updates.0) {
         let node = update.head.author;
-        let author = files.author(&node);
+        let author = files.archive.author(&node);
         let Some(author) = author.filter(|author| author.is_kept()) else {
             candidates.heard(node);
             offences.note(update.from, Refusal::NotKept, "PostNotification");
@@ -194,18 +194,14 @@ struct FilesOfAuthors<'w, 's> {
 }
 
 impl FilesOfAuthors<'_, '_> {
-    fn author(&self, node: &NodeId) -> Option<&Author> {
-        self.archive.kept.get(self.archive.authors.get(node)?).ok()
-    }
-
     /// A verified list that is newer than the one here: stored, and what it lacks is wanted.
     fn adopt(&mut self, list: Verified<RecentPosts>, from: LinkId, now: Now, outbox: &mut Outbox) {
         let node = list.head().author;
-        let Some(entity) = self.archive.authors.get(&node) else {
+        let Some(author) = self.archive.author(&node) else {
             return;
         };
         // Another update of the same author may have been adopted while this one waited for the disk.
-        let known = self.author(&node).and_then(|author| author.head.as_ref());
+        let known = author.head.as_ref();
         if known.is_some_and(|known| list.head().supersedes(known).is_err()) {
             return;
         }
@@ -231,7 +227,7 @@ impl FilesOfAuthors<'_, '_> {
             .into_iter()
             .filter(|id| self.wanted.insert(*id, node))
             .collect();
-        let Ok(mut author) = self.archive.kept.get_mut(entity) else {
+        let Some(mut author) = self.archive.author_mut(&node) else {
             return;
         };
         author.head = Some(list.head().clone());
@@ -279,12 +275,7 @@ impl FilesOfAuthors<'_, '_> {
 
     /// The same head again says that it is still the newest.
     fn confirm(&mut self, node: NodeId, head: &RecentPostsHead, now: Now, outbox: &mut Outbox) {
-        let Some(mut author) = self
-            .archive
-            .authors
-            .get(&node)
-            .and_then(|entity| self.archive.kept.get_mut(entity).ok())
-        else {
+        let Some(mut author) = self.archive.author_mut(&node) else {
             return;
         };
         let same = author.head.as_ref().is_some_and(|known| known == head);

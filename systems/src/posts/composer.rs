@@ -124,13 +124,14 @@ struct Desk<'w, 's> {
 }
 
 impl Desk<'_, '_> {
-    fn make(&self, act: Act, made: &[Made]) -> Result<(Deed, Event), CallError> {
+    /// `own_bytes`: what own content takes, with what was made before.
+    fn make(&self, act: Act, made: &[Made], own_bytes: u64) -> Result<(Deed, Event), CallError> {
         match act {
             Act::Post {
                 text,
                 parent,
                 media,
-            } => self.make_post(text, parent, media, made),
+            } => self.make_post(text, parent, media, made.len(), own_bytes),
             Act::Delete(post) => self.make_deletion(post, made),
         }
     }
@@ -140,9 +141,10 @@ impl Desk<'_, '_> {
         text: PostText,
         parent: Option<PostId>,
         media: Vec<(BlobRef, MediaDescription)>,
-        made: &[Made],
+        made: usize,
+        own_bytes: u64,
     ) -> Result<(Deed, Event), CallError> {
-        if self.archive.index.len() + made.len() >= self.profile.files_max {
+        if self.archive.index.len() + made >= self.profile.files_max {
             return Err(CallError::Refused(
                 "this node stores as many posts as its profile allows",
             ));
@@ -173,12 +175,7 @@ impl Desk<'_, '_> {
         let post = SignedPost::sign(body, self.identity.secret())
             .map_err(|_| CallError::Refused("a post must say something"))?;
         let budget = self.storage.usage.budget_bytes;
-        let others = made.iter().filter_map(|made| match &made.deed {
-            Deed::Post(post) => Some(disk_bytes(&StoredFileRow::of(post))),
-            Deed::Deletion(_) => None,
-        });
-        let own =
-            self.archive.own_bytes() + others.sum::<u64>() + disk_bytes(&StoredFileRow::of(&post));
+        let own = own_bytes + disk_bytes(&StoredFileRow::of(&post));
         if budget > 0 && own > budget / limits::OWN_SHARE {
             return Err(CallError::Refused(
                 "own posts may take a quarter of the budget, and this one is past it: delete some, or raise the budget",
@@ -225,8 +222,9 @@ fn compose(desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
     let own = &mut *own;
     let now = *desk.now;
     let (mut made, mut writes): (Vec<Made>, Vec<Write>) = (Vec::new(), Vec::new());
+    let mut own_bytes = desk.archive.own_bytes();
     while let Some(Draft { call, act }) = own.waiting.pop_front() {
-        let (deed, event) = match desk.make(act, &made) {
+        let (deed, event) = match desk.make(act, &made, own_bytes) {
             Ok(made) => made,
             Err(error) => {
                 outbox.reply(call, Err(error));
@@ -248,10 +246,13 @@ fn compose(desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
         let secret = desk.identity.secret();
         let list = RecentPosts::append(known, event, seconds, now.wall_ms, secret);
         match &deed {
-            Deed::Post(post) => writes.push(Write::Post {
-                post: Box::new(post.clone()),
-                arrived_ms: now.wall_ms,
-            }),
+            Deed::Post(post) => {
+                own_bytes += disk_bytes(&StoredFileRow::of(post));
+                writes.push(Write::Post {
+                    post: Box::new(post.clone()),
+                    arrived_ms: now.wall_ms,
+                });
+            }
             Deed::Deletion(deletion) => {
                 writes.push(Write::Deletion(deletion.clone()));
                 writes.push(Write::ForgetPost(deletion.post));

@@ -7,13 +7,13 @@ use distsoc_engine::domain::Deletion;
 use distsoc_engine::io::{LinkId, Write};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::wire::{DeleteRecord, Packet};
+use distsoc_engine::wire::DeleteRecord;
 use distsoc_engine::world::deletions::{DeletionOffers, Deletions, Proof};
 use distsoc_engine::world::files::{Archive, Wanted};
 use distsoc_engine::world::inbox::Arrivals;
-use distsoc_engine::world::keepers::Keepers;
+use distsoc_engine::world::keepers::Swarm;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peers};
+use distsoc_engine::world::peers::Offences;
 
 fn bury(
     mut arrivals: ResMut<Arrivals<DeleteRecord>>,
@@ -21,9 +21,7 @@ fn bury(
     mut deletions: ResMut<Deletions>,
     mut wanted: ResMut<Wanted>,
     mut archive: Archive,
-    keepers: Res<Keepers>,
-    peers: Res<Peers>,
-    links: Query<&Link>,
+    swarm: Swarm,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
 ) {
@@ -38,9 +36,7 @@ fn bury(
         .collect();
     for (from, deletion) in all {
         let (author, post) = (deletion.author, deletion.post);
-        let entity = archive.authors.get(&author);
-        let known = entity.and_then(|entity| archive.kept.get_mut(entity).ok());
-        let refusal = match known {
+        let refusal = match archive.author_mut(&author) {
             Some(mut known) if known.is_kept() => {
                 if wanted.remove(&post).is_some() {
                     known.missing.retain(|missing| *missing != post);
@@ -66,15 +62,8 @@ fn bury(
             }
         }
         let Some(from) = from else { continue };
-        let bytes = Packet::from(DeleteRecord { deletion }).encode();
-        for node in keepers.links(&author) {
-            let link = peers
-                .by_node(&node)
-                .and_then(|entity| links.get(entity).ok());
-            if let Some(link) = link.filter(|link| link.id != from && node != author) {
-                outbox.send_bytes(link.id, bytes.clone());
-            }
-        }
+        let (packet, not_to) = (DeleteRecord { deletion }.into(), swarm.behind(from));
+        swarm.relay(&author, &packet, [not_to, Some(author)], &mut outbox);
     }
 }
 

@@ -336,12 +336,36 @@ pub const DELETIONS_MAX: usize = 1_000_000;
 pub const STAGED_MS: u64 = 60 * 60 * 1000;
 /// Bytes of blobs that wait for their post.
 pub const STAGED_BYTES_MAX: u64 = 256 * 1024 * 1024;
+/// Stored lists that are gone through at once for what is not here.
+pub const LIST_RECHECKS_IN_FLIGHT_MAX: usize = 4;
+/// Peers asked for the own list after a start; later one every [`OWN_LIST_MS`].
+pub const OWN_LIST_PEERS: usize = 3;
+/// See [`OWN_LIST_PEERS`].
+pub const OWN_LIST_MS: u64 = 60 * 60 * 1000;
 /// PROTOCOL section 7: swarm links of one author; 6 are looked for.
 pub const SWARM_LINKS_MAX: usize = 8;
 /// See [`SWARM_LINKS_MAX`].
 pub const SWARM_LINKS_WANTED: usize = 6;
 /// Nodes remembered that have something of an author.
 pub const KEEPERS_SEEN_MAX: usize = 16;
+/// Others who keep an author, told to whoever offers a link.
+pub const SWARM_REFERRALS_MAX: usize = 3;
+/// Records remembered of keepers that are no peers.
+pub const KEEPER_PLACES_MAX: usize = 1_024;
+/// Keepers that are no peers are called for news and links this often an hour, at most; a quarter of it at once.
+pub const SWARM_CALLS_PER_HOUR: u64 = 240;
+/// Calls under way at once.
+pub const SWARM_CALLS_IN_FLIGHT_MAX: usize = 8;
+/// And waiting.
+pub const SWARM_CALLS_WAITING_MAX: usize = 256;
+/// Whoever is not there so many times in a row is called no more.
+pub const SWARM_CALL_FAILURES_MAX: u32 = 3;
+/// A call ends once nothing was said for so long.
+pub const SWARM_CALL_QUIET_MS: u64 = 10_000;
+/// Links of a kept author are looked for within this after its first list came; the pause doubles while none is found.
+pub const SWARM_LOOK_MS: u64 = 60_000;
+/// And after this at the latest.
+pub const SWARM_LOOK_MS_MAX: u64 = 6 * 60 * 60 * 1000;
 /// PROTOCOL section 7: news of authors is told along the chain within this, several at once.
 pub const CHAIN_DELAY_MS: u64 = 10_000;
 /// PROTOCOL section 7: authors kept for others, at least, at most.
@@ -366,6 +390,18 @@ pub const FILE_READS_MAX: usize = 16;
 pub const EVICTION_BEGINS_PERCENT: u64 = 95;
 /// And ends here.
 pub const EVICTION_ENDS_PERCENT: u64 = 90;
+/// PROTOCOL section 7: what is worth so much without copies goes for these only once they are proved.
+pub const PROOF_WORTH_MIN: u64 = 1_000;
+/// By so many holders.
+pub const PROOFS_OF_COPIES: usize = 2;
+/// Of so many that are asked at most.
+pub const PROOFS_ASKED_MAX: usize = 4;
+/// Files an hour whose holders are asked.
+pub const PROOFS_PER_HOUR: u64 = 240;
+/// Questions to holders under way, past which no more are put.
+pub const PROOFS_IN_FLIGHT_MAX: usize = 8;
+/// Files whose holders are to be asked, at most.
+pub const PROOFS_WANTED_MAX: usize = 1_024;
 /// The least budget that can be set, bytes.
 pub const BUDGET_BYTES_MIN: u64 = 64_000_000;
 /// PROTOCOL section 7: own content takes this share of the budget at most.

@@ -78,6 +78,10 @@ impl Node {
         world.insert_resource(keep_order::KeepOrder::default());
         world.insert_resource(keepers::Keepers::default());
         world.insert_resource(keepers::ListNews::default());
+        world.insert_resource(keepers::SwarmCalls::default());
+        world.insert_resource(authors::OwnHead::default());
+        world.insert_resource(authors::Succession::default());
+        world.insert_resource(authors::ListRechecks::default());
         world.insert_resource(keepers::Starving::default());
         world.insert_resource(hearts::HeartOffers::default());
         world.insert_resource(authors::AuthorIndex::default());

@@ -105,8 +105,19 @@ pub(crate) fn apply(txn: &mut heed::RwTxn<'_>, tables: &Tables, write: &Write) -
             true => tables.stored_files.put(txn, post.as_bytes(), &[1]),
             false => tables.stored_files.delete(txn, post.as_bytes()).map(|_| ()),
         },
+        Write::Equivocation(heads) => {
+            let author = heads[0].author;
+            let row = rows::encode_heads(heads);
+            tables.equivocations.put(txn, author.as_bytes(), &row)
+        }
         Write::ForgetAuthor(author) => {
-            for table in [tables.author_recent_posts, tables.checked, tables.profiles] {
+            let of_author = [
+                tables.author_recent_posts,
+                tables.checked,
+                tables.profiles,
+                tables.equivocations,
+            ];
+            for table in of_author {
                 table.delete(txn, author.as_bytes())?;
             }
             delete_below(txn, tables.tombstones, author.as_bytes())

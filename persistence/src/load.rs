@@ -145,6 +145,12 @@ impl Loader<'_> {
                 |key, row| Some((rows::node_of(key)?, rows::decode_relationship(row)?)),
                 |_, _| true,
             )?,
+            equivocal: self.all(
+                tables.equivocations,
+                "equivocations",
+                |key, _| rows::node_of(key),
+                |_, _| false,
+            )?,
             authors: authors
                 .into_iter()
                 .filter(|(head, _)| head.author != self.own)

@@ -140,6 +140,16 @@ pub(crate) fn feed_key(created_at_ms: u64, id: &PostId) -> [u8; 40] {
     key
 }
 
+/// Two heads of one author.
+pub(crate) fn encode_heads([one, other]: &[RecentPostsHead; 2]) -> Vec<u8> {
+    let one = one.to_bytes();
+    let length = u16::try_from(one.len()).expect("a head is small");
+    let mut row = length.to_be_bytes().to_vec();
+    row.extend(one);
+    row.extend(other.to_bytes());
+    row
+}
+
 /// The post that a feed key names.
 pub(crate) fn post_of_feed_key(key: &[u8]) -> Option<PostId> {
     post_id_of(key.get(8..)?)

@@ -63,6 +63,7 @@ tables! {
         discovery_map: "generation u32 ‖ chunk u32 → a piece of the map's snapshot, or of its journal where the first bit of the chunk is set";
         hearts: "PostId ‖ person → seq u64 ‖ given u8 ‖ signed heart";
         tombstones: "author ‖ PostId → signed deletion";
+        equivocations: "author → length of head u16 ‖ one signed head ‖ another with the same number";
         stored_files: "PostId → 1 where the person pinned it";
     }
     declared {

@@ -58,6 +58,7 @@ pub fn install(world: &mut World, frame: &mut Frame, restored: Restored) {
     // Section 9: the person's own posts, profile and follows.
     posts::stager::install(&mut frame);
     posts::composer::install(&mut frame);
+    posts::succession::install(&mut frame);
     posts::profiles::install(&mut frame);
     social::follows::install(&mut frame);
     // Section 7: authors kept for others.
@@ -65,15 +66,19 @@ pub fn install(world: &mut World, frame: &mut Frame, restored: Restored) {
     // Sections 7 and 8: lists and posts of kept authors, pulled, pushed, told along the chain and served.
     social::follow_puller::install(&mut frame);
     files::recent_posts::install(&mut frame);
+    files::gaps::install(&mut frame);
     posts::tombstones::install(&mut frame);
     files::intake::install(&mut frame);
     files::hearts::install(&mut frame);
     files::server::install(&mut frame);
+    files::swarm::install(&mut frame);
     files::chain::install(&mut frame);
     files::holders::install(&mut frame);
+    files::calls::install(&mut frame);
     // Section 7: blobs, what is evicted, and what the person sees of it.
     files::slice_server::install(&mut frame);
     files::eviction::install(&mut frame);
+    files::proofs::install(&mut frame);
     files::fetcher::install(&mut frame);
     files::accounts::install(&mut frame);
 

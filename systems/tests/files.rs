@@ -208,3 +208,95 @@ fn the_disk_is_nearly_full_and_what_is_worth_least_goes() {
     };
     assert_eq!((kept.rank, kept.worth), (None, None));
 }
+
+/// Keepers who are no peers of each other: news goes by calls, from link to link, and no further connection stays.
+#[test]
+fn news_reaches_keepers_who_are_no_peers_by_their_swarm_links() {
+    const FOLLOWERS: std::ops::Range<usize> = 2..12;
+    let mut profiles = vec![profile(Anchor, 0)];
+    let lonely = NodeProfile {
+        social_slots: 0,
+        wide_slots: 1,
+        wide_ring_slots: 0,
+        wide_finger_slots: 0,
+        ..profile(Desktop, 0)
+    };
+    profiles.extend((1..FOLLOWERS.end).map(|_| lonely.clone()));
+    let mut table = Table::with_profiles(&profiles, &[0]);
+    table.pass(60_000);
+    let first = table.post(1, "the first");
+    for seat in FOLLOWERS {
+        table.follow(seat, 1);
+    }
+    table.pass(3 * 60 * 60_000);
+    for seat in FOLLOWERS {
+        assert!(table.seats[seat].posts.contains_key(&first), "seat {seat}");
+        let peers = table.peers(seat);
+        assert!(peers.iter().all(|peer| peer.node_id == secret(0).node_id()));
+    }
+    let news = table.post(1, "the news");
+    table.pass(2 * 60_000);
+    for seat in FOLLOWERS {
+        assert!(table.seats[seat].posts.contains_key(&news), "seat {seat}");
+    }
+}
+
+/// What was missing when a node was killed is wanted again after its start, without any news of the author.
+#[test]
+fn posts_that_a_kill_left_missing_come_after_the_start() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    let ids: Vec<PostId> = (0..20)
+        .map(|number| table.post(2, &format!("post {number}")))
+        .collect();
+    table.pass(60_000);
+    for id in &ids[..9] {
+        let seat = &mut table.seats[1];
+        assert!(seat.posts.remove(id).is_some());
+        seat.files.remove(id);
+    }
+    table.restart_with_files(1, profile(Desktop, 0), &[0]);
+    table.pass(2 * 60_000);
+    let posts = &table.seats[1].posts;
+    assert!(ids.iter().all(|id| posts.contains_key(id)));
+}
+
+fn nearly_full(row_bytes: u64) -> DiskUsage {
+    DiskUsage {
+        budget_bytes: 400_000,
+        row_bytes,
+        row_room_bytes: 100_000,
+        blob_room_bytes: 300_000,
+        ..DiskUsage::default()
+    }
+}
+
+/// What is worth much goes for its copies only once two holders have shown that they have it still.
+#[test]
+fn holders_are_asked_again_before_what_is_worth_much_goes_for_its_copies() {
+    let mut table = town(0, 6);
+    for seat in [1, 3, 4, 5] {
+        table.follow(seat, 2);
+    }
+    let blob = stage(&mut table, 2, &picture(400_000, 5));
+    let liked = post_with(&mut table, 2, blob).expect("it is staged");
+    table.pass(60_000);
+    let heart = Call::Heart {
+        post: liked,
+        given: true,
+    };
+    assert_eq!(table.call(1, heart), Ok(Reply::Done));
+    table.pass(60_000);
+    let copies = |table: &mut Table| match table.call(1, Call::ExplainPost(liked)) {
+        Ok(Reply::Kept(kept)) => kept.worth.expect("it is another's").0.copies,
+        other => panic!("{other:?}"),
+    };
+    let seen = copies(&mut table);
+    assert!(seen > 0, "it came from somebody");
+    let asked = table.requests.clone();
+    // Nothing else is here: it would go.
+    table.seats[1].inputs.push_back(Input::Disk(nearly_full(99_000)));
+    table.settle();
+    assert!(!table.seats[1].posts.contains_key(&liked), "a ceiling is one");
+    assert_eq!(table.requests, asked, "at no copies it goes unasked");
+}

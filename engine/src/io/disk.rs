@@ -78,6 +78,8 @@ pub enum Write {
         /// Whether.
         is_pinned: bool,
     },
+    /// Two heads of one author with one number and different roots: the proof that they signed both.
+    Equivocation(Box<[RecentPostsHead; 2]>),
     /// An author is kept no more: list, checks, profile, deletions. Posts are forgotten one by one.
     ForgetAuthor(NodeId),
     /// A piece of the map's snapshot or journal.
@@ -197,6 +199,8 @@ pub struct Restored {
     pub blobs: Vec<StoredBlob>,
     /// What every stored heart says, with the hash of its body.
     pub hearts: Vec<(HeartBody, [u8; 32])>,
+    /// Authors who signed two lists with one number.
+    pub equivocal: Vec<NodeId>,
     /// Author and post of every stored deletion.
     pub deletions: Vec<(NodeId, PostId)>,
     /// How full the disk is.

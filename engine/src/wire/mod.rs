@@ -287,7 +287,7 @@ packets! {
     0x31 FileResponse: Response, Files, bytes 520 * 1024, burst 128, per_minute 2400, in_flight 4;
     0x34 AuthorUpdatePush: Notification, Files, bytes 4 * 1024, burst 16, per_minute 30, in_flight 4;
     0x35 PostNotification: Notification, Files, bytes 16 * 1024, burst 64, per_minute 240, in_flight 16;
-    0x36 SwarmLink: Notification, Files, bytes 128, burst 64, per_minute 60, in_flight 8;
+    0x36 SwarmLink: Notification, Files, bytes 2 * 1024, burst 64, per_minute 60, in_flight 8;
     0x40 PullSyncRequest: Request(0x41), Social, bytes 12 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x41 PullSyncResponse: Response, Social, bytes 832 * 1024, burst 64, per_minute 1200, in_flight 4;
     0x50 ProfileUpdate: Notification, Social, bytes 6 * 1024, burst 8, per_minute 12, in_flight 4;

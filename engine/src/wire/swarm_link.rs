@@ -1,7 +1,9 @@
 //! 0x36 SwarmLink: two who keep an author tell each other what is new of them (PROTOCOL section 7).
 
-use super::codec::as_array;
+use super::codec::{Bounded, as_array};
 use super::{Check, Example, ListDigest};
+use crate::domain::AddressRecord;
+use crate::limits;
 use crate::refusal::Refusal;
 
 /// What the sender wants of the link.
@@ -26,19 +28,33 @@ pub struct SwarmLink {
     pub digest: ListDigest,
     /// The wish's number.
     wish: u8,
+    /// Where others are who keep the author, by their own records; the first is who brought the sender's list: the next hop back
+    /// towards the author.
+    pub others: Bounded<AddressRecord, { limits::SWARM_REFERRALS_MAX }>,
 }
 
 as_array!(SwarmLink {
     digest: ListDigest,
     wish: u8,
+    others: Bounded<AddressRecord, { limits::SWARM_REFERRALS_MAX }>,
 });
 
 impl SwarmLink {
-    /// A wish.
+    /// A wish, with nobody else to turn to.
     #[must_use]
     pub fn new(digest: ListDigest, wish: SwarmWish) -> Self {
-        let wish = wish as u8;
-        Self { digest, wish }
+        Self {
+            digest,
+            wish: wish as u8,
+            others: Bounded::default(),
+        }
+    }
+
+    /// The same, naming others who keep the author.
+    #[must_use]
+    pub fn naming(self, others: Vec<AddressRecord>) -> Self {
+        let others = Bounded::truncated(others);
+        Self { others, ..self }
     }
 
     /// What the sender wants.
@@ -59,6 +75,8 @@ impl Check for SwarmLink {
 impl Example for SwarmLink {
     fn example() -> Self {
         let (list, _) = super::pull_sync::example_list();
-        Self::new(ListDigest::of(list.head()), SwarmWish::Offer)
+        let record = super::hello::example_record().expect("the example has one");
+        let digest = ListDigest::of(list.head());
+        Self::new(digest, SwarmWish::Accept).naming(vec![record])
     }
 }

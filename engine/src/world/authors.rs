@@ -5,9 +5,10 @@ use crate::domain::{
     ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, SignedPost,
     check_time,
 };
-use crate::io::{LinkId, Relationship, Write};
+use crate::io::{CallError, LinkId, Relationship, Write};
 use crate::limits;
 use crate::refusal::Refusal;
+use crate::world::agenda::Agenda;
 use crate::world::outbox::Outbox;
 use bevy_ecs::prelude::{Component, Entity, Query, Res, Resource};
 use bevy_ecs::system::SystemParam;
@@ -26,6 +27,8 @@ pub struct Author {
     pub checked_at_ms: u64,
     /// Posts of the list that are not here, newest first.
     pub missing: VecDeque<PostId>,
+    /// They signed two lists with one number: two machines hold the key, or somebody else does.
+    pub is_equivocal: bool,
 }
 
 impl Author {
@@ -38,6 +41,7 @@ impl Author {
             head: None,
             checked_at_ms: 0,
             missing: VecDeque::new(),
+            is_equivocal: false,
         }
     }
 
@@ -156,6 +160,64 @@ impl AuthorsView<'_, '_> {
     }
 }
 
+/// The head of the newest durable version of the own list.
+#[derive(Resource, Debug, Default)]
+pub struct OwnHead(pub Option<RecentPostsHead>);
+
+/// What others know of the own list that is not known here (PROTOCOL section 7): another machine writes under the same key.
+#[derive(Resource, Debug, Default)]
+pub struct Succession {
+    /// The head of a list that outranks the own: nothing is written here any more.
+    pub newer: Option<RecentPostsHead>,
+    /// Who says to have one, to be asked.
+    pub hints: BTreeSet<LinkId>,
+}
+
+impl Succession {
+    /// For a person who wants to write.
+    ///
+    /// # Errors
+    /// [`CallError::Refused`] where a newer list is known.
+    pub fn check(&self) -> Result<(), CallError> {
+        match self.newer {
+            None => Ok(()),
+            Some(_) => Err(CallError::Refused(
+                "this identity is used on another machine, whose posts are newer than those here: write there, and stop this node; or restore your backup here to go on with this one",
+            )),
+        }
+    }
+}
+
+/// Kept authors whose stored list is to be gone through for what is not here: after a start, a follow, or when there is room again.
+#[derive(Resource, Debug, Default)]
+pub struct ListRechecks(pub BTreeSet<NodeId>);
+
+/// Lists that this node keeps, the own among them.
+#[derive(SystemParam)]
+pub struct KeptLists<'w, 's> {
+    authors: AuthorsView<'w, 's>,
+    own: Res<'w, OwnHead>,
+}
+
+impl KeptLists<'_, '_> {
+    /// The head of the newest list of somebody who is kept.
+    #[must_use]
+    pub fn head(&self, node: &NodeId) -> Option<&RecentPostsHead> {
+        let own = self.own.0.as_ref().filter(|head| head.author == *node);
+        own.or_else(|| {
+            let author = self.authors.get(node).filter(|author| author.is_kept())?;
+            author.head.as_ref()
+        })
+    }
+
+    /// Whether the posts of this node are kept for others or for oneself.
+    #[must_use]
+    pub fn keeps(&self, node: &NodeId) -> bool {
+        let own = self.own.0.as_ref().is_some_and(|head| head.author == *node);
+        own || self.authors.get(node).is_some_and(Author::is_kept)
+    }
+}
+
 /// A newer list of an author, as somebody brought it: nothing proved but the head's signature.
 #[derive(Clone, Debug)]
 pub struct ListUpdate {
@@ -265,53 +327,9 @@ impl PullRequests {
     }
 }
 
-/// When each kept author is asked for next: mono ms.
+/// When each kept author is asked for next.
 #[derive(Resource, Debug, Default)]
-pub struct PullsDue {
-    by_time: BTreeSet<(u64, NodeId)>,
-    by_author: BTreeMap<NodeId, u64>,
-}
-
-impl PullsDue {
-    /// Asks for an author at this time, or earlier if that was set before.
-    pub fn at(&mut self, author: NodeId, mono_ms: u64) {
-        if self.by_author.get(&author).is_none_or(|set| mono_ms < *set) {
-            self.set(author, mono_ms);
-        }
-    }
-
-    /// Asks for an author at this time, whatever was set before.
-    pub fn set(&mut self, author: NodeId, mono_ms: u64) {
-        self.remove(&author);
-        self.by_time.insert((mono_ms, author));
-        self.by_author.insert(author, mono_ms);
-    }
-
-    /// Does not ask for an author any more.
-    pub fn remove(&mut self, author: &NodeId) {
-        if let Some(set) = self.by_author.remove(author) {
-            self.by_time.remove(&(set, *author));
-        }
-    }
-
-    /// The next one due.
-    #[must_use]
-    pub fn first(&self) -> Option<(u64, NodeId)> {
-        self.by_time.first().copied()
-    }
-
-    /// Takes those due by now, earliest first.
-    pub fn take_due(&mut self, now_ms: u64) -> Vec<NodeId> {
-        let mut due = Vec::new();
-        while let Some((at_ms, author)) = self.first()
-            && at_ms <= now_ms
-        {
-            self.remove(&author);
-            due.push(author);
-        }
-        due
-    }
-}
+pub struct PullsDue(pub Agenda);
 
 #[cfg(test)]
 mod tests {

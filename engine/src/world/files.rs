@@ -1,12 +1,15 @@
 //! Stored files (PROTOCOL section 7): what this node holds, what of it may go, and what it knows it lacks.
 
 use crate::clock::Now;
-use crate::domain::{AuthorStanding, KeepPriority, NodeId, PostId};
+use crate::domain::{
+    AuthorStanding, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts,
+};
 use crate::io::{StoredFileRow, Write};
 use crate::limits;
 use crate::world::authors::{Author, AuthorIndex};
 use crate::world::blobs::BlobBook;
 use crate::world::copies::Copies;
+use crate::world::deletions::Deletions;
 use crate::world::hearts::Hearts;
 use crate::world::identity::Identity;
 use crate::world::keep_order::{Candidate, KeepOrder, KeepRow};
@@ -126,6 +129,12 @@ pub struct Archive<'w, 's> {
 impl Archive<'_, '_> {
     fn now_s(&self) -> u32 {
         (self.now.wall_ms / 1000) as u32
+    }
+
+    /// The own id.
+    #[must_use]
+    pub fn own(&self) -> NodeId {
+        self.identity.node_id()
     }
 
     /// An author.
@@ -251,6 +260,29 @@ impl Archive<'_, '_> {
                 candidate.is_pinned = is_pinned;
             });
         }
+    }
+
+    /// What of a verified list is not here and has a place: newest first.
+    #[must_use]
+    pub fn lacking(
+        &self,
+        list: &RecentPosts,
+        deletions: &Deletions,
+        floor: &KeepFloor,
+    ) -> Vec<PostId> {
+        let node = list.head().author;
+        let is_lacking = |event: &Event| match event.kind {
+            // The author's record of it is wanted, which holds when the list names it no more.
+            EventKind::Delete => !deletions.has_record(&node, &event.id),
+            kind => {
+                kind.is_post()
+                    && !self.index.contains(&event.id)
+                    && !deletions.contains(&node, &event.id)
+                    && floor.admits(self.worth_of(&node, event.created_at_s))
+            }
+        };
+        let events = list.list().iter().filter(is_lacking);
+        events.map(|event| event.id).collect()
     }
 
     /// What a post of an author would be worth here, unhearted and held by nobody else.

@@ -1,6 +1,6 @@
-//! Who else keeps an author (PROTOCOL section 7): peers with a swarm link, and those from whom something of the author came.
+//! Who else keeps an author (PROTOCOL section 7): nodes with a swarm link, and those from whom something of the author came.
 
-use crate::domain::NodeId;
+use crate::domain::{AddressRecord, NodeId};
 use crate::io::LinkId;
 use crate::limits;
 use crate::wire::Packet;
@@ -12,21 +12,32 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// What is known of one author's keepers.
 #[derive(Debug, Default)]
-pub struct KeepersOf {
-    /// Peers that agreed to tell and to be told.
-    links: BTreeSet<NodeId>,
+struct KeepersOf {
+    /// Nodes that agreed to tell and to be told, the newest last.
+    links: VecDeque<NodeId>,
     /// Nodes from whom something of the author came, the newest last.
     seen: VecDeque<NodeId>,
 }
 
-/// Keepers by author.
+/// Where a keeper that is no peer can be called.
+#[derive(Debug)]
+struct Place {
+    record: AddressRecord,
+    /// Calls in a row that nobody took.
+    failures: u32,
+}
+
+/// Keepers by author, and where they are.
 #[derive(Resource, Debug, Default)]
-pub struct Keepers(BTreeMap<NodeId, KeepersOf>);
+pub struct Keepers {
+    by_author: BTreeMap<NodeId, KeepersOf>,
+    places: BTreeMap<NodeId, Place>,
+}
 
 impl Keepers {
     /// Something of an author came from a node, or it said that it keeps them.
     pub fn saw(&mut self, author: NodeId, node: NodeId) {
-        let of = self.0.entry(author).or_default();
+        let of = self.by_author.entry(author).or_default();
         of.seen.retain(|known| *known != node);
         of.seen.push_back(node);
         if of.seen.len() > limits::KEEPERS_SEEN_MAX {
@@ -34,45 +45,186 @@ impl Keepers {
         }
     }
 
+    /// Somebody else says that a node keeps an author: remembered while there is room, after all that was seen.
+    pub fn heard_of(&mut self, author: NodeId, node: NodeId) {
+        let of = self.by_author.entry(author).or_default();
+        if of.seen.len() < limits::KEEPERS_SEEN_MAX && !of.seen.contains(&node) {
+            of.seen.push_front(node);
+        }
+    }
+
     /// Nodes that have or had something of an author, the last to give something first.
     pub fn seen(&self, author: &NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        let of = self.0.get(author).into_iter();
+        let of = self.by_author.get(author).into_iter();
         of.flat_map(|of| of.seen.iter().rev().copied())
     }
 
-    /// A swarm link to a peer; false where an author has [`limits::SWARM_LINKS_MAX`] already.
+    /// A swarm link to a node; false where an author has [`limits::SWARM_LINKS_MAX`] already.
     pub fn link(&mut self, author: NodeId, node: NodeId) -> bool {
-        let of = self.0.entry(author).or_default();
-        let has_room = of.links.len() < limits::SWARM_LINKS_MAX;
-        if has_room {
-            of.links.insert(node);
+        let of = self.by_author.entry(author).or_default();
+        let is_linked = of.links.contains(&node);
+        if !is_linked && of.links.len() < limits::SWARM_LINKS_MAX {
+            of.links.push_back(node);
+            return true;
         }
-        has_room || of.links.contains(&node)
+        is_linked
     }
 
-    /// The peer has no link for the author any more.
+    /// A swarm link to a node, in the last place if there is no other: gives back who had that. Who is new would find none
+    /// among keepers that all have as many as they may, and whoever asks in thousands moves one.
+    pub fn link_in_turn(&mut self, author: NodeId, node: NodeId) -> Option<NodeId> {
+        if self.link(author, node) {
+            return None;
+        }
+        let links = &mut self.by_author.get_mut(&author)?.links;
+        let displaced = links.pop_back();
+        links.push_back(node);
+        displaced
+    }
+
+    /// The node has no link for the author any more.
     pub fn unlink(&mut self, author: &NodeId, node: &NodeId) {
-        if let Some(of) = self.0.get_mut(author) {
-            of.links.remove(node);
+        if let Some(of) = self.by_author.get_mut(author) {
+            of.links.retain(|linked| linked != node);
         }
     }
 
-    /// The peer is connected no more.
+    /// The peer is connected no more: its links stay where it can be called.
     pub fn part(&mut self, node: &NodeId) {
-        for of in self.0.values_mut() {
-            of.links.remove(node);
+        if !self.places.contains_key(node) {
+            self.unlink_all(node);
         }
     }
 
-    /// Peers with a swarm link for an author.
+    fn unlink_all(&mut self, node: &NodeId) {
+        for of in self.by_author.values_mut() {
+            of.links.retain(|linked| linked != node);
+        }
+    }
+
+    /// Nodes with a swarm link for an author.
     pub fn links(&self, author: &NodeId) -> impl Iterator<Item = NodeId> + '_ {
-        let of = self.0.get(author).into_iter();
+        let of = self.by_author.get(author).into_iter();
         of.flat_map(|of| of.links.iter().copied())
     }
 
     /// The author is kept no more.
     pub fn forget(&mut self, author: &NodeId) {
-        self.0.remove(author);
+        self.by_author.remove(author);
+    }
+
+    /// Where a node is, by its own record. Past [`limits::KEEPER_PLACES_MAX`] those of nobody's keepers go first, and then no more are taken.
+    pub fn learn_place(&mut self, record: AddressRecord) {
+        let node = record.node_id;
+        if let Some(known) = self.places.get_mut(&node) {
+            if record.supersedes(&known.record).is_ok() {
+                *known = Place {
+                    record,
+                    failures: 0,
+                };
+            }
+            return;
+        }
+        if self.places.len() >= limits::KEEPER_PLACES_MAX {
+            let of = self.by_author.values();
+            let known: BTreeSet<NodeId> = of
+                .flat_map(|of| of.links.iter().chain(&of.seen).copied())
+                .collect();
+            self.places.retain(|node, _| known.contains(node));
+        }
+        if self.places.len() < limits::KEEPER_PLACES_MAX {
+            let place = Place {
+                record,
+                failures: 0,
+            };
+            self.places.insert(node, place);
+        }
+    }
+
+    /// The record of a node that can be called.
+    #[must_use]
+    pub fn place(&self, node: &NodeId) -> Option<&AddressRecord> {
+        self.places.get(node).map(|place| &place.record)
+    }
+
+    /// A call was taken, or nobody was there: after [`limits::SWARM_CALL_FAILURES_MAX`] of these in a row, the node keeps nothing.
+    pub fn called(&mut self, node: &NodeId, was_there: bool) {
+        let Some(place) = self.places.get_mut(node) else {
+            return;
+        };
+        place.failures = if was_there { 0 } else { place.failures + 1 };
+        if place.failures >= limits::SWARM_CALL_FAILURES_MAX {
+            self.places.remove(node);
+            self.unlink_all(node);
+            for of in self.by_author.values_mut() {
+                of.seen.retain(|seen| seen != node);
+            }
+        }
+    }
+}
+
+/// What is to be said to a keeper that is no peer.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct SwarmCall {
+    /// Authors of whom there is news.
+    pub news: BTreeSet<NodeId>,
+    /// Authors for whom a link is offered.
+    pub offers: BTreeSet<NodeId>,
+    /// Authors for whom the link ends, with who has its place.
+    pub ends: BTreeMap<NodeId, NodeId>,
+}
+
+/// Calls that wait to be made, at most [`limits::SWARM_CALLS_WAITING_MAX`]. One call says all that there is for a node.
+#[derive(Resource, Debug, Default)]
+pub struct SwarmCalls(BTreeMap<NodeId, SwarmCall>);
+
+impl SwarmCalls {
+    fn of(&mut self, node: NodeId) -> Option<&mut SwarmCall> {
+        let has_room = self.0.len() < limits::SWARM_CALLS_WAITING_MAX;
+        (has_room || self.0.contains_key(&node)).then(|| self.0.entry(node).or_default())
+    }
+
+    /// Something is new of an author.
+    pub fn tell(&mut self, node: NodeId, author: NodeId) {
+        if let Some(call) = self.of(node) {
+            call.news.insert(author);
+        }
+    }
+
+    /// A link is offered for an author.
+    pub fn offer(&mut self, node: NodeId, author: NodeId) {
+        if let Some(call) = self.of(node) {
+            call.offers.insert(author);
+        }
+    }
+
+    /// The link for an author is another's now.
+    pub fn end(&mut self, node: NodeId, author: NodeId, other: NodeId) {
+        if let Some(call) = self.of(node) {
+            call.ends.insert(author, other);
+        }
+    }
+
+    /// To be asked for what is missing: whoever is connected is.
+    pub fn visit(&mut self, node: NodeId) {
+        self.of(node);
+    }
+
+    /// Takes the first.
+    pub fn pop(&mut self) -> Option<(NodeId, SwarmCall)> {
+        self.0.pop_first()
+    }
+
+    /// How many wait.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether none waits.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 }
 
@@ -161,6 +313,10 @@ mod tests {
             );
         }
         assert!(keepers.link(author, node(0)), "it has one already");
+        let last = node(limits::SWARM_LINKS_MAX - 1);
+        assert_eq!(keepers.link_in_turn(author, node(90)), Some(last));
+        assert_eq!(keepers.link_in_turn(author, node(91)), Some(node(90)));
+        assert_eq!(keepers.link_in_turn(author, node(91)), None);
         assert_eq!(keepers.links(&author).count(), limits::SWARM_LINKS_MAX);
         let seen: Vec<NodeId> = keepers.seen(&author).collect();
         assert_eq!(seen.len(), limits::KEEPERS_SEEN_MAX);
@@ -169,5 +325,92 @@ mod tests {
         assert!(keepers.link(author, node(99)));
         keepers.forget(&author);
         assert_eq!(keepers.seen(&author).count(), 0);
+    }
+
+    fn record(number: u8) -> AddressRecord {
+        let secret = crate::crypto::Secret::from_seed(&[number; 32]);
+        let address = crate::domain::Address::new("203.0.114.7:4000".parse().unwrap()).unwrap();
+        let body = crate::domain::AddressBody {
+            node_id: secret.node_id(),
+            addresses: crate::wire::codec::Bounded::truncated(vec![address]),
+            is_anchor: 0,
+            seq: 1,
+            expiry_ms: u64::MAX,
+        };
+        crate::domain::Signed::sign(body, &secret)
+    }
+
+    #[test]
+    fn a_link_outlives_the_connection_where_its_node_can_be_called() {
+        let (author, record) = (node(200), record(1));
+        let callable = record.node_id;
+        let mut keepers = Keepers::default();
+        keepers.learn_place(record);
+        for node in [callable, node(2)] {
+            keepers.saw(author, node);
+            keepers.link(author, node);
+            keepers.part(&node);
+        }
+        assert_eq!(keepers.links(&author).collect::<Vec<_>>(), [callable]);
+        for was_there in [false, false, true, false, false] {
+            keepers.called(&callable, was_there);
+        }
+        assert_eq!(keepers.links(&author).count(), 1);
+        keepers.called(&callable, false);
+        assert_eq!(keepers.links(&author).count(), 0);
+        assert!(keepers.place(&callable).is_none());
+        assert!(keepers.seen(&author).all(|seen| seen != callable));
+    }
+
+    #[test]
+    fn so_many_places_and_those_of_keepers_stay() {
+        let mut keepers = Keepers::default();
+        let known = record(255);
+        keepers.saw(node(200), known.node_id);
+        keepers.learn_place(known.clone());
+        let template = record(1);
+        for number in 0..2 * limits::KEEPER_PLACES_MAX {
+            let mut bytes = [7; 32];
+            bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            let place = Place {
+                record: template.clone(),
+                failures: 0,
+            };
+            keepers.places.insert(NodeId::from_bytes(bytes), place);
+            if keepers.places.len() > limits::KEEPER_PLACES_MAX {
+                keepers.places.remove(&template.node_id);
+                keepers.learn_place(template.clone());
+                assert_eq!(keepers.places.len(), 2);
+            }
+        }
+        assert!(keepers.place(&known.node_id).is_some());
+    }
+
+    #[test]
+    fn whoever_tells_of_others_pushes_nobody_out_who_was_seen() {
+        let (mut keepers, author) = (Keepers::default(), node(200));
+        keepers.saw(author, node(1));
+        for number in 2..100 {
+            keepers.heard_of(author, node(number));
+        }
+        assert_eq!(keepers.seen(&author).next(), Some(node(1)));
+        assert_eq!(keepers.seen(&author).count(), limits::KEEPERS_SEEN_MAX);
+    }
+
+    #[test]
+    fn so_many_calls_wait_and_one_says_all() {
+        let mut calls = SwarmCalls::default();
+        for number in 0..2 * limits::SWARM_CALLS_WAITING_MAX {
+            let mut bytes = [0; 32];
+            bytes[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            calls.tell(NodeId::from_bytes(bytes), node(1));
+        }
+        assert_eq!(calls.len(), limits::SWARM_CALLS_WAITING_MAX);
+        let first = NodeId::from_bytes([0; 32]);
+        calls.offer(first, node(2));
+        calls.end(first, node(3), node(4));
+        let (whom, says) = calls.pop().unwrap();
+        assert_eq!(whom, first);
+        assert_eq!((says.news.len(), says.offers.len(), says.ends.len()), (1, 1, 1));
     }
 }

@@ -1,6 +1,7 @@
 //! What a node knows while it runs: components and resources, a file per feature. Rules live in `distsoc-systems`.
 
 pub mod addresses;
+pub mod agenda;
 pub mod authors;
 pub mod blobs;
 pub mod candidates;

@@ -12,7 +12,8 @@ use crate::wire::{GoodbyeReason, Purpose};
 use crate::world::addresses::OwnAddresses;
 use crate::world::candidates::{Candidates, Dialling, Lost};
 use crate::world::outbox::Outbox;
-use bevy_ecs::prelude::{Component, Entity, Mut, Resource, World};
+use bevy_ecs::prelude::{Component, Entity, Mut, Query, Res, Resource, World};
+use bevy_ecs::system::SystemParam;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
@@ -242,6 +243,27 @@ impl Peers {
     #[must_use]
     pub fn link_count(&self) -> usize {
         self.links.len()
+    }
+}
+
+/// Peers that are up, with their connections.
+#[derive(SystemParam)]
+pub struct Neighbours<'w, 's> {
+    peers: Res<'w, Peers>,
+    up: Query<'w, 's, (&'static Link, &'static Peer)>,
+}
+
+impl Neighbours<'_, '_> {
+    /// A peer, by its id.
+    #[must_use]
+    pub fn by_node(&self, node: &NodeId) -> Option<(&Link, &Peer)> {
+        self.up.get(self.peers.by_node(node)?).ok()
+    }
+
+    /// The peer at the other end of a connection.
+    #[must_use]
+    pub fn behind(&self, link: LinkId) -> Option<(&Link, &Peer)> {
+        self.up.get(self.peers.up_behind(link)?).ok()
     }
 }
 

@@ -4,11 +4,12 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{BlobHash, KeepPriority};
+use distsoc_engine::domain::{BlobHash, KeepFacts, KeepPriority, PostId};
 use distsoc_engine::io::{BatchId, DiskUsage, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::world::authors::ListRechecks;
 use distsoc_engine::world::fetches::Fetches;
 use distsoc_engine::world::files::{Archive, KeepFloor};
 use distsoc_engine::world::inbox::Inbox;
@@ -80,6 +81,33 @@ fn settle(
     }
 }
 
+/// Files that would go only for copies that were seen and not proved of late, and are worth much: what was seen does not count for
+/// them before it is.
+fn doubt(archive: &mut Archive, fetches: &Fetches, bytes: u64, count: usize, now_s: u32) {
+    // Each may bring another to the front, which then is looked at in its turn.
+    loop {
+        let chosen = choose(archive, fetches, bytes, count);
+        let doubtful = chosen.into_iter().filter_map(|row| {
+            let candidate = archive.order.get(row)?;
+            let alone = KeepFacts {
+                copies: 0,
+                ..candidate.facts(now_s)
+            };
+            let is_worth_much = alone.priority().is_at_least(limits::PROOF_WORTH_MIN);
+            let is_unproved = archive.copies.is_unproved(&candidate.id, now_s);
+            (is_worth_much && is_unproved).then_some(candidate.id)
+        });
+        let doubtful: Vec<PostId> = doubtful.collect();
+        if doubtful.is_empty() {
+            return;
+        }
+        for id in doubtful {
+            archive.copies.doubt(id);
+            archive.judge_file(&id, None);
+        }
+    }
+}
+
 /// Files that go for so many bytes, or so many files.
 fn choose(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize) -> Vec<KeepRow> {
     let is_free = |row: KeepRow| {
@@ -117,6 +145,7 @@ fn evict(
     mut evicting: ResMut<Evicting>,
     mut archive: Archive,
     mut floor: ResMut<KeepFloor>,
+    mut rechecks: ResMut<ListRechecks>,
     mut outbox: ResMut<Outbox>,
 ) {
     let now_s = (now.wall_ms / 1000) as u32;
@@ -168,6 +197,7 @@ fn evict(
         .collect();
     if bytes > 0 || count > 0 {
         archive.order.turn(now_s);
+        doubt(&mut archive, &fetches, bytes, count, now_s);
         let mut highest = floor.0.unwrap_or_default();
         for row in choose(&archive, &fetches, bytes, count) {
             highest = highest.max(archive.order.priority(row).unwrap_or_default());
@@ -179,6 +209,10 @@ fn evict(
         }
     } else if floor.0.is_some() && fullness(usage, files, profile.files_max) < FLOOR_ENDS_PERCENT {
         floor.0 = None;
+        // What had to go has a place again.
+        let kept = archive.kept.iter().filter(|author| author.is_kept());
+        rechecks.0.extend(kept.map(|author| author.node));
+        outbox.wake_at(now.mono_ms);
     }
     if !writes.is_empty() {
         let batch = outbox.store_behind(writes.clone());

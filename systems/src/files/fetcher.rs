@@ -12,7 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{FileRequest, FileResponse, Packet};
 use distsoc_engine::world::blobs::BlobState;
-use distsoc_engine::world::copies::HolderKey;
+use distsoc_engine::world::copies::Holder;
 use distsoc_engine::world::fetches::{Fetch, Fetches};
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::inbox::Inbox;
@@ -40,30 +40,61 @@ struct Lacking {
     strangers: usize,
     /// Rounds in which nobody had it.
     fruitless: u32,
-    /// Not before: mono ms.
-    from_ms: u64,
+    /// Not before: mono ms; `None` for now.
+    from_ms: Option<u64>,
 }
 
 /// What is to be fetched.
 #[derive(Resource, Debug, Default)]
 struct ToFetch {
     blobs: BTreeMap<BlobHash, Lacking>,
-    /// The newest post first.
-    order: BTreeSet<(Reverse<u32>, BlobHash)>,
+    /// Those to ask for now, of the newest post first.
+    ready: BTreeSet<(Reverse<u32>, BlobHash)>,
+    /// The others, by when they are: mono ms.
+    waiting: BTreeSet<(u64, BlobHash)>,
 }
 
 impl ToFetch {
     fn add(&mut self, hash: BlobHash, lacking: Lacking) {
         if !self.blobs.contains_key(&hash) {
-            self.order.insert((Reverse(lacking.written_s), hash));
+            self.ready.insert((Reverse(lacking.written_s), hash));
             self.blobs.insert(hash, lacking);
         }
     }
 
     fn remove(&mut self, hash: &BlobHash) {
         if let Some(lacking) = self.blobs.remove(hash) {
-            self.order.remove(&(Reverse(lacking.written_s), *hash));
+            self.ready.remove(&(Reverse(lacking.written_s), *hash));
+            self.waiting
+                .remove(&(lacking.from_ms.unwrap_or_default(), *hash));
         }
+    }
+
+    /// It is asked for at this time, or now.
+    fn set_from(&mut self, hash: &BlobHash, from_ms: Option<u64>) {
+        let Some(mut lacking) = self.blobs.remove(hash) else {
+            return;
+        };
+        self.ready.remove(&(Reverse(lacking.written_s), *hash));
+        self.waiting
+            .remove(&(lacking.from_ms.unwrap_or_default(), *hash));
+        match from_ms {
+            Some(at_ms) => self.waiting.insert((at_ms, *hash)),
+            None => self.ready.insert((Reverse(lacking.written_s), *hash)),
+        };
+        lacking.from_ms = from_ms;
+        self.blobs.insert(*hash, lacking);
+    }
+
+    /// Those whose time has come are asked for; gives back when the next is.
+    fn wake(&mut self, now_ms: u64) -> Option<u64> {
+        while let Some((at_ms, hash)) = self.waiting.first().copied() {
+            if at_ms > now_ms {
+                return Some(at_ms);
+            }
+            self.set_from(&hash, None);
+        }
+        None
     }
 }
 
@@ -86,7 +117,7 @@ fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>) {
                     tried: BTreeSet::new(),
                     strangers: 0,
                     fruitless: 0,
-                    from_ms: 0,
+                    from_ms: None,
                 };
                 to_fetch.add(blob.hash, lacking);
             }
@@ -128,8 +159,8 @@ fn take_answers(
                     let post = lacking.post;
                     let remote = links.iter().find(|link| link.id == fetch.link);
                     if let Some(link) = remote {
-                        let key = HolderKey::of(&fetch.holder, link.remote.ip());
-                        if archive.copies.saw(post, key, (now.wall_ms / 1000) as u32) {
+                        let holder = Holder::of(fetch.holder, link.remote.ip());
+                        if archive.copies.saw(post, holder, (now.wall_ms / 1000) as u32) {
                             archive.judge_file(&post, None);
                         }
                     }
@@ -181,9 +212,7 @@ fn settle(
             }
             Err(trouble) => {
                 storage.blobs_refused |= trouble == StorageTrouble::Full;
-                if let Some(lacking) = to_fetch.blobs.get_mut(&hash) {
-                    lacking.from_ms = now.after(limits::FETCH_PAUSE_MS);
-                }
+                to_fetch.set_from(&hash, Some(now.after(limits::FETCH_PAUSE_MS)));
             }
         }
     }
@@ -271,12 +300,22 @@ fn fetch(
     }
     if changes.came_up().next().is_some() {
         // Whoever is new may have it.
-        for lacking in to_fetch.blobs.values_mut() {
+        let mut fruitless = Vec::new();
+        for (hash, lacking) in &mut to_fetch.blobs {
             lacking.strangers = 0;
             if lacking.fruitless > 0 {
-                lacking.from_ms = lacking.from_ms.min(now.mono_ms);
+                fruitless.push(*hash);
             }
         }
+        for hash in fruitless {
+            to_fetch.set_from(&hash, None);
+        }
+    }
+    if let Some(at_ms) = to_fetch.wake(now.mono_ms) {
+        outbox.wake_at(at_ms);
+    }
+    if to_fetch.ready.is_empty() {
+        return;
     }
     let has_room = |fetches: &Fetches| {
         fetches.requests.len() < limits::FETCHES_MAX
@@ -291,20 +330,15 @@ fn fetch(
         .collect();
     entropy.shuffle(&mut connected);
     let to_fetch = &mut *to_fetch;
-    let (mut gone, mut looked_at) = (Vec::new(), 0);
-    for (_, hash) in &to_fetch.order {
+    let (mut gone, mut later) = (Vec::new(), Vec::new());
+    for (_, hash) in to_fetch.ready.iter().take(LOOKED_AT_MAX) {
+        if !has_room(&fetches) {
+            break;
+        }
         let lacking = to_fetch
             .blobs
             .get_mut(hash)
-            .expect("what is in order is there");
-        if lacking.from_ms > now.mono_ms {
-            outbox.wake_at(lacking.from_ms);
-            continue;
-        }
-        looked_at += 1;
-        if looked_at > LOOKED_AT_MAX || !has_room(&fetches) {
-            break;
-        }
+            .expect("what is asked for is there");
         let Some(state) = archive.blobs.get(hash).filter(|state| !state.is_whole()) else {
             gone.push(*hash);
             continue;
@@ -324,10 +358,11 @@ fn fetch(
                     if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
                         starving.note(lacking.author);
                     }
-                    lacking.from_ms = now.after(entropy.jittered(pause_ms));
+                    let from_ms = now.after(entropy.jittered(pause_ms));
                     lacking.tried.clear();
                     lacking.strangers = 0;
-                    outbox.wake_at(lacking.from_ms);
+                    later.push((*hash, from_ms));
+                    outbox.wake_at(from_ms);
                 }
                 break;
             };
@@ -349,6 +384,9 @@ fn fetch(
     }
     for hash in gone {
         to_fetch.remove(&hash);
+    }
+    for (hash, from_ms) in later {
+        to_fetch.set_from(&hash, Some(from_ms));
     }
 }
 

@@ -1,20 +1,20 @@
-//! PROTOCOL section 7, staleness pull: where none of the peers has what is missing of an author, a worm asks further for who keeps them,
-//! after several fruitless rounds and so many times an hour. Whoever is found is visited, and asked like any other holder.
+//! PROTOCOL section 7, staleness pull: where none of the peers has what is missing of an author, or an author has too few swarm links,
+//! those who are known to keep them are called, and a worm asks further, so many times an hour. Whoever is found is called, and asked like
+//! any other holder.
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::DialTarget;
 use distsoc_engine::limits;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::wire::{Purpose, WormTarget};
+use distsoc_engine::wire::WormTarget;
 use distsoc_engine::world::authors::AuthorsView;
-use distsoc_engine::world::keepers::{Keepers, Starving};
+use distsoc_engine::world::keepers::{Keepers, Starving, SwarmCalls};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::Peers;
-use distsoc_engine::world::searches::{Errand, Errands, SearchId, WormSearch, WormSearches};
+use distsoc_engine::world::searches::{SearchId, WormSearch, WormSearches};
 
 /// The search under way, and when the next may begin: mono ms.
 #[derive(Resource, Debug, Default)]
@@ -27,9 +27,8 @@ fn take_ends(
     mut asking: ResMut<Asking>,
     mut searches: ResMut<WormSearches>,
     mut keepers: ResMut<Keepers>,
-    mut errands: ResMut<Errands>,
+    mut calls: ResMut<SwarmCalls>,
     authors: AuthorsView,
-    peers: Res<Peers>,
 ) {
     if !searches.has_ended() {
         return;
@@ -46,15 +45,9 @@ fn take_ends(
             if authors.get(&author).is_none_or(|author| !author.is_kept()) {
                 continue;
             }
-            keepers.saw(author, holder);
-            if !peers.is_linked(&holder) {
-                let errand = Errand {
-                    target: DialTarget::Addresses(found.record.addresses.to_vec()),
-                    purpose: Purpose::Visit,
-                };
-                // Where too many are to be visited, the next search brings it up again.
-                let _ = errands.want(holder, errand);
-            }
+            keepers.heard_of(author, holder);
+            keepers.learn_place(found.record);
+            calls.offer(holder, author);
         }
     }
 }
@@ -63,7 +56,9 @@ fn ask(
     now: Res<Now>,
     peers: Res<Peers>,
     mut asking: ResMut<Asking>,
+    keepers: Res<Keepers>,
     mut starving: ResMut<Starving>,
+    mut calls: ResMut<SwarmCalls>,
     mut searches: ResMut<WormSearches>,
     mut entropy: ResMut<Entropy>,
     mut outbox: ResMut<Outbox>,
@@ -76,6 +71,13 @@ fn ask(
         return;
     }
     let authors: Vec<NodeId> = starving.take(limits::WORM_TARGETS_MAX);
+    for author in &authors {
+        let known = keepers.seen(author);
+        let callable = known.filter(|node| keepers.place(node).is_some());
+        for node in callable.take(limits::SWARM_REFERRALS_MAX) {
+            calls.visit(node);
+        }
+    }
     let targets = authors.into_iter().map(WormTarget::Author).collect();
     // On behalf of a follow: nobody is told who asks.
     let search = WormSearch {

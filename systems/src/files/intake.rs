@@ -10,7 +10,7 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::world::authors::{PostOffers, PulledPosts};
-use distsoc_engine::world::copies::HolderKey;
+use distsoc_engine::world::copies::Holder;
 use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
 use distsoc_engine::world::identity::Identity;
@@ -60,9 +60,9 @@ impl Shelf<'_, '_> {
             return Err(Refusal::Full);
         }
         if let Some(link) = from {
-            let key = HolderKey::of(&link.node, link.remote.ip());
+            let holder = Holder::of(link.node, link.remote.ip());
             let now_s = (self.now.wall_ms / 1000) as u32;
-            self.archive.copies.saw(id, key, now_s);
+            self.archive.copies.saw(id, holder, now_s);
             self.keepers.saw(author, link.node);
         }
         self.archive.add(row);

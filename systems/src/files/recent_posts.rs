@@ -5,7 +5,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    EventKind, EventList, NodeId, PostId, RecentPosts, RecentPostsHead, Verified, check_time,
+    EventKind, EventList, NodeId, RecentPosts, RecentPostsHead, Verified, check_time,
 };
 use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
 use distsoc_engine::limits;
@@ -14,7 +14,7 @@ use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
     HostCandidates, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
-    PullsDue,
+    PullsDue, Succession,
 };
 use distsoc_engine::world::deletions::{Deletions, Proof};
 use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
@@ -97,10 +97,15 @@ fn judge_updates(
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
     mut candidates: ResMut<HostCandidates>,
+    mut succession: ResMut<Succession>,
     mut files: FilesOfAuthors,
 ) {
     for update in std::mem::take(&mut updates.0) {
         let node = update.head.author;
+        if node == files.archive.own() {
+            succession.hints.insert(update.from);
+            continue;
+        }
         let author = files.archive.author(&node);
         let Some(author) = author.filter(|author| author.is_kept()) else {
             candidates.heard(node);
@@ -111,7 +116,11 @@ fn judge_updates(
             offences.note(update.from, Refusal::Full, "PostNotification");
             continue;
         }
-        match first_look(author.head.as_ref(), &update.head, &update.newest, *now) {
+        let verdict = first_look(author.head.as_ref(), &update.head, &update.newest, *now);
+        if let Some(known) = author.head.clone() {
+            files.compare(known, &update.head, &mut outbox);
+        }
+        match verdict {
             Verdict::Refused(Refusal::Stale) => {
                 files.confirm(node, &update.head, *now, &mut outbox);
                 offences.note(update.from, Refusal::Stale, "RecentPosts");
@@ -206,23 +215,7 @@ impl FilesOfAuthors<'_, '_> {
             return;
         }
         self.bury(&list, outbox);
-        let lacking: Vec<PostId> = list
-            .list()
-            .iter()
-            .filter(|event| match event.kind {
-                // The author's record of it is wanted, which holds when the list names it no more.
-                EventKind::Delete => !self.deletions.has_record(&node, &event.id),
-                kind => {
-                    kind.is_post()
-                        && !self.archive.index.contains(&event.id)
-                        && !self.deletions.contains(&node, &event.id)
-                        && self
-                            .floor
-                            .admits(self.archive.worth_of(&node, event.created_at_s))
-                }
-            })
-            .map(|event| event.id)
-            .collect();
+        let lacking = self.archive.lacking(&list, &self.deletions, &self.floor);
         let missing = lacking
             .into_iter()
             .filter(|id| self.wanted.insert(*id, node))
@@ -234,7 +227,7 @@ impl FilesOfAuthors<'_, '_> {
         author.checked_at_ms = now.wall_ms;
         author.missing = missing;
         if !author.missing.is_empty() {
-            self.pulls_due.at(node, now.mono_ms);
+            self.pulls_due.0.at(node, now.mono_ms);
         }
         let bringer = self.links.iter().find(|link| link.id == from);
         let bringer = bringer.map(|link| link.node);
@@ -271,6 +264,17 @@ impl FilesOfAuthors<'_, '_> {
                 }
             }
         }
+    }
+
+    /// Two heads with one number are remembered with their author, whichever counts (open question 4).
+    fn compare(&mut self, known: RecentPostsHead, head: &RecentPostsHead, outbox: &mut Outbox) {
+        let is_equivocal = known.seq == head.seq && known.root != head.root;
+        let author = self.archive.author_mut(&known.author);
+        let Some(mut author) = author.filter(|author| is_equivocal && !author.is_equivocal) else {
+            return;
+        };
+        author.is_equivocal = true;
+        outbox.store(Write::Equivocation(Box::new([known, head.clone()])));
     }
 
     /// The same head again says that it is still the newest.

@@ -14,10 +14,12 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{DeleteRecord, Packet, PostNotification};
+use distsoc_engine::world::authors::{OwnHead, Succession};
 use distsoc_engine::world::deletions::{Deletions, Proof};
 use distsoc_engine::world::files::{Archive, disk_bytes};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
+use distsoc_engine::world::keepers::ListNews;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, PeerChanges};
 use distsoc_engine::world::storage::Storage;
@@ -85,7 +87,12 @@ fn notification(post: Option<&SignedPost>, list: &RecentPosts) -> PostNotificati
     }
 }
 
-fn take_drafts(mut inbox: ResMut<Inbox>, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
+fn take_drafts(
+    succession: Res<Succession>,
+    mut inbox: ResMut<Inbox>,
+    mut own: ResMut<OwnPosts>,
+    mut outbox: ResMut<Outbox>,
+) {
     let drafts = inbox.take_calls(|call| match call {
         Call::Post {
             text,
@@ -100,7 +107,9 @@ fn take_drafts(mut inbox: ResMut<Inbox>, mut own: ResMut<OwnPosts>, mut outbox: 
         _ => None,
     });
     for (call, act) in drafts {
-        if own.waiting.len() >= WAITING_MAX {
+        if let Err(refused) = succession.check() {
+            outbox.reply(call, Err(refused));
+        } else if own.waiting.len() >= WAITING_MAX {
             outbox.reply(
                 call,
                 Err(CallError::Refused(
@@ -279,6 +288,8 @@ fn publish(
     mut own: ResMut<OwnPosts>,
     mut archive: Archive,
     mut deletions: ResMut<Deletions>,
+    mut own_head: ResMut<OwnHead>,
+    mut news: ResMut<ListNews>,
     mut outbox: ResMut<Outbox>,
     mut peers: Query<(&Link, &mut Peer)>,
 ) {
@@ -323,8 +334,11 @@ fn publish(
                 }
             }
             outbox.reply(made.call, Ok(reply));
+            own_head.0 = Some(made.list.head().clone());
             own.list = Some(made.list);
         }
+        // Peers have heard it; others with a swarm link are called.
+        news.0.push((archive.own(), None));
     }
 }
 
@@ -340,6 +354,8 @@ fn introduce(own: Res<OwnPosts>, changes: Res<PeerChanges>, mut outbox: ResMut<O
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let stored = frame.restored.own_list.take();
     let list = stored.and_then(|stored| RecentPosts::verify(stored.head, stored.list).ok());
+    let head = list.as_ref().map(|list| list.head().clone());
+    frame.world.insert_resource(OwnHead(head));
     frame.world.insert_resource(OwnPosts {
         list,
         ..OwnPosts::default()

@@ -3,4 +3,5 @@
 pub(crate) mod composer;
 pub(crate) mod profiles;
 pub(crate) mod stager;
+pub(crate) mod succession;
 pub(crate) mod tombstones;

@@ -127,21 +127,21 @@ fn note_reasons(
                 pulls.tried.entry(author).or_default().extend(liar);
             }
         }
-        due.at(author, now.mono_ms);
+        due.0.at(author, now.mono_ms);
     }
     // What was refused while the disk took nothing is asked for again.
     let troubled = !storage.takes_more();
     if std::mem::replace(&mut *was_troubled, troubled) && !troubled {
         for author in authors.iter().filter(|author| author.is_kept()) {
             pulls.suspect.insert(author.node);
-            due.at(author.node, now.mono_ms);
+            due.0.at(author.node, now.mono_ms);
         }
     }
     for author in &changed {
         if author.is_kept() && author.checked_at_ms == 0 && !pulls.is_asking(&author.node) {
-            due.at(author.node, now.mono_ms);
+            due.0.at(author.node, now.mono_ms);
         } else if !author.is_kept() {
-            due.remove(&author.node);
+            due.0.remove(&author.node);
         }
     }
     for (node, _, _) in changes.came_up() {
@@ -149,7 +149,7 @@ fn note_reasons(
         if author.is_some_and(Author::is_kept) {
             pulls.tried.remove(&node);
             pulls.suspect.insert(node);
-            due.at(node, now.mono_ms);
+            due.0.at(node, now.mono_ms);
         }
     }
     if changes.came_up().next().is_some() {
@@ -160,7 +160,7 @@ fn note_reasons(
                 && tried < limits::PULL_PEERS_PER_ROUND_MAX
                 && !pulls.is_asking(&author.node)
             {
-                due.at(author.node, now.mono_ms);
+                due.0.at(author.node, now.mono_ms);
             }
         }
     }
@@ -222,14 +222,14 @@ fn take_answers(
                 pulls.suspect.remove(author);
             }
             if moved {
-                due.set(*author, now.mono_ms);
+                due.0.set(*author, now.mono_ms);
                 continue;
             }
             if !with_list.contains(author) || (!with_posts && !pull.posts.is_empty()) {
                 // Not here: somebody else is asked.
                 pulls.tried.entry(*author).or_default().push(pull.peer);
             }
-            due.set(*author, now.mono_ms);
+            due.0.set(*author, now.mono_ms);
         }
     }
 }
@@ -288,7 +288,7 @@ fn pull(
     links: Query<&Link, With<Peer>>,
     authors: Query<&Author>,
 ) {
-    let Some((first_ms, _)) = due.first() else {
+    let Some((first_ms, _)) = due.0.first() else {
         return;
     };
     if first_ms > now.mono_ms {
@@ -298,7 +298,7 @@ fn pull(
     let mut shuffled: Vec<NodeId> = peers.up().map(|(node, _)| node).collect();
     entropy.shuffle(&mut shuffled);
     let mut batches: BTreeMap<NodeId, (Vec<Want>, Vec<PostId>)> = BTreeMap::new();
-    for node in due.take_due(now.mono_ms) {
+    for node in due.0.take_due(now.mono_ms) {
         let Some(author) = index.get(&node).and_then(|entity| authors.get(entity).ok()) else {
             continue;
         };
@@ -355,7 +355,7 @@ fn pull(
                     }
                     retry_pause_ms(rounds.saturating_sub(1))
                 };
-                due.set(node, now.after(entropy.jittered(pause_ms)));
+                due.0.set(node, now.after(entropy.jittered(pause_ms)));
             }
         }
     }
@@ -380,7 +380,7 @@ fn pull(
         };
         pulls.under_way.insert(id, pull);
     }
-    if let Some((first_ms, _)) = due.first() {
+    if let Some((first_ms, _)) = due.0.first() {
         outbox.wake_at(first_ms);
     }
 }
@@ -400,7 +400,7 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         .map(|(node, _)| node)
         .collect();
     for node in kept {
-        frame.world.resource_mut::<PullsDue>().at(node, 0);
+        frame.world.resource_mut::<PullsDue>().0.at(node, 0);
     }
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Judge, note_reasons);

@@ -9,7 +9,7 @@ use distsoc_engine::domain::{ConnectString, NodeId};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, Write};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::world::authors::{Author, AuthorIndex, KeptProfiles};
+use distsoc_engine::world::authors::{Author, AuthorIndex, KeptProfiles, ListRechecks};
 use distsoc_engine::world::candidates::Candidates;
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::identity::Identity;
@@ -132,10 +132,13 @@ fn settle(world: &mut World) {
             Ok(()) => {
                 let followed = change.relationship.as_ref();
                 let is_followed = followed.is_some_and(|known| known.followed_since_ms.is_some());
-                apply(world, change.node, change.relationship);
+                let node = change.node;
+                apply(world, node, change.relationship);
                 if is_followed {
+                    // What was not worth its place may be now.
+                    world.resource_mut::<ListRechecks>().0.insert(node);
                     // The name is stored with the follow, so that the feed can show it when the author is gone.
-                    keep_profile(world, change.node);
+                    keep_profile(world, node);
                 }
                 Ok(Reply::Done)
             }
@@ -219,6 +222,13 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
             .expect("an entity in AuthorIndex is an Author");
         author.head = Some(head);
         author.checked_at_ms = checked_at_ms;
+    }
+    for node in std::mem::take(&mut frame.restored.equivocal) {
+        let entity = frame.world.resource::<AuthorIndex>().get(&node);
+        let author = entity.and_then(|entity| frame.world.get_mut::<Author>(entity));
+        if let Some(mut author) = author {
+            author.is_equivocal = true;
+        }
     }
     frame.world.insert_resource(Changing::default());
     frame.on(Occasions::BATCH, Phase::Ingest, settle);

@@ -5,7 +5,9 @@
 
 use distsoc_engine::clock::Now;
 use distsoc_engine::crypto::Secret;
-use distsoc_engine::domain::{BlobHash, ConnectString, Deletion, Heart, NodeId, PostBytes, PostId};
+use distsoc_engine::domain::{
+    BlobHash, ConnectString, Deletion, Heart, HeartBody, NodeId, PostBytes, PostId,
+};
 use distsoc_engine::io::*;
 use distsoc_engine::limits;
 use distsoc_engine::node::{Node, NodeConfig};
@@ -35,6 +37,9 @@ pub struct Seat {
     /// By post and author.
     pub deletions: BTreeMap<(PostId, NodeId), Deletion>,
     pub pins: BTreeSet<PostId>,
+    pub files: BTreeMap<PostId, StoredFileRow>,
+    pub relationships: BTreeMap<NodeId, Relationship>,
+    pub equivocal: BTreeSet<NodeId>,
     pub slices: BTreeMap<(BlobHash, u32), Arc<[u8]>>,
     pub map: BTreeMap<(u32, u32), MapRow>,
     pub disk_trouble: Option<StorageTrouble>,
@@ -144,6 +149,9 @@ impl Table {
                 hearts: BTreeMap::new(),
                 deletions: BTreeMap::new(),
                 pins: BTreeSet::new(),
+                files: BTreeMap::new(),
+                relationships: BTreeMap::new(),
+                equivocal: BTreeSet::new(),
                 slices: BTreeMap::new(),
                 map: BTreeMap::new(),
                 disk_trouble: None,
@@ -361,15 +369,31 @@ impl Table {
 
     /// Kills a node and starts it again, with nothing but the map as it lies on its disk.
     pub fn restart_with_map(&mut self, seat: usize, kind: ProfileKind) {
+        let restored = Restored {
+            map: self.seats[seat].map.values().cloned().collect(),
+            ..Restored::default()
+        };
+        self.restart(seat, NodeProfile::of(kind), &[], restored);
+    }
+
+    /// Kills a node and starts it again, with what of layer 2 lies on its disk.
+    pub fn restart_with_files(&mut self, seat: usize, profile: NodeProfile, anchors: &[usize]) {
+        let restored = self.seats[seat].restored();
+        self.restart(seat, profile, anchors, restored);
+    }
+
+    fn restart(
+        &mut self,
+        seat: usize,
+        profile: NodeProfile,
+        anchors: &[usize],
+        restored: Restored,
+    ) {
         for other in 0..self.seats.len() {
             self.cut(seat, other);
         }
         let there = &mut self.seats[seat];
-        let restored = Restored {
-            map: there.map.values().cloned().collect(),
-            ..Restored::default()
-        };
-        there.node = node(seat, NodeProfile::of(kind), &[], restored);
+        there.node = node(seat, profile, anchors, restored);
         there.inputs = VecDeque::from([Input::OwnAddresses(vec![there.address])]);
         there.next_wake_ms = None;
         self.settle();
@@ -612,9 +636,37 @@ impl Table {
 }
 
 impl Seat {
+    fn restored(&self) -> Restored {
+        let own = |author: &NodeId| *author == self.id;
+        let lists = self.lists.values();
+        let others = lists.filter(|stored| !own(&stored.head.author));
+        let mut blobs: BTreeMap<BlobHash, Vec<std::ops::Range<u32>>> = BTreeMap::new();
+        for (hash, number) in self.slices.keys() {
+            blobs.entry(*hash).or_default().push(*number..*number + 1);
+        }
+        let blobs = blobs.into_iter();
+        let hearts = self.hearts.values();
+        Restored {
+            relationships: self.relationships.clone().into_iter().collect(),
+            authors: others.map(|stored| (stored.head.clone(), 1)).collect(),
+            files: self.files.values().cloned().collect(),
+            blobs: blobs
+                .map(|(hash, slices)| StoredBlob { hash, slices })
+                .collect(),
+            hearts: hearts
+                .map(|heart| (HeartBody::clone(heart), heart.hash()))
+                .collect(),
+            equivocal: self.equivocal.iter().copied().collect(),
+            deletions: self.deletions.keys().map(|(post, of)| (*of, *post)).collect(),
+            own_list: self.lists.get(&self.id).cloned(),
+            ..Restored::default()
+        }
+    }
+
     fn write(&mut self, write: Write) {
         match write {
             Write::Post { post, .. } => {
+                self.files.insert(post.id(), StoredFileRow::of(&post));
                 self.posts.insert(post.id(), post.bytes().clone());
             }
             Write::RecentPosts { head, list } => {
@@ -630,6 +682,7 @@ impl Seat {
             }
             Write::ForgetPost(id) => {
                 self.posts.remove(&id);
+                self.files.remove(&id);
                 self.pins.remove(&id);
                 self.hearts.retain(|(post, _), _| *post != id);
             }
@@ -651,6 +704,15 @@ impl Seat {
                     true => self.pins.insert(post),
                     false => self.pins.remove(&post),
                 };
+            }
+            Write::Relationship { node, relationship } => {
+                match relationship {
+                    Some(relationship) => self.relationships.insert(node, relationship),
+                    None => self.relationships.remove(&node),
+                };
+            }
+            Write::Equivocation(heads) => {
+                self.equivocal.insert(heads[0].author);
             }
             Write::ForgetAuthor(author) => {
                 self.lists.remove(&author);

@@ -62,6 +62,7 @@ rows! {
     GoodPeer: |_| 256;
     Heart: |_| 0;
     Deletion: |_| 0;
+    Box<[RecentPostsHead; 2]>: |_| 512;
     (): |()| 0;
     Arc<[u8]>: |slice| slice.len();
 }
@@ -127,6 +128,7 @@ fn pages_of(write: &Write) -> u64 {
             ..
         } => relationship.bytes(),
         Write::GoodPeer(peer) => peer.bytes(),
+        Write::Equivocation(heads) => heads.bytes(),
         Write::Checked { .. }
         | Write::Heart(_)
         | Write::Deletion(_)
@@ -152,6 +154,7 @@ pub(super) struct Tables {
     pub(super) hearts: Table<(PostId, NodeId), Heart>,
     /// By the author.
     pub(super) deletions: Table<(PostId, NodeId), Deletion>,
+    pub(super) equivocations: Table<NodeId, Box<[RecentPostsHead; 2]>>,
     pub(super) pins: Table<PostId, ()>,
     pub(super) slices: Table<(BlobHash, u32), Arc<[u8]>>,
     /// Bytes that everything may take.
@@ -172,6 +175,7 @@ impl Tables {
             + self.map.pages
             + self.hearts.pages
             + self.deletions.pages
+            + self.equivocations.pages
             + self.pins.pages;
         let (row_bytes, blob_bytes) = (row_pages * PAGE_BYTES, self.slices.pages * PAGE_BYTES);
         let row_room_bytes = self.budget_bytes / 4;
@@ -265,7 +269,9 @@ impl Tables {
                 true => self.pins.insert(post, ()),
                 false => self.pins.remove(&post),
             },
+            Write::Equivocation(heads) => self.equivocations.insert(heads[0].author, heads),
             Write::ForgetAuthor(author) => {
+                self.equivocations.remove(&author);
                 self.lists.remove(&author);
                 self.checked_ms.remove(&author);
                 self.profiles.remove(&author);

@@ -1,0 +1,318 @@
+//! PROTOCOL section 7, swarm links: who keeps an author agrees with a few others who do to tell each other what is new. They are found
+//! among those from whom something of the author came, by what these say of others, and by worms. Whoever is no peer is called.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{AddressRecord, NodeId, Seq};
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::io::Slot;
+use distsoc_engine::limits;
+use distsoc_engine::refusal::Refusal;
+use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::wire::{ListDigest, SwarmLink, SwarmWish};
+use distsoc_engine::world::agenda::Agenda;
+use distsoc_engine::world::authors::{AuthorIndex, KeptLists, PullRequests, PullWish, Succession};
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::inbox::Arrivals;
+use distsoc_engine::world::keepers::{Keepers, ListNews, Starving, SwarmCalls};
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{
+    Link, Neighbours, Offences, Peer, PeerChanges, is_tellable, tellable_record,
+};
+use std::collections::BTreeMap;
+
+/// Nobody is offered a link for the same author again before this.
+const OFFER_MS: u64 = 10 * 60 * 1000;
+/// Offers remembered, at most.
+const OFFERS_MAX: usize = 4_096;
+
+/// When links are looked for, and who was offered one.
+#[derive(Resource, Debug, Default)]
+struct Looking {
+    due: Agenda,
+    /// Author → times in a row that nobody was left to be offered one.
+    fruitless: BTreeMap<NodeId, u32>,
+    /// Author and node → until when no other offer is made: mono ms.
+    offers: BTreeMap<(NodeId, NodeId), u64>,
+}
+
+impl Looking {
+    /// Whether an offer may be made, which then is remembered.
+    fn may_offer(&mut self, author: NodeId, node: NodeId, now: Now) -> bool {
+        if self.offers.len() >= OFFERS_MAX {
+            self.offers.retain(|_, until_ms| *until_ms > now.mono_ms);
+        }
+        let known = self.offers.get(&(author, node));
+        let may = known.is_none_or(|until_ms| *until_ms <= now.mono_ms)
+            && self.offers.len() < OFFERS_MAX;
+        if may {
+            self.offers.insert((author, node), now.after(OFFER_MS));
+        }
+        may
+    }
+
+    /// When to look again, after so many looks that led to nobody.
+    fn pause_ms(&self, author: &NodeId) -> u64 {
+        let fruitless = self.fruitless.get(author).copied().unwrap_or_default();
+        let pause_ms = limits::SWARM_LOOK_MS.saturating_mul(1 << fruitless.min(16));
+        pause_ms.min(limits::SWARM_LOOK_MS_MAX)
+    }
+}
+
+/// Others who keep an author, for somebody who is told of them: first who brought the newest list, then any.
+fn others(
+    author: &NodeId,
+    asker: &Link,
+    now: Now,
+    keepers: &Keepers,
+    neighbours: &Neighbours,
+    entropy: &mut Entropy,
+) -> Vec<AddressRecord> {
+    let mut linked: Vec<NodeId> = keepers.links(author).collect();
+    entropy.shuffle(&mut linked);
+    let next_hop = keepers.seen(author).next();
+    let mut records: Vec<AddressRecord> = Vec::new();
+    for node in next_hop.into_iter().chain(linked) {
+        let is_told = records.iter().any(|record| record.node_id == node);
+        if node == asker.node || is_told {
+            continue;
+        }
+        let record = match neighbours.by_node(&node) {
+            Some((link, peer)) => tellable_record(link, peer, asker.remote, now),
+            None => {
+                let known = keepers.place(&node);
+                known
+                    .filter(|record| is_tellable(record, asker.remote, now))
+                    .cloned()
+            }
+        };
+        records.extend(record);
+        if records.len() == limits::SWARM_REFERRALS_MAX {
+            break;
+        }
+    }
+    records
+}
+
+/// Where the sender can be called, if it can: else a link to it ends with the connection.
+fn note_place(link: &Link, peer: &Peer, now: Now, keepers: &mut Keepers) {
+    if let Some(record) = tellable_record(link, peer, link.remote, now) {
+        keepers.learn_place(record);
+    }
+}
+
+fn take_links(
+    now: Res<Now>,
+    identity: Res<Identity>,
+    mut arrivals: ResMut<Arrivals<SwarmLink>>,
+    lists: KeptLists,
+    neighbours: Neighbours,
+    mut keepers: ResMut<Keepers>,
+    mut looking: ResMut<Looking>,
+    mut calls: ResMut<SwarmCalls>,
+    mut pulls: ResMut<PullRequests>,
+    mut succession: ResMut<Succession>,
+    mut entropy: ResMut<Entropy>,
+    mut outbox: ResMut<Outbox>,
+    mut offences: ResMut<Offences>,
+) {
+    for arrival in arrivals.take() {
+        let Some((link, peer)) = neighbours.behind(arrival.link) else {
+            continue;
+        };
+        let (node, packet) = (link.node, arrival.packet);
+        let author = packet.digest.author;
+        let Some(head) = lists.head(&author) else {
+            // Whoever asks is told no more than that there is no place.
+            if packet.wish() == SwarmWish::Offer {
+                let end = SwarmLink::new(packet.digest, SwarmWish::End);
+                outbox.send(link.id, &end.into());
+            }
+            continue;
+        };
+        note_place(link, peer, *now, &mut keepers);
+        let may_be_told = peer.slot != Slot::Visit || keepers.place(&node).is_some();
+        let wish = packet.wish();
+        match wish {
+            SwarmWish::End => {
+                keepers.unlink(&author, &node);
+                let soon_ms = entropy.jittered(limits::SWARM_LOOK_MS);
+                looking.due.at(author, now.after(soon_ms));
+            }
+            SwarmWish::Offer | SwarmWish::Accept => {
+                keepers.saw(author, node);
+                let has_place = match wish {
+                    SwarmWish::Offer if may_be_told => {
+                        if let Some(displaced) = keepers.link_in_turn(author, node) {
+                            calls.end(displaced, author, node);
+                        }
+                        true
+                    }
+                    _ => may_be_told && keepers.link(author, node),
+                };
+                let answer = match (wish, has_place) {
+                    (SwarmWish::Offer, true) => Some(SwarmWish::Accept),
+                    (_, false) => Some(SwarmWish::End),
+                    _ => None,
+                };
+                if let Some(answer) = answer {
+                    let told = others(&author, link, *now, &keepers, &neighbours, &mut entropy);
+                    let answer = SwarmLink::new(ListDigest::of(head), answer);
+                    outbox.send(link.id, &answer.naming(told).into());
+                }
+            }
+        }
+        if head.seq < Seq::from_u64(packet.digest.seq) {
+            match author == identity.node_id() {
+                true => {
+                    succession.hints.insert(link.id);
+                }
+                false => pulls.wish_from(author, PullWish::Newer, node),
+            }
+        }
+        for record in packet.others.into_vec() {
+            let other = record.node_id;
+            if other == identity.node_id() {
+                continue;
+            }
+            if !is_tellable(&record, link.remote, *now) {
+                offences.note(link.id, Refusal::NotWanted, "SwarmLink");
+                continue;
+            }
+            keepers.learn_place(record);
+            keepers.heard_of(author, other);
+            let lacks = keepers.links(&author).count() < limits::SWARM_LINKS_WANTED;
+            let is_new = keepers.links(&author).all(|linked| linked != other);
+            if lacks && is_new && looking.may_offer(author, other, *now) {
+                calls.offer(other, author);
+            }
+        }
+    }
+}
+
+/// Offers links for an author to whoever is known to keep them, while there are too few; false where nobody is left.
+fn offer(
+    author: NodeId,
+    now: Now,
+    lists: &KeptLists,
+    neighbours: &Neighbours,
+    keepers: &Keepers,
+    looking: &mut Looking,
+    calls: &mut SwarmCalls,
+    outbox: &mut Outbox,
+) -> bool {
+    let Some(head) = lists.head(&author) else {
+        return true;
+    };
+    let linked: Vec<NodeId> = keepers.links(&author).collect();
+    let mut lacking = limits::SWARM_LINKS_WANTED.saturating_sub(linked.len());
+    let mut is_known = lacking == 0;
+    for node in keepers.seen(&author) {
+        if lacking == 0 {
+            break;
+        }
+        let neighbour = neighbours.by_node(&node);
+        let can_be_reached = neighbour.is_some() || keepers.place(&node).is_some();
+        if linked.contains(&node) || !can_be_reached || !looking.may_offer(author, node, now) {
+            continue;
+        }
+        match neighbour {
+            Some((link, _)) => {
+                let offer = SwarmLink::new(ListDigest::of(head), SwarmWish::Offer);
+                outbox.send(link.id, &offer.into());
+            }
+            None => calls.offer(node, author),
+        }
+        lacking -= 1;
+        is_known = true;
+    }
+    is_known
+}
+
+fn look(
+    now: Res<Now>,
+    news: Res<ListNews>,
+    changes: Res<PeerChanges>,
+    identity: Res<Identity>,
+    lists: KeptLists,
+    neighbours: Neighbours,
+    mut keepers: ResMut<Keepers>,
+    mut looking: ResMut<Looking>,
+    mut calls: ResMut<SwarmCalls>,
+    mut starving: ResMut<Starving>,
+    mut entropy: ResMut<Entropy>,
+    mut outbox: ResMut<Outbox>,
+) {
+    for (node, _) in changes.went_down() {
+        keepers.part(&node);
+    }
+    for (author, _) in &news.0 {
+        offer(
+            *author,
+            *now,
+            &lists,
+            &neighbours,
+            &keepers,
+            &mut looking,
+            &mut calls,
+            &mut outbox,
+        );
+        let pause_ms = entropy.jittered(looking.pause_ms(author));
+        looking.due.at(*author, now.after(pause_ms));
+    }
+    for author in looking.due.take_due(now.mono_ms) {
+        if lists.head(&author).is_none() {
+            looking.fruitless.remove(&author);
+            continue;
+        }
+        let is_known = offer(
+            author,
+            *now,
+            &lists,
+            &neighbours,
+            &keepers,
+            &mut looking,
+            &mut calls,
+            &mut outbox,
+        );
+        if !is_known && author != identity.node_id() {
+            starving.note(author);
+        }
+        let is_linked = keepers.links(&author).count() >= limits::SWARM_LINKS_WANTED;
+        match is_linked {
+            true => {
+                looking.fruitless.remove(&author);
+            }
+            false => *looking.fruitless.entry(author).or_default() += 1,
+        }
+        let pause_ms = match is_linked {
+            true => limits::SWARM_LOOK_MS_MAX,
+            false => looking.pause_ms(&author),
+        };
+        looking
+            .due
+            .set(author, now.after(entropy.jittered(pause_ms)));
+    }
+    if let Some((at_ms, _)) = looking.due.first() {
+        outbox.wake_at(at_ms);
+    }
+}
+
+/// Links between those who keep an author.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    let kept = frame.world.resource::<AuthorIndex>().iter();
+    let kept: Vec<NodeId> = kept.map(|(node, _)| node).collect();
+    let mut looking = Looking::default();
+    let mut entropy = frame.world.resource_mut::<Entropy>();
+    for node in kept {
+        looking.due.at(node, entropy.below(limits::SWARM_LOOK_MS));
+    }
+    frame.world.insert_resource(looking);
+    frame.on(
+        Occasions::packet(&SwarmLink::SPEC),
+        Phase::Judge,
+        take_links,
+    );
+    frame.add(Phase::Plan, look);
+}

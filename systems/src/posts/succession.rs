@@ -1,0 +1,116 @@
+//! PROTOCOL section 7, author_recent_posts: a node that sees a newer list of its own key writes no more, and asks: another machine holds
+//! the key, or this one lost what it had said. Those who keep the own posts know.
+
+use crate::Installer;
+use bevy_ecs::prelude::*;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::{RecentPostsHead, check_time};
+use distsoc_engine::entropy::Entropy;
+use distsoc_engine::io::{LinkId, RequestId, Slot};
+use distsoc_engine::limits;
+use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::wire::codec::Bounded;
+use distsoc_engine::wire::{Packet, PullSyncRequest, Want};
+use distsoc_engine::world::authors::{OwnHead, Succession};
+use distsoc_engine::world::identity::Identity;
+use distsoc_engine::world::inbox::Inbox;
+use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::peers::{Link, Peer, PeerChanges};
+use std::collections::BTreeSet;
+
+/// Questions under way, and when the next is put: mono ms.
+#[derive(Resource, Debug, Default)]
+struct Asking {
+    requests: BTreeSet<RequestId>,
+    asked: usize,
+    next_ms: u64,
+}
+
+/// Whether a list found elsewhere outranks the own. Where there is none here, the identity was restored, and its first post begins
+/// a generation that outranks all before.
+fn outranks(own: Option<&RecentPostsHead>, found: &RecentPostsHead, now: Now) -> bool {
+    let is_newer = own.is_some_and(|own| found.author == own.author && found.seq > own.seq);
+    is_newer && check_time(found.updated_at_ms, now).is_ok()
+}
+
+fn take_answers(
+    now: Res<Now>,
+    own: Res<OwnHead>,
+    mut inbox: ResMut<Inbox>,
+    mut asking: ResMut<Asking>,
+    mut succession: ResMut<Succession>,
+) {
+    if asking.requests.is_empty() {
+        return;
+    }
+    let requests = &mut asking.requests;
+    let ends = inbox.take_responses(|request| requests.remove(&request).then_some(()));
+    for ((), result) in ends {
+        let Ok(Packet::PullSyncResponse(response)) = result else {
+            continue;
+        };
+        for part in response.lists.into_vec() {
+            let best = succession.newer.as_ref().or(own.0.as_ref());
+            if outranks(best, &part.head, *now) {
+                succession.newer = Some(part.head);
+            }
+        }
+    }
+}
+
+fn ask(
+    now: Res<Now>,
+    identity: Res<Identity>,
+    own: Res<OwnHead>,
+    changes: Res<PeerChanges>,
+    mut asking: ResMut<Asking>,
+    mut succession: ResMut<Succession>,
+    mut entropy: ResMut<Entropy>,
+    mut outbox: ResMut<Outbox>,
+    up: Query<(&Link, &Peer)>,
+) {
+    let Some(head) = &own.0 else {
+        succession.hints.clear();
+        return;
+    };
+    let mut links: BTreeSet<LinkId> = std::mem::take(&mut succession.hints);
+    for (_, link, slot) in changes.came_up() {
+        if slot != Slot::Visit && asking.asked < limits::OWN_LIST_PEERS {
+            asking.asked += 1;
+            asking.next_ms = now.after(entropy.jittered(limits::OWN_LIST_MS));
+            links.insert(link);
+        }
+    }
+    if asking.asked > 0 {
+        if asking.next_ms <= now.mono_ms {
+            asking.next_ms = now.after(entropy.jittered(limits::OWN_LIST_MS));
+            let lasting = up.iter().filter(|(_, peer)| peer.slot != Slot::Visit);
+            let mut lasting: Vec<LinkId> = lasting.map(|(link, _)| link.id).collect();
+            lasting.sort_unstable();
+            entropy.shuffle(&mut lasting);
+            links.extend(lasting.first());
+        }
+        outbox.wake_at(asking.next_ms);
+    }
+    for link in links {
+        if asking.requests.len() >= limits::OWN_LIST_PEERS {
+            break;
+        }
+        let want = Want {
+            author: identity.node_id(),
+            seq: head.seq.to_u64(),
+        };
+        let request = PullSyncRequest {
+            authors: Bounded::truncated(vec![want]),
+            posts: Bounded::default(),
+        };
+        asking.requests.insert(outbox.request(link, &request.into()));
+    }
+}
+
+/// The own list, as others know it.
+pub(crate) fn install(frame: &mut Installer<'_>) {
+    frame.world.insert_resource(Asking::default());
+    frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
+    frame.add(Phase::Plan, ask);
+}

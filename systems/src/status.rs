@@ -11,7 +11,7 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::RefusalCounts;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::addresses::OwnAddresses;
-use distsoc_engine::world::authors::{Author, AuthorIndex};
+use distsoc_engine::world::authors::{Author, AuthorIndex, Succession};
 use distsoc_engine::world::candidates::CurrentStanding;
 use distsoc_engine::world::files::{FileIndex, Wanted};
 use distsoc_engine::world::identity::{Anchors, Identity};
@@ -68,6 +68,7 @@ fn status(world: &World) -> Status {
         addresses: own.local.iter().map(|address| address.socket()).collect(),
         storage_trouble: world.resource::<Storage>().trouble,
         anchors: world.resource::<Anchors>().0.len(),
+        is_superseded: world.resource::<Succession>().newer.is_some(),
     }
 }
 

@@ -2,10 +2,14 @@
 
 mod table;
 
-use distsoc_engine::domain::{BlobRef, Cut, MediaDescription, PostId, PostText};
+use distsoc_engine::domain::{
+    BlobRef, Cut, Event, EventKind, MediaDescription, PostId, PostText, RecentPosts, Verified,
+};
 use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Notice, Reply};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop};
+use distsoc_engine::wire::{Expected, FileRequest, Hello, Packet, PostNotification, Purpose};
+use distsoc_engine::world::authors::{Author, AuthorIndex};
 use table::{Table, secret};
 
 fn profile(kind: ProfileKind, hosted_min: usize) -> NodeProfile {
@@ -271,32 +275,146 @@ fn nearly_full(row_bytes: u64) -> DiskUsage {
     }
 }
 
+/// Seat 1 loves a post with a picture by each of two authors, which all others keep as well; something happens; then its disk is nearly
+/// full. Gives back the post that stays, since they are worth the same, and how many requests for parts of it were sent since.
+fn one_of_two_loved_posts_stays(
+    table: &mut Table,
+    happens: impl FnOnce(&mut Table),
+) -> (PostId, usize) {
+    let mut loved = Vec::new();
+    for author in [2, 3] {
+        for seat in [1, 2, 3, 4].into_iter().filter(|seat| *seat != author) {
+            table.follow(seat, author);
+        }
+        let blob = stage(table, author, &picture(400_000, author as u8));
+        let post = post_with(table, author, blob).expect("it is staged");
+        table.pass(60_000);
+        let heart = Call::Heart { post, given: true };
+        assert_eq!(table.call(1, heart), Ok(Reply::Done));
+        assert!(copies_seen(table, post) > 0, "it came from somebody");
+        loved.push(post);
+    }
+    table.pass(60_000);
+    happens(table);
+    let before = table.requests[&FileRequest::SPEC.code];
+    let usage = nearly_full(95_100);
+    table.seats[1].inputs.push_back(Input::Disk(usage));
+    table.settle();
+    table.seats[1]
+        .inputs
+        .push_back(Input::Disk(nearly_full(85_000)));
+    table.settle();
+    loved.sort_unstable();
+    assert!(!table.seats[1].posts.contains_key(&loved[0]));
+    assert!(table.seats[1].posts.contains_key(&loved[1]));
+    table.pass(60 * 60_000);
+    let asked = table.requests[&FileRequest::SPEC.code] - before;
+    (loved[1], asked)
+}
+
+/// Copies of a post that count at seat 1.
+fn copies_seen(table: &mut Table, post: PostId) -> u8 {
+    match table.call(1, Call::ExplainPost(post)) {
+        Ok(Reply::Kept(kept)) => kept.worth.expect("it is another's").0.copies,
+        other => panic!("{other:?}"),
+    }
+}
+
 /// What is worth much goes for its copies only once two holders have shown that they have it still.
 #[test]
 fn holders_are_asked_again_before_what_is_worth_much_goes_for_its_copies() {
-    let mut table = town(0, 6);
-    for seat in [1, 3, 4, 5] {
-        table.follow(seat, 2);
+    let mut table = town(0, 5);
+    let (stays, asked) = one_of_two_loved_posts_stays(&mut table, |_| ());
+    assert!((2..=4).contains(&asked), "{asked} were asked");
+    assert!(copies_seen(&mut table, stays) >= 2, "they have it");
+}
+
+/// Copies that cannot be proved are none.
+#[test]
+fn whoever_has_it_no_more_counts_no_more() {
+    let mut table = town(0, 5);
+    let lose = |table: &mut Table| {
+        for seat in [0, 2, 3, 4] {
+            table.seats[seat].slices.clear();
+        }
+    };
+    let (stays, asked) = one_of_two_loved_posts_stays(&mut table, lose);
+    assert!((1..=4).contains(&asked), "{asked} were asked");
+    assert_eq!(copies_seen(&mut table, stays), 0);
+}
+
+/// A list of another's key as somebody else would make it.
+fn list_of(number: usize, generation: u32, events: &[(u8, u32)]) -> Verified<RecentPosts> {
+    let mut list = None;
+    for (id, at_s) in events {
+        let event = Event {
+            id: PostId::from_bytes([*id; 32]),
+            created_at_s: *at_s,
+            kind: EventKind::Public,
+        };
+        let (known, key) = (list.as_ref(), secret(number));
+        let now_ms = table::START_MS;
+        list = Some(RecentPosts::append(known, event, generation, now_ms, &key));
     }
-    let blob = stage(&mut table, 2, &picture(400_000, 5));
-    let liked = post_with(&mut table, 2, blob).expect("it is staged");
-    table.pass(60_000);
-    let heart = Call::Heart {
-        post: liked,
-        given: true,
+    list.expect("there are events")
+}
+
+fn notify(table: &mut Table, seat: usize, list: &RecentPosts) {
+    let stranger = secret(60).node_id();
+    let remote = "127.0.0.1:9999".parse().expect("a literal");
+    let link = table.stranger(seat, stranger, remote);
+    let hello = Hello::new(Desktop, Purpose::Visit, false, false, None, None);
+    let hello = Packet::from(hello).encode();
+    table.deliver(seat, link, &hello, Expected::Notification);
+    let packet = PostNotification {
+        head: list.head().clone(),
+        newest: list.list().clone(),
+        post: None,
     };
-    assert_eq!(table.call(1, heart), Ok(Reply::Done));
-    table.pass(60_000);
-    let copies = |table: &mut Table| match table.call(1, Call::ExplainPost(liked)) {
-        Ok(Reply::Kept(kept)) => kept.worth.expect("it is another's").0.copies,
-        other => panic!("{other:?}"),
-    };
-    let seen = copies(&mut table);
-    assert!(seen > 0, "it came from somebody");
-    let asked = table.requests.clone();
-    // Nothing else is here: it would go.
-    table.seats[1].inputs.push_back(Input::Disk(nearly_full(99_000)));
+    let bytes = Packet::from(packet).encode();
+    table.deliver(seat, link, &bytes, Expected::Notification);
     table.settle();
-    assert!(!table.seats[1].posts.contains_key(&liked), "a ceiling is one");
-    assert_eq!(table.requests, asked, "at no copies it goes unasked");
+}
+
+/// Another machine writes under the own key: who keeps the author knows, and here nothing more is written.
+#[test]
+fn a_newer_list_of_the_own_key_stops_writing() {
+    let mut table = town(0, 4);
+    table.follow(1, 2);
+    table.post(2, "the first machine");
+    table.pass(60_000);
+    let generation = (table::START_MS / 1000) as u32 + 100_000;
+    notify(&mut table, 1, &list_of(2, generation, &[(9, 5)]));
+    table.pass(4 * 60 * 60_000);
+    let post = Call::Post {
+        text: PostText::new("the first machine again").expect("a text"),
+        parent: None,
+        media: Vec::new(),
+    };
+    let refused = table.call(2, post);
+    assert!(matches!(refused, Err(CallError::Refused(why)) if why.contains("another machine")));
+    // Others write as before.
+    table.post(1, "somebody else");
+}
+
+/// One number, two lists, both signed: remembered, and over a restart.
+#[test]
+fn two_lists_with_one_number_are_remembered() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    let author = secret(2).node_id();
+    let generation = 7;
+    notify(&mut table, 1, &list_of(2, generation, &[(1, 5)]));
+    let is_known = |table: &Table| {
+        let world = table.seats[1].node.world();
+        let entity = world.resource::<AuthorIndex>().get(&author);
+        let known = entity.and_then(|entity| world.get::<Author>(entity));
+        known.is_some_and(|author| author.is_equivocal)
+    };
+    assert!(!is_known(&table));
+    notify(&mut table, 1, &list_of(2, generation, &[(2, 5)]));
+    assert!(is_known(&table));
+    assert!(table.seats[1].equivocal.contains(&author));
+    table.restart_with_files(1, profile(Desktop, 0), &[0]);
+    assert!(is_known(&table));
 }

@@ -164,6 +164,8 @@ pub struct KeptView {
     pub rank: Option<usize>,
     /// Bytes of its blobs that are not here yet.
     pub missing_bytes: u64,
+    /// Its author signed two lists with one number: two machines hold the key, or somebody else does.
+    pub author_is_equivocal: bool,
 }
 
 /// One number for metrics: name, labels as `key="value"` text, value.
@@ -232,6 +234,8 @@ pub struct Status {
     pub storage_trouble: Option<StorageTrouble>,
     /// Anchors known to it (anchors.json).
     pub anchors: usize,
+    /// Another machine writes under the same key: nothing is written here (PROTOCOL section 7).
+    pub is_superseded: bool,
 }
 
 /// Map entries by hop.

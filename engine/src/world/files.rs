@@ -1,9 +1,7 @@
 //! Stored files (PROTOCOL section 7): what this node holds, what of it may go, and what it knows it lacks.
 
 use crate::clock::Now;
-use crate::domain::{
-    AuthorStanding, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts,
-};
+use crate::domain::{AuthorStanding, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts};
 use crate::io::{StoredFileRow, Write};
 use crate::limits;
 use crate::world::authors::{Author, AuthorIndex};

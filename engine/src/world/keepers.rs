@@ -411,6 +411,9 @@ mod tests {
         calls.end(first, node(3), node(4));
         let (whom, says) = calls.pop().unwrap();
         assert_eq!(whom, first);
-        assert_eq!((says.news.len(), says.offers.len(), says.ends.len()), (1, 1, 1));
+        assert_eq!(
+            (says.news.len(), says.offers.len(), says.ends.len()),
+            (1, 1, 1)
+        );
     }
 }

@@ -155,6 +155,15 @@ pub(crate) fn examine_running(status: &Status) -> Vec<Check> {
             },
         ),
         Check::new(
+            "identity",
+            !status.is_superseded,
+            match status.is_superseded {
+                true => "another machine writes under this identity, so nothing is written here",
+                false => "no other machine is known to write under it",
+            },
+            "write on the other machine and stop this node; if you have no other, somebody else has your key: start anew with a new identity",
+        ),
+        Check::new(
             "addresses",
             !status.addresses.is_empty(),
             format!("{:?}", status.addresses),

@@ -28,6 +28,7 @@ pub(crate) fn status(host: &Host, status: &Status) -> Value {
         "disk_bytes": host.disk_bytes(),
         "storage_trouble": status.storage_trouble.map(|trouble| trouble.to_string()),
         "anchors": status.anchors,
+        "read_only": status.is_superseded,
         "version": env!("CARGO_PKG_VERSION"),
     })
 }
@@ -248,6 +249,11 @@ pub(crate) fn kept(kept: &KeptView) -> Value {
 /// The same with its reasons in sentences.
 pub(crate) fn kept_explained(view: &KeptView, author_name: Option<&str>) -> Value {
     let mut reasons: Vec<String> = Vec::new();
+    if view.author_is_equivocal {
+        reasons.push(
+            "its author signed two different lists with one number: two machines write under their key, or somebody else has it".to_owned(),
+        );
+    }
     match view.worth {
         None => reasons.push("this is your own post: it never goes to make room".to_owned()),
         Some((facts, priority)) => {

@@ -47,6 +47,9 @@ fn kept_view(archive: &Archive, file: &StoredFile, now: Now, rank: Option<usize>
         worth: facts.map(|facts| (facts, facts.priority())),
         rank,
         missing_bytes: missing.map(|state| state.missing_bytes()).sum(),
+        author_is_equivocal: archive
+            .author(&file.row.author)
+            .is_some_and(|author| author.is_equivocal),
     }
 }
 

@@ -104,7 +104,10 @@ fn call(
             continue;
         }
         // What cannot be said now is not: others say it too, and links are looked for again.
-        let Some(record) = keepers.place(&node).filter(|record| record.is_current(*now)) else {
+        let Some(record) = keepers
+            .place(&node)
+            .filter(|record| record.is_current(*now))
+        else {
             keepers.called(&node, false);
             continue;
         };

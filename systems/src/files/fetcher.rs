@@ -160,7 +160,10 @@ fn take_answers(
                     let remote = links.iter().find(|link| link.id == fetch.link);
                     if let Some(link) = remote {
                         let holder = Holder::of(fetch.holder, link.remote.ip());
-                        if archive.copies.saw(post, holder, (now.wall_ms / 1000) as u32) {
+                        if archive
+                            .copies
+                            .saw(post, holder, (now.wall_ms / 1000) as u32)
+                        {
                             archive.judge_file(&post, None);
                         }
                     }

@@ -37,7 +37,9 @@ fn go_through(
         let Ok(ReadResult::RecentPosts(Some(stored))) = result else {
             continue;
         };
-        let known = archive.author(&node).and_then(|author| author.head.as_ref());
+        let known = archive
+            .author(&node)
+            .and_then(|author| author.head.as_ref());
         if known != Some(&stored.head) {
             continue;
         }

@@ -44,8 +44,8 @@ impl Looking {
             self.offers.retain(|_, until_ms| *until_ms > now.mono_ms);
         }
         let known = self.offers.get(&(author, node));
-        let may = known.is_none_or(|until_ms| *until_ms <= now.mono_ms)
-            && self.offers.len() < OFFERS_MAX;
+        let may =
+            known.is_none_or(|until_ms| *until_ms <= now.mono_ms) && self.offers.len() < OFFERS_MAX;
         if may {
             self.offers.insert((author, node), now.after(OFFER_MS));
         }

@@ -104,7 +104,9 @@ fn ask(
             authors: Bounded::truncated(vec![want]),
             posts: Bounded::default(),
         };
-        asking.requests.insert(outbox.request(link, &request.into()));
+        asking
+            .requests
+            .insert(outbox.request(link, &request.into()));
     }
 }
 

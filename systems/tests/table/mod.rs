@@ -657,7 +657,11 @@ impl Seat {
                 .map(|heart| (HeartBody::clone(heart), heart.hash()))
                 .collect(),
             equivocal: self.equivocal.iter().copied().collect(),
-            deletions: self.deletions.keys().map(|(post, of)| (*of, *post)).collect(),
+            deletions: self
+                .deletions
+                .keys()
+                .map(|(post, of)| (*of, *post))
+                .collect(),
             own_list: self.lists.get(&self.id).cloned(),
             ..Restored::default()
         }

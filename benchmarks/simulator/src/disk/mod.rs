@@ -258,7 +258,11 @@ impl Disk {
                 .values()
                 .map(|heart| (HeartBody::clone(heart), heart.hash()))
                 .collect(),
-            equivocal: tables.equivocations.iter().map(|(author, _)| *author).collect(),
+            equivocal: tables
+                .equivocations
+                .iter()
+                .map(|(author, _)| *author)
+                .collect(),
             deletions: tables
                 .deletions
                 .keys()

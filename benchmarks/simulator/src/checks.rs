@@ -438,6 +438,24 @@ impl Simulation {
         )
     }
 
+    /// Pairs of a follower and a picture that should and did arrive whole, where both machines run: (arrived, all).
+    #[must_use]
+    pub fn pictures_delivered(&self) -> (u64, u64) {
+        let (mut arrived, mut all) = (0, 0);
+        for host in self.hosts.iter().filter(|host| host.is_on()) {
+            let followed = host.follows.iter();
+            let authors = followed.map(|other| &self.hosts[*other as usize]);
+            for picture in authors
+                .filter(|author| author.is_on())
+                .flat_map(|author| &author.pictures)
+            {
+                all += 1;
+                arrived += u64::from(host.disk.holds_blob(picture));
+            }
+        }
+        (arrived, all)
+    }
+
     /// Pairs of a follower and a post that should and did arrive, where both machines run: (arrived, all).
     #[must_use]
     pub fn delivered(&self) -> (u64, u64) {

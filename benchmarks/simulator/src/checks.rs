@@ -242,6 +242,15 @@ impl Simulation {
             let what = format!("the acknowledged post {} is lost", id.short());
             self.violate(Some(number), what);
         }
+        let host = &self.hosts[number as usize];
+        let is_back = |id: &&PostId| {
+            let is_deleted = host.disk.is_deleted(&host.node_id(), id);
+            host.disk.holds(id) || !is_deleted
+        };
+        if let Some(id) = host.taken_back.iter().find(is_back) {
+            let what = format!("the deletion of {} is lost", id.short());
+            self.violate(Some(number), what);
+        }
         let followed: Vec<NodeId> = self.hosts[number as usize].disk.followed().collect();
         let forgotten = self.hosts[number as usize]
             .follows
@@ -445,7 +454,7 @@ impl Simulation {
         for host in self.hosts.iter().filter(|host| host.is_on()) {
             let followed = host.follows.iter();
             let authors = followed.map(|other| &self.hosts[*other as usize]);
-            for picture in authors
+            for (_, picture) in authors
                 .filter(|author| author.is_on())
                 .flat_map(|author| &author.pictures)
             {

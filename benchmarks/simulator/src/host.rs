@@ -118,7 +118,9 @@ pub struct Host {
     /// Texts whose pictures are on their way to the disk, by that call.
     pub drafts: BTreeMap<CallId, (PostText, BlobRef)>,
     /// Pictures of posts that the person was told are durable.
-    pub pictures: Vec<BlobRef>,
+    pub pictures: Vec<(PostId, BlobRef)>,
+    /// Posts that the person was told are taken back.
+    pub taken_back: Vec<PostId>,
     /// What the person has done so far: a name, follows, posts.
     pub deeds: u32,
     /// Posts the person has written.

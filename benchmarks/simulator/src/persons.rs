@@ -173,7 +173,8 @@ impl Simulation {
             (Err(CallError::NotFound(_)), Call::Find(_)) => host.finds.push(None),
             (Ok(Reply::Posted(id)), Call::Post { media, .. }) => {
                 host.acknowledged.push((id, now_us));
-                host.pictures.extend(media.iter().map(|(blob, _)| *blob));
+                host.pictures
+                    .extend(media.iter().map(|(blob, _)| (id, *blob)));
                 self.counts.posts += 1;
             }
             (Ok(Reply::Done), Call::Stage(_)) => {
@@ -186,6 +187,17 @@ impl Simulation {
                     host.follows.insert(*other);
                     host.followed_us.insert(*other, now_us);
                 }
+            }
+            (Ok(Reply::Done), Call::Unfollow(node)) => {
+                if let Some(other) = self.numbers.get(&node) {
+                    host.follows.remove(other);
+                    host.followed_us.remove(other);
+                }
+            }
+            (Ok(Reply::Done), Call::Delete(post)) => {
+                host.acknowledged.retain(|(id, _)| *id != post);
+                host.pictures.retain(|(id, _)| *id != post);
+                host.taken_back.push(post);
             }
             (Ok(_), _) => {}
             (Err(error), what) => {

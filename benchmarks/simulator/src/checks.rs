@@ -9,9 +9,10 @@ use crate::transport::{EndState, split};
 use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::io::{Durability, Slot, Write};
 use distsoc_engine::limits;
+use distsoc_engine::node::Node;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::world::authors::{Author, AuthorIndex};
-use distsoc_engine::world::files::{FileIndex, Wanted};
+use distsoc_engine::world::files::{FileIndex, KeepFloor, Wanted};
 use distsoc_engine::world::map::{DiscoveryMap, entries_of};
 use distsoc_engine::world::peers::{Link, Peer, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -173,6 +174,7 @@ impl Simulation {
     /// What a node hands to its disk: posts of itself and of kept authors only, each one that its author made.
     pub fn check_writes(&mut self, number: HostNumber, writes: &[Write], durability: Durability) {
         self.check_deletions(number, writes);
+        self.check_versions(number, writes);
         let own = self.hosts[number as usize].node_id();
         for write in writes {
             let Write::Post { post, .. } = write else {
@@ -390,7 +392,9 @@ impl Simulation {
 
     fn check_feed(&mut self, number: HostNumber) {
         let host = &self.hosts[number as usize];
-        if host.disk.trouble.is_some() || host.disk.slowness > 1 {
+        let is_full = |node: &Node| node.world().resource::<KeepFloor>().0.is_some();
+        let has_room = !host.node().is_some_and(is_full);
+        if host.disk.trouble.is_some() || host.disk.slowness > 1 || !has_room {
             return;
         }
         let calm_us = limits::REQUEST_TIMEOUT_MS * 1000 * 3;
@@ -406,6 +410,7 @@ impl Simulation {
             let missing = author
                 .acknowledged
                 .iter()
+                .filter(|(post, _)| !host.delivery.let_go.contains(post))
                 .find(|(post, at_us)| self.now_us > at_us + calm_us && !host.disk.holds(post));
             if let Some((post, _)) = missing {
                 let knows = self.what_is_known(number, id, *post);

@@ -110,6 +110,8 @@ pub struct Delivery {
     pub sends: u64,
     /// Content that came from here, bytes.
     pub sent_bytes: u64,
+    /// Posts that went to make room, or were taken back.
+    pub let_go: BTreeSet<PostId>,
     posts: BTreeSet<PostId>,
     slices: BTreeSet<(BlobHash, u32)>,
 }
@@ -137,6 +139,7 @@ impl Delivery {
                         self.needed_bytes += slice.bytes().len() as u64;
                     }
                 }
+                Write::ForgetPost(id) => drop(self.let_go.insert(*id)),
                 _ => {}
             }
         }

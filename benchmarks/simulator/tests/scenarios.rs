@@ -75,6 +75,13 @@ fn disk_full() {
 }
 
 #[test]
+fn eviction_storm() {
+    let report = holds("eviction-storm", 23);
+    assert!(report.needed_bytes > 50_000_000, "{}", report.needed_bytes);
+    assert!(report.pictures[0] < report.pictures[1], "not all has room");
+}
+
+#[test]
 fn lossy() {
     let report = holds("lossy", 17);
     assert!(

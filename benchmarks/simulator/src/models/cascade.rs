@@ -365,9 +365,12 @@ mod tests {
         let offsets: Vec<Person> = (0..500).map(|draw| mix(4, draw) % 100_000).collect();
         let links = swarm(&keepers, 100_000, &offsets, 6, 8, 5);
         for (own, of) in (0u32..).zip(&links) {
-            assert!((1..=8).contains(&of.len()), "{own}: {of:?}");
+            assert!(of.len() <= 8, "{own}: {of:?}");
             assert!(of.iter().all(|other| links[*other as usize].contains(&own)));
         }
+        // Where everybody is full, a newcomer may have none.
+        let linked = links.iter().filter(|of| of.len() >= 2).count();
+        assert!(linked >= 1_900, "{linked} of 2,000 have two and more");
     }
 
     #[test]

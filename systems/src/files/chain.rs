@@ -12,7 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{AuthorUpdatePush, ListDigest, SwarmLink, SwarmWish};
-use distsoc_engine::world::authors::{Author, AuthorsView, PullRequests, PullWish};
+use distsoc_engine::world::authors::{Author, AuthorIndex, AuthorsView, PullRequests, PullWish};
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::keepers::{Keepers, ListNews};
 use distsoc_engine::world::outbox::Outbox;
@@ -23,6 +23,12 @@ use std::collections::{BTreeMap, BTreeSet};
 const OFFER_MS: u64 = 10 * 60 * 1000;
 /// Offers remembered, at most.
 const OFFERS_MAX: usize = 4_096;
+/// Links are looked for this often, at random, while an author has too few.
+const SEEK_MS: u64 = 60_000;
+/// Offers in one round to peers that are not known to keep the author.
+const BLIND_OFFERS: usize = 8;
+/// And to each of them for one author no more often than this.
+const BLIND_OFFER_MS: u64 = limits::FOLLOW_PULL_MS;
 
 /// What is to be told, and who was offered a link.
 #[derive(Resource, Debug, Default)]
@@ -33,11 +39,13 @@ struct Chain {
     due_ms: Option<u64>,
     /// Author and peer → until when no other offer is made: mono ms.
     offers: BTreeMap<(NodeId, NodeId), u64>,
+    /// When links are looked for next: mono ms.
+    seek_ms: u64,
 }
 
 impl Chain {
     /// Whether an offer may be made, which then is remembered.
-    fn may_offer(&mut self, author: NodeId, peer: NodeId, now: Now) -> bool {
+    fn may_offer(&mut self, author: NodeId, peer: NodeId, again_ms: u64, now: Now) -> bool {
         if self.offers.len() >= OFFERS_MAX {
             self.offers.retain(|_, until_ms| *until_ms > now.mono_ms);
         }
@@ -47,7 +55,7 @@ impl Chain {
             .is_some_and(|until_ms| *until_ms > now.mono_ms);
         let may = !is_known && self.offers.len() < OFFERS_MAX;
         if may {
-            self.offers.insert((author, peer), now.after(OFFER_MS));
+            self.offers.insert((author, peer), now.after(again_ms));
         }
         may
     }
@@ -64,6 +72,14 @@ impl Neighbours<'_, '_> {
     fn link_to(&self, node: &NodeId) -> Option<LinkId> {
         let (link, peer) = self.up.get(self.peers.by_node(node)?).ok()?;
         (peer.slot != Slot::Visit).then_some(link.id)
+    }
+
+    /// Everybody who is up in a slot.
+    fn lasting(&self) -> Vec<(NodeId, LinkId)> {
+        let nodes = self.peers.up().map(|(node, _)| node);
+        nodes
+            .filter_map(|node| Some((node, self.link_to(&node)?)))
+            .collect()
     }
 
     fn behind(&self, link: LinkId) -> Option<NodeId> {
@@ -92,6 +108,11 @@ fn take_links(
             .filter(|author| author.is_kept());
         let Some((author, head)) = author.and_then(|author| Some((author, author.head.as_ref()?)))
         else {
+            if author.is_some() && arrival.packet.wish() != SwarmWish::End {
+                // Nothing of the author is here yet, and the peer says to have something.
+                keepers.saw(digest.author, node);
+                pulls.wish_from(digest.author, PullWish::Newer, node);
+            }
             // Whoever asks is told no more than that there is no place.
             if arrival.packet.wish() == SwarmWish::Offer {
                 let end = SwarmLink::new(digest, SwarmWish::End);
@@ -234,9 +255,72 @@ fn look_for_links(
     let candidates = seen.into_iter().filter(|keeper| !linked.contains(keeper));
     let reachable = candidates.filter_map(|keeper| Some((keeper, neighbours.link_to(&keeper)?)));
     for (keeper, link) in reachable.take(lacking) {
-        if chain.may_offer(*node, keeper, now) {
+        if chain.may_offer(*node, keeper, OFFER_MS, now) {
             let offer = SwarmLink::new(ListDigest::of(head), SwarmWish::Offer);
             outbox.send(link, &offer.into());
+        }
+    }
+}
+
+/// Offers links to peers that may keep an author, as long as too few are known to: news come to nobody who has none, and whoever was asked
+/// for the author's list may have as many as it takes.
+fn seek(
+    now: Res<Now>,
+    index: Res<AuthorIndex>,
+    authors: AuthorsView,
+    neighbours: Neighbours,
+    keepers: Res<Keepers>,
+    mut chain: ResMut<Chain>,
+    mut entropy: ResMut<Entropy>,
+    mut outbox: ResMut<Outbox>,
+) {
+    if now.mono_ms < chain.seek_ms {
+        return;
+    }
+    chain.seek_ms = now.after(entropy.jittered(SEEK_MS));
+    let has_few = |node: &NodeId| {
+        let author = authors.get(node).filter(|author| author.is_kept());
+        let is_known = author.is_some_and(|author| author.head.is_some());
+        is_known && keepers.links(node).count() < limits::SWARM_LINKS_WANTED
+    };
+    let mut lacking: Vec<NodeId> = index.iter().map(|(node, _)| node).filter(has_few).collect();
+    if lacking.is_empty() {
+        return;
+    }
+    // Whoever comes up later is asked in a later round.
+    outbox.wake_at(chain.seek_ms);
+    entropy.shuffle(&mut lacking);
+    let mut peers = neighbours.lasting();
+    entropy.shuffle(&mut peers);
+    let mut left = BLIND_OFFERS;
+    for node in lacking {
+        look_for_links(
+            &node,
+            &authors,
+            &neighbours,
+            &keepers,
+            &mut chain,
+            *now,
+            &mut outbox,
+        );
+        let Some(head) = authors.get(&node).and_then(|author| author.head.as_ref()) else {
+            continue;
+        };
+        let linked: BTreeSet<NodeId> = keepers.links(&node).collect();
+        let wanted = limits::SWARM_LINKS_WANTED.saturating_sub(linked.len());
+        let others = peers.iter();
+        // The author tells everybody by itself.
+        let others = others.filter(|(peer, _)| *peer != node && !linked.contains(peer));
+        let mut offered = 0;
+        for (peer, link) in others {
+            if left == 0 || offered >= wanted {
+                break;
+            }
+            if chain.may_offer(node, *peer, BLIND_OFFER_MS, *now) {
+                let offer = SwarmLink::new(ListDigest::of(head), SwarmWish::Offer);
+                outbox.send(*link, &offer.into());
+                (left, offered) = (left - 1, offered + 1);
+            }
         }
     }
 }
@@ -255,4 +339,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         take_pushes,
     );
     frame.add(Phase::Plan, tell);
+    frame.add(Phase::Plan, seek);
 }

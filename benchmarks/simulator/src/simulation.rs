@@ -190,7 +190,10 @@ impl Simulation {
         let is_popular = self.is_popular(number);
         let kind = match self.chance.below(all) {
             _ if is_anchor => ProfileKind::Anchor,
-            _ if is_popular => ProfileKind::Desktop,
+            _ if is_popular => match self.scenario.popular.on_phones {
+                true => ProfileKind::Mobile,
+                false => ProfileKind::Desktop,
+            },
             drawn if drawn < u64::from(shares.desktop) => ProfileKind::Desktop,
             _ => ProfileKind::Mobile,
         };

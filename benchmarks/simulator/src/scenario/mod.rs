@@ -224,7 +224,7 @@ pub struct Persons {
     pub picture_bytes: [usize; 2],
 }
 
-/// People whom many follow: the first ones that are no anchors, with desktops.
+/// People whom many follow: the first ones that are no anchors.
 #[derive(Clone, Copy, Debug, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Popular {
@@ -234,6 +234,8 @@ pub struct Popular {
     pub followers_percent: u32,
     /// Whether anybody else posts.
     pub others_post: bool,
+    /// Whether they have phones, and so a place for few of those who follow them.
+    pub on_phones: bool,
 }
 
 impl Default for Popular {
@@ -242,6 +244,7 @@ impl Default for Popular {
             authors: 0,
             followers_percent: 100,
             others_post: true,
+            on_phones: false,
         }
     }
 }

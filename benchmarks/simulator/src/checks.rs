@@ -9,9 +9,10 @@ use crate::transport::{EndState, split};
 use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::io::{Durability, Slot, Write};
 use distsoc_engine::limits;
+use distsoc_engine::node::Node;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::world::authors::{Author, AuthorIndex};
-use distsoc_engine::world::files::{FileIndex, Wanted};
+use distsoc_engine::world::files::{FileIndex, KeepFloor, Wanted};
 use distsoc_engine::world::map::{DiscoveryMap, entries_of};
 use distsoc_engine::world::peers::{Link, Peer, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -173,6 +174,7 @@ impl Simulation {
     /// What a node hands to its disk: posts of itself and of kept authors only, each one that its author made.
     pub fn check_writes(&mut self, number: HostNumber, writes: &[Write], durability: Durability) {
         self.check_deletions(number, writes);
+        self.check_versions(number, writes);
         let own = self.hosts[number as usize].node_id();
         for write in writes {
             let Write::Post { post, .. } = write else {
@@ -240,6 +242,15 @@ impl Simulation {
         });
         if let Some((id, _)) = lost {
             let what = format!("the acknowledged post {} is lost", id.short());
+            self.violate(Some(number), what);
+        }
+        let host = &self.hosts[number as usize];
+        let is_back = |id: &&PostId| {
+            let is_deleted = host.disk.is_deleted(&host.node_id(), id);
+            host.disk.holds(id) || !is_deleted
+        };
+        if let Some(id) = host.taken_back.iter().find(is_back) {
+            let what = format!("the deletion of {} is lost", id.short());
             self.violate(Some(number), what);
         }
         let followed: Vec<NodeId> = self.hosts[number as usize].disk.followed().collect();
@@ -381,7 +392,9 @@ impl Simulation {
 
     fn check_feed(&mut self, number: HostNumber) {
         let host = &self.hosts[number as usize];
-        if host.disk.trouble.is_some() || host.disk.slowness > 1 {
+        let is_full = |node: &Node| node.world().resource::<KeepFloor>().0.is_some();
+        let has_room = !host.node().is_some_and(is_full);
+        if host.disk.trouble.is_some() || host.disk.slowness > 1 || !has_room {
             return;
         }
         let calm_us = limits::REQUEST_TIMEOUT_MS * 1000 * 3;
@@ -397,6 +410,7 @@ impl Simulation {
             let missing = author
                 .acknowledged
                 .iter()
+                .filter(|(post, _)| !host.delivery.let_go.contains(post))
                 .find(|(post, at_us)| self.now_us > at_us + calm_us && !host.disk.holds(post));
             if let Some((post, _)) = missing {
                 let knows = self.what_is_known(number, id, *post);
@@ -436,6 +450,24 @@ impl Simulation {
                 .wall_ms
                 .saturating_sub(author.checked_at_ms)),
         )
+    }
+
+    /// Pairs of a follower and a picture that should and did arrive whole, where both machines run: (arrived, all).
+    #[must_use]
+    pub fn pictures_delivered(&self) -> (u64, u64) {
+        let (mut arrived, mut all) = (0, 0);
+        for host in self.hosts.iter().filter(|host| host.is_on()) {
+            let followed = host.follows.iter();
+            let authors = followed.map(|other| &self.hosts[*other as usize]);
+            for (_, picture) in authors
+                .filter(|author| author.is_on())
+                .flat_map(|author| &author.pictures)
+            {
+                all += 1;
+                arrived += u64::from(host.disk.holds_blob(picture));
+            }
+        }
+        (arrived, all)
     }
 
     /// Pairs of a follower and a post that should and did arrive, where both machines run: (arrived, all).

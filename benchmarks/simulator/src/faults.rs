@@ -88,6 +88,7 @@ impl Simulation {
             FaultKind::ClockJump => self.hosts[number as usize].skew_ms += planned.by,
             FaultKind::AddressChange => self.move_host(number),
             FaultKind::Lie => self.hosts[number as usize].lies = true,
+            FaultKind::Budget => self.set_budget(number, planned.by as u64),
             FaultKind::Lossy | FaultKind::Join => {}
         }
         if let Some(for_s) = planned.for_s {
@@ -120,6 +121,10 @@ impl Simulation {
             FaultKind::SlowDisk => host.disk.slowness = 1,
             FaultKind::ClockJump => host.skew_ms -= planned.by,
             FaultKind::Lie => host.lies = false,
+            FaultKind::Budget => {
+                let bytes = self.scenario.disk.budget_of(host.kind);
+                self.set_budget(number, bytes);
+            }
             FaultKind::Lossy | FaultKind::Join | FaultKind::AddressChange => {}
         }
     }
@@ -147,6 +152,14 @@ impl Simulation {
         let pending = host.disk.pending();
         host.disk.lose_power(pending);
         self.power_off(number);
+    }
+
+    /// The disk keeps to another budget from its next commit on, and tells the node so.
+    pub fn set_budget(&mut self, number: HostNumber, bytes: u64) {
+        let at_us = self.now_us + self.scenario.disk.commit_ms[1] * 1000;
+        let host = &mut self.hosts[number as usize];
+        let at_us = host.disk.keep_to(bytes, at_us);
+        self.queue.at(at_us, Event::Commit(number, host.starts));
     }
 
     /// The machine gets another address: nothing passes on its old connections.

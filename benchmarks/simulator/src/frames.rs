@@ -2,6 +2,7 @@
 //! after the other, in the order in which their frames were planned. So a run does not depend on how many cores there are.
 
 use crate::cargo::Cargo;
+use crate::delivery::Arrived;
 use crate::host::{Host, Power};
 use crate::queue::HostNumber;
 use crate::simulation::Simulation;
@@ -25,12 +26,33 @@ const SIDE_BY_SIDE_MIN: usize = 3;
 pub enum Waiting {
     /// An input as it is.
     Ready(Box<Input>),
-    /// A notification that passed preview, size and rate.
-    Notification(LinkId, PacketBytes),
+    /// A notification that passed preview, size and rate, and whose it is.
+    Notification(LinkId, PacketBytes, HostNumber),
     /// A request that passed preview, size and rate, and its exchange.
     Request(LinkId, PacketBytes, Key),
-    /// An answer, and the code that was expected.
-    Response(RequestId, PacketBytes, u8),
+    /// An answer, the code that was expected, and whose it is.
+    Response(RequestId, PacketBytes, u8, Option<HostNumber>),
+}
+
+impl Waiting {
+    /// Who sent it, where that is known and matters.
+    fn sender(&self) -> Option<HostNumber> {
+        match self {
+            Self::Notification(_, _, sender) => Some(*sender),
+            Self::Response(_, _, _, sender) => *sender,
+            Self::Ready(_) | Self::Request(..) => None,
+        }
+    }
+
+    /// What it weighs if nobody can read it.
+    fn unread(&self) -> Arrived {
+        match self {
+            Self::Notification(_, bytes, _) | Self::Response(_, bytes, ..) => {
+                Arrived::unread(bytes)
+            }
+            Self::Ready(_) | Self::Request(..) => Arrived::default(),
+        }
+    }
 }
 
 /// The input that tells of a stream that was refused.
@@ -64,6 +86,8 @@ struct Done {
     refused: u64,
     /// The requests among them.
     dropped: Vec<(LinkId, u8, Key)>,
+    /// Content, and from whom.
+    content: Vec<(Option<HostNumber>, Arrived)>,
 }
 
 impl Done {
@@ -71,7 +95,7 @@ impl Done {
     fn admit(&mut self, waiting: Waiting) -> Input {
         match waiting {
             Waiting::Ready(input) => *input,
-            Waiting::Notification(link, bytes) => match admit(&bytes, Expected::Notification) {
+            Waiting::Notification(link, bytes, _) => match admit(&bytes, Expected::Notification) {
                 Ok(packet) => Input::Packet {
                     link,
                     stream: None,
@@ -94,7 +118,7 @@ impl Done {
                     refused(link, &bytes, refusal)
                 }
             },
-            Waiting::Response(request, bytes, answer) => Input::Response {
+            Waiting::Response(request, bytes, answer, _) => Input::Response {
                 request,
                 result: admit(&bytes, Expected::Response(answer)).map_err(RequestFailure::Refused),
             },
@@ -106,7 +130,26 @@ impl Job {
     fn run(&mut self) {
         let mut done = Done::default();
         let waiting = std::mem::take(&mut self.waiting);
-        let inputs: Vec<Input> = waiting.into_iter().map(|one| done.admit(one)).collect();
+        let inputs: Vec<Input> = waiting
+            .into_iter()
+            .map(|one| {
+                let sender = one.sender();
+                let unread = one.unread();
+                let input = done.admit(one);
+                let arrived = match &input {
+                    Input::Refused { .. }
+                    | Input::Response {
+                        result: Err(RequestFailure::Refused(_)),
+                        ..
+                    } => unread,
+                    _ => Arrived::of(&input, &self.node),
+                };
+                if arrived.bytes > 0 {
+                    done.content.push((sender, arrived));
+                }
+                input
+            })
+            .collect();
         done.had_inputs = !inputs.is_empty();
         done.concerns_links = inputs.iter().any(concerns_links);
         let frame = AssertUnwindSafe(|| self.node.tick(self.now, inputs));
@@ -223,6 +266,9 @@ impl Simulation {
             let wake_us = self.hosts[number as usize].at_us(wake_ms);
             let at_us = wake_us.next_multiple_of(frame_us).max(next_us);
             self.plan_frame(number, at_us);
+        }
+        for (from, arrived) in done.content {
+            self.note_content(from, number, arrived);
         }
         for (link, code, exchange) in done.dropped {
             self.finish(link, code);

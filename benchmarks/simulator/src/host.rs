@@ -1,13 +1,14 @@
 //! A machine of the swarm: its node while the program runs, its disk, its clock, its place in the network, its person.
 
 use crate::cargo::Cargo;
+use crate::delivery::Delivery;
 use crate::disk::Disk;
 use crate::frames::Waiting;
 use crate::map_truth::Listed;
 use crate::slots::Key;
 use distsoc_engine::clock::Now;
 use distsoc_engine::crypto::{self, Secret};
-use distsoc_engine::domain::{NodeId, PostId};
+use distsoc_engine::domain::{BlobRef, NodeId, PostId, PostText};
 use distsoc_engine::io::{Call, CallId, DownCause, Found, LinkId};
 use distsoc_engine::node::Node;
 use distsoc_engine::profile::ProfileKind;
@@ -110,6 +111,16 @@ pub struct Host {
     pub acknowledged: Vec<(PostId, u64)>,
     /// Whom the person was told they follow.
     pub follows: BTreeSet<u32>,
+    /// Since when, µs.
+    pub followed_us: BTreeMap<u32, u64>,
+    /// Content that came and went.
+    pub delivery: Delivery,
+    /// Texts whose pictures are on their way to the disk, by that call.
+    pub drafts: BTreeMap<CallId, (PostText, BlobRef)>,
+    /// Pictures of posts that the person was told are durable.
+    pub pictures: Vec<(PostId, BlobRef)>,
+    /// Posts that the person was told are taken back.
+    pub taken_back: Vec<PostId>,
     /// What the person has done so far: a name, follows, posts.
     pub deeds: u32,
     /// Posts the person has written.

@@ -7,6 +7,7 @@
 pub mod cargo;
 pub mod chance;
 pub mod checks;
+pub mod delivery;
 pub mod dials;
 pub mod disk;
 pub mod faults;

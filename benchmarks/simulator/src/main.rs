@@ -54,7 +54,7 @@ enum Command {
     },
     /// Run a graph model of a network too large for real nodes.
     Model {
-        /// reach, lookup, traffic or wide.
+        /// reach, lookup, traffic, wide or cascade.
         name: String,
         /// Nodes in the network.
         #[arg(long, default_value_t = 2_000_000_000)]

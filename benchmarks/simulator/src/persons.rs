@@ -1,9 +1,10 @@
 //! The people of the swarm: they set a name, follow others and post, at random times within what the scenario says.
 
+use crate::chance::spread;
 use crate::host::Asked;
 use crate::queue::{Event, HostNumber};
 use crate::simulation::Simulation;
-use distsoc_engine::domain::{Name, PostText};
+use distsoc_engine::domain::{BlobRef, Cut, MediaDescription, Name, PostText};
 use distsoc_engine::io::{Call, CallError, CallId, Input, Reply};
 
 /// The pause between two deeds of somebody who sets up their node, ms.
@@ -48,12 +49,19 @@ impl Simulation {
             self.queue.at(soon_us, Event::Deed(number));
             return;
         }
-        if (deed as usize) <= persons.follows && self.hosts.len() > 1 {
+        let (deed, popular) = (deed as usize, self.scenario.popular);
+        if deed <= popular.authors {
+            self.follow_popular(number, deed - 1);
+            self.queue.at(soon_us, Event::Deed(number));
+            return;
+        }
+        if deed <= popular.authors + persons.follows && self.hosts.len() > 1 {
             self.follow_somebody(number);
             self.queue.at(soon_us, Event::Deed(number));
             return;
         }
-        if persons.posts_per_hour == 0 {
+        let is_silent = !popular.others_post && !self.is_popular(number);
+        if persons.posts_per_hour == 0 || is_silent {
             return;
         }
         let pause_us = 3_600_000_000 / u64::from(persons.posts_per_hour);
@@ -73,6 +81,18 @@ impl Simulation {
         let others = self.hosts.len() as u64 - 1;
         let drawn = self.chance.below(others) as HostNumber;
         let other = if drawn >= number { drawn + 1 } else { drawn };
+        self.follow(number, other);
+    }
+
+    fn follow_popular(&mut self, number: HostNumber, which: usize) {
+        let other = (self.scenario.anchors + which) as HostNumber;
+        let percent = self.scenario.popular.followers_percent;
+        if other != number && self.chance.happens(percent * 10_000) {
+            self.follow(number, other);
+        }
+    }
+
+    fn follow(&mut self, number: HostNumber, other: HostNumber) {
         let is_dialled = self.scenario.persons.places && !self.hosts[other as usize].behind_nat;
         let place = is_dialled.then(|| self.place_of(other));
         let node = self.hosts[other as usize].node_id();
@@ -90,14 +110,37 @@ impl Simulation {
             text.push((b'a' + self.chance.below(26) as u8) as char);
         }
         let text = PostText::new(&text).expect("letters within the limit");
-        self.ask(
-            number,
-            Call::Post {
-                text,
-                parent: None,
-                media: Vec::new(),
-            },
-        );
+        let persons = self.scenario.persons;
+        if persons.pictures_percent > 0 && self.chance.happens(persons.pictures_percent * 10_000) {
+            let [low, high] = persons.picture_bytes;
+            let bytes = self.chance.between(low as u64, high as u64) as usize;
+            self.post_picture(number, text, bytes);
+        } else {
+            self.post(number, text, None);
+        }
+    }
+
+    fn post(&mut self, number: HostNumber, text: PostText, picture: Option<BlobRef>) {
+        let description = MediaDescription::new("a picture").expect("a short text");
+        let media = picture.map(|blob| (blob, description)).into_iter();
+        let what = Call::Post {
+            text,
+            parent: None,
+            media: media.collect(),
+        };
+        self.ask(number, what);
+    }
+
+    /// A person posts with a picture that nobody else has; the post is made once the picture is durable.
+    pub fn post_picture(&mut self, number: HostNumber, text: PostText, bytes: usize) {
+        let salt = self.chance.below(u64::MAX);
+        let picture: Vec<u8> = (0..bytes as u64)
+            .map(|place| spread(salt ^ (place / 8)).to_be_bytes()[(place % 8) as usize])
+            .collect();
+        let cut = Cut::new(&picture).expect("a length within bounds");
+        let call = self.ask(number, Call::Stage(cut.slices().collect()));
+        let drafts = &mut self.hosts[number as usize].drafts;
+        drafts.insert(call, (text, cut.blob()));
     }
 
     /// A person asks their node for something.
@@ -128,14 +171,33 @@ impl Simulation {
         match (result, asked.what) {
             (Ok(Reply::Found(found)), Call::Find(_)) => host.finds.push(Some(found)),
             (Err(CallError::NotFound(_)), Call::Find(_)) => host.finds.push(None),
-            (Ok(Reply::Posted(id)), Call::Post { .. }) => {
+            (Ok(Reply::Posted(id)), Call::Post { media, .. }) => {
                 host.acknowledged.push((id, now_us));
+                host.pictures
+                    .extend(media.iter().map(|(blob, _)| (id, *blob)));
                 self.counts.posts += 1;
+            }
+            (Ok(Reply::Done), Call::Stage(_)) => {
+                if let Some((text, picture)) = host.drafts.remove(&call) {
+                    self.post(number, text, Some(picture));
+                }
             }
             (Ok(Reply::Done), Call::Follow { node, .. }) => {
                 if let Some(other) = self.numbers.get(&node) {
                     host.follows.insert(*other);
+                    host.followed_us.insert(*other, now_us);
                 }
+            }
+            (Ok(Reply::Done), Call::Unfollow(node)) => {
+                if let Some(other) = self.numbers.get(&node) {
+                    host.follows.remove(other);
+                    host.followed_us.remove(other);
+                }
+            }
+            (Ok(Reply::Done), Call::Delete(post)) => {
+                host.acknowledged.retain(|(id, _)| *id != post);
+                host.pictures.retain(|(id, _)| *id != post);
+                host.taken_back.push(post);
             }
             (Ok(_), _) => {}
             (Err(error), what) => {

@@ -1,5 +1,6 @@
 //! A whole run with its figures: what the command line prints and what tests look at.
 
+use crate::delivery::Deliveries;
 use crate::scenario::Scenario;
 use crate::simulation::{Simulation, Violation};
 use distsoc_engine::domain::NodeId;
@@ -53,6 +54,20 @@ pub struct Report {
     pub posts: u64,
     /// (Follower, post) pairs that arrived, of those where both machines run.
     pub delivered: [u64; 2],
+    /// (Follower, picture) pairs that arrived whole, of those where both machines run.
+    pub pictures: [u64; 2],
+    /// From an author's disk to the disk of whoever followed them before, ms: median, 99 %, longest.
+    pub arrival_ms: [u32; 3],
+    /// Content stored for the first time, bytes.
+    pub needed_bytes: u64,
+    /// Content that arrived: all of it, what of that came where nobody keeps the author, and what was there already, bytes.
+    pub arrived_bytes: [u64; 3],
+    /// Times a byte of content arrived over the times it was needed.
+    pub delivery_factor: f64,
+    /// The same where the author is kept.
+    pub delivery_factor_where_kept: f64,
+    /// Packets with content that a popular author sends for each post, with those that are asked for.
+    pub popular_sends_per_post: f64,
     /// What nodes refused, by code and what it was.
     pub refusals: BTreeMap<String, u64>,
     /// Bytes on the wire.
@@ -152,6 +167,23 @@ impl Simulation {
             );
         }
         self.check_maps();
+        let (whole, pictures) = self.pictures_delivered();
+        if whole * 1000 < pictures * u64::from(expect.pictures_per_mille) {
+            let least = expect.pictures_per_mille;
+            let what = format!(
+                "{whole} of {pictures} pictures came to followers, fewer than {least} in a thousand"
+            );
+            self.violate(None, what);
+        }
+        let delivery = Deliveries::of(&self.hosts);
+        if let Some(most) = expect.delivery_per_mille_max
+            && delivery.factor_where_kept() * 1000.0 > f64::from(most)
+        {
+            let what = format!(
+                "content came more than {most} times for each 1000 it was needed where it is kept: {delivery:?}"
+            );
+            self.violate(None, what);
+        }
         let (arrived, all) = self.delivered();
         if arrived * 1000 < all * u64::from(expect.delivered_per_mille) {
             let least = expect.delivered_per_mille;
@@ -216,6 +248,16 @@ impl Report {
             }
         }
         let (arrived, all) = simulation.delivered();
+        let (whole, pictures) = simulation.pictures_delivered();
+        let delivery = Deliveries::of(&simulation.hosts);
+        let popular = (0..).zip(&simulation.hosts);
+        let popular = popular.filter(|(number, _)| simulation.is_popular(*number));
+        let (sends, popular_posts) = popular.fold((0, 0), |(sends, posts), (_, host)| {
+            (
+                sends + host.delivery.sends,
+                posts + host.acknowledged.len() as u64,
+            )
+        });
         let truth = simulation.map_truth();
         let rows = simulation.traffic.table();
         let counts = simulation.counts;
@@ -238,6 +280,17 @@ impl Report {
             maps: [truth.settled, truth.missing, truth.surplus, truth.capped],
             posts: counts.posts,
             delivered: [arrived, all],
+            pictures: [whole, pictures],
+            arrival_ms: spread_of(simulation.arrival_ms.clone(), [50, 99, 100]),
+            needed_bytes: delivery.needed_bytes,
+            arrived_bytes: [
+                delivery.arrived.bytes,
+                delivery.arrived.not_kept_bytes,
+                delivery.arrived.again_bytes,
+            ],
+            delivery_factor: delivery.factor(),
+            delivery_factor_where_kept: delivery.factor_where_kept(),
+            popular_sends_per_post: sends as f64 / popular_posts.max(1) as f64,
             refusals,
             traffic: rows
                 .into_iter()
@@ -297,6 +350,23 @@ impl std::fmt::Display for Report {
             f,
             "posts         {}, {} of {} arrived at followers",
             self.posts, self.delivered[0], self.delivered[1]
+        )?;
+        let [arrival, arrival_99, arrival_last] = self.arrival_ms;
+        writeln!(
+            f,
+            "pictures      {} of {} arrived at followers",
+            self.pictures[0], self.pictures[1]
+        )?;
+        writeln!(
+            f,
+            "arrival       {arrival} ms median, {arrival_99} ms for 99 %, {arrival_last} ms at most; {:.1} sends a post by the popular",
+            self.popular_sends_per_post
+        )?;
+        let [arrived, not_kept, again] = self.arrived_bytes;
+        writeln!(
+            f,
+            "delivery      factor {:.3}, {:.3} where kept: {} B needed, {arrived} B came, {not_kept} B not kept, {again} B again",
+            self.delivery_factor, self.delivery_factor_where_kept, self.needed_bytes
         )?;
         writeln!(
             f,

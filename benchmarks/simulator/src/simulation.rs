@@ -107,6 +107,8 @@ pub struct Simulation {
     pub violation: Option<Violation>,
     /// Virtual time until the first peer, of every start that found one, ms.
     pub first_peer_ms: Vec<u64>,
+    /// From an author's disk to the disk of somebody who followed them before, of every post and follower, ms.
+    pub arrival_ms: Vec<u32>,
     /// The last number given to a call.
     pub last_call: u64,
     /// When the newest fault began or ended, µs.
@@ -135,6 +137,7 @@ impl Simulation {
             fingerprint: Fingerprint::default(),
             violation: None,
             first_peer_ms: Vec::new(),
+            arrival_ms: Vec::new(),
             last_call: 0,
             last_fault_us: 0,
             scenario,
@@ -170,14 +173,27 @@ impl Simulation {
         (number as usize) < self.scenario.anchors
     }
 
+    /// Whether this machine is a popular author's.
+    #[must_use]
+    pub fn is_popular(&self, number: HostNumber) -> bool {
+        let first = self.scenario.anchors;
+        let popular = first..first + self.scenario.popular.authors;
+        popular.contains(&(number as usize))
+    }
+
     /// A new machine, off.
     pub fn add_host(&mut self) -> HostNumber {
         let number = self.hosts.len() as HostNumber;
         let is_anchor = self.is_anchor(number);
         let shares = self.scenario.profiles;
         let all = u64::from(shares.desktop) + u64::from(shares.mobile);
+        let is_popular = self.is_popular(number);
         let kind = match self.chance.below(all) {
             _ if is_anchor => ProfileKind::Anchor,
+            _ if is_popular => match self.scenario.popular.on_phones {
+                true => ProfileKind::Mobile,
+                false => ProfileKind::Desktop,
+            },
             drawn if drawn < u64::from(shares.desktop) => ProfileKind::Desktop,
             _ => ProfileKind::Mobile,
         };
@@ -257,6 +273,7 @@ impl Simulation {
         host.inbox.clear();
         host.frame_at_us = None;
         host.asked.clear();
+        host.drafts.clear();
         self.note_listed(number);
         self.note(number, 2, &[]);
     }
@@ -369,18 +386,14 @@ impl Simulation {
             Effect::KeepAlive { link, on } => self.keep_alive(number, link, on),
             Effect::Ping { link } => self.ping(link),
             Effect::OfferIdleTimeout { ms } => self.hosts[number as usize].idle_timeout_ms = ms,
-            Effect::Budget { bytes } => {
-                let at_us = self.now_us + self.scenario.disk.commit_ms[1] * 1000;
-                let host = &mut self.hosts[number as usize];
-                let at_us = host.disk.keep_to(bytes, at_us);
-                self.queue.at(at_us, Event::Commit(number, host.starts));
-            }
+            Effect::Budget { bytes } => self.set_budget(number, bytes),
             Effect::Persist {
                 batch,
                 writes,
                 durability,
             } => {
                 self.check_writes(number, &writes, durability);
+                self.note_stored(number, &writes, durability);
                 let disk = self.scenario.disk;
                 let slowness = self.hosts[number as usize].disk.slowness.max(1);
                 let [low, high] = match durability {

@@ -3,6 +3,7 @@
 //! preview, size, rates and admission exactly as in the real transport.
 
 use crate::cargo::Cargo;
+use crate::delivery::Arrived;
 use crate::frames::{Waiting, refused};
 use crate::host::{Heard, Power};
 use crate::queue::{Event, HostNumber};
@@ -252,9 +253,14 @@ impl Simulation {
         match self.begin(link, &bytes, Expected::Notification) {
             Ok(()) => {
                 self.finish(link, bytes[0]);
-                self.hand(number, Waiting::Notification(link, bytes));
+                let sender = self.behind(link).unwrap_or(number);
+                self.hand(number, Waiting::Notification(link, bytes, sender));
             }
-            Err(refusal) => self.refuse(number, link, &bytes, refusal),
+            Err(refusal) => {
+                let sender = self.behind(link);
+                self.note_content(sender, number, Arrived::unread(&bytes));
+                self.refuse(number, link, &bytes, refusal);
+            }
         }
     }
 
@@ -276,18 +282,28 @@ impl Simulation {
             return;
         };
         self.forget_asking(exchange.asker, key);
+        let sender = self.behind(exchange.asker);
         if exchange.is_over {
+            let bytes = bytes.as_deref().unwrap_or_default();
+            self.note_content(sender, number, Arrived::unread(bytes));
             return;
         }
         let request = exchange.request;
         let waiting = match bytes {
-            Some(bytes) => Waiting::Response(request, bytes, exchange.answer),
+            Some(bytes) => Waiting::Response(request, bytes, exchange.answer, sender),
             None => {
                 let result = Err(RequestFailure::NoResponse);
                 return self.give(number, Input::Response { request, result });
             }
         };
         self.hand(number, waiting);
+    }
+
+    /// The machine at the other end of a connection.
+    fn behind(&self, link: LinkId) -> Option<HostNumber> {
+        let (key, side) = split(link);
+        let connection = self.connections.get(key)?;
+        Some(connection.ends[1 - side].host)
     }
 
     fn forget_asking(&mut self, link: LinkId, exchange: Key) {

@@ -5,6 +5,9 @@ use distsoc_simulator::scenario::Scenario;
 
 const NODES: usize = 16;
 
+/// Times a byte of content arrives over the times it is needed, in a thousand, where its author is kept (FIGURES, files).
+const DELIVERY_PER_MILLE_MAX: f64 = 1_050.0;
+
 /// Runs a scenario file with few nodes; panics with the seed and the way to repeat it.
 fn holds(name: &str, seed: u64) -> Report {
     holds_with(name, seed, NODES)
@@ -15,6 +18,8 @@ fn holds_with(name: &str, seed: u64, nodes: usize) -> Report {
     let text = std::fs::read_to_string(&path).expect("the scenario is there");
     let mut scenario = Scenario::parse(&text).expect("the scenario is sound");
     scenario.resize(nodes);
+    // A few followers would all be connected to an author with a desktop.
+    scenario.popular.on_phones = true;
     for fault in &mut scenario.faults {
         fault.count = fault.count.map(|count| count.min(2 * nodes));
     }
@@ -44,6 +49,22 @@ fn calm() {
         "everything arrives on a good day"
     );
     assert_eq!(report.dials_failed, 0);
+    let per_mille = report.delivery_factor_where_kept * 1000.0;
+    assert!(
+        report.needed_bytes > 0 && (1000.0..=DELIVERY_PER_MILLE_MAX).contains(&per_mille),
+        "content came {per_mille} times for a thousand: {} B needed, {:?} B came",
+        report.needed_bytes,
+        report.arrived_bytes
+    );
+}
+
+#[test]
+fn popular() {
+    let report = holds_with("popular", 24, 40);
+    assert!(report.delivered[1] > 300, "{:?}", report.delivered);
+    // Its connections, and whoever asks it for the post or the picture.
+    let sends = report.popular_sends_per_post;
+    assert!(sends > 1.0 && sends <= 101.0, "{sends} sends a post");
 }
 
 #[test]
@@ -72,6 +93,13 @@ fn mass_restart() {
 fn disk_full() {
     let report = holds("disk-full", 16);
     assert!(report.batches_refused > 0);
+}
+
+#[test]
+fn eviction_storm() {
+    let report = holds("eviction-storm", 23);
+    assert!(report.needed_bytes > 50_000_000, "{}", report.needed_bytes);
+    assert!(report.pictures[0] < report.pictures[1], "not all has room");
 }
 
 #[test]

@@ -283,7 +283,8 @@ impl Archive<'_, '_> {
         events.map(|event| event.id).collect()
     }
 
-    /// What a post of an author would be worth here, unhearted and held by nobody else.
+    /// What a post of an author would be worth here once it has come: unhearted, and held by whoever brought it. Were it
+    /// reckoned higher than it is when it is here, it would come and go for ever.
     #[must_use]
     pub fn worth_of(&self, author: &NodeId, created_at_s: u32) -> KeepPriority {
         let candidate = Candidate {
@@ -293,7 +294,7 @@ impl Archive<'_, '_> {
             standing: self.standing_of(author),
             written_s: created_at_s,
             hearted_s: None,
-            copies: 0,
+            copies: 1,
             is_pinned: false,
         };
         candidate.facts(self.now_s()).priority()

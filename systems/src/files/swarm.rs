@@ -4,9 +4,9 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{AddressRecord, NodeId, Seq};
+use distsoc_engine::domain::{AddressRecord, NodeId, RecentPostsHead, Seq};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::Slot;
+use distsoc_engine::io::{LinkId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
@@ -18,12 +18,14 @@ use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::keepers::{Keepers, ListNews, Starving, SwarmCalls};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
-    Link, Neighbours, Offences, Peer, PeerChanges, is_tellable, tellable_record,
+    Link, Neighbours, Offences, Peer, PeerChanges, Peers, is_tellable, tellable_record,
 };
 use std::collections::BTreeMap;
 
 /// Nobody is offered a link for the same author again before this.
 const OFFER_MS: u64 = 10 * 60 * 1000;
+/// And no peer that is not known to keep the author before this.
+const BLIND_OFFER_MS: u64 = limits::FOLLOW_PULL_MS;
 /// Offers remembered, at most.
 const OFFERS_MAX: usize = 4_096;
 
@@ -39,7 +41,7 @@ struct Looking {
 
 impl Looking {
     /// Whether an offer may be made, which then is remembered.
-    fn may_offer(&mut self, author: NodeId, node: NodeId, now: Now) -> bool {
+    fn may_offer(&mut self, author: NodeId, node: NodeId, again_ms: u64, now: Now) -> bool {
         if self.offers.len() >= OFFERS_MAX {
             self.offers.retain(|_, until_ms| *until_ms > now.mono_ms);
         }
@@ -47,7 +49,7 @@ impl Looking {
         let may =
             known.is_none_or(|until_ms| *until_ms <= now.mono_ms) && self.offers.len() < OFFERS_MAX;
         if may {
-            self.offers.insert((author, node), now.after(OFFER_MS));
+            self.offers.insert((author, node), now.after(again_ms));
         }
         may
     }
@@ -124,6 +126,11 @@ fn take_links(
         let (node, packet) = (link.node, arrival.packet);
         let author = packet.digest.author;
         let Some(head) = lists.head(&author) else {
+            if lists.keeps(&author) && packet.wish() != SwarmWish::End {
+                // Nothing of the author is here yet, and the peer says to have something.
+                keepers.saw(author, node);
+                pulls.wish_from(author, PullWish::Newer, node);
+            }
             // Whoever asks is told no more than that there is no place.
             if packet.wish() == SwarmWish::Offer {
                 let end = SwarmLink::new(packet.digest, SwarmWish::End);
@@ -184,7 +191,7 @@ fn take_links(
             keepers.heard_of(author, other);
             let lacks = keepers.links(&author).count() < limits::SWARM_LINKS_WANTED;
             let is_new = keepers.links(&author).all(|linked| linked != other);
-            if lacks && is_new && looking.may_offer(author, other, *now) {
+            if lacks && is_new && looking.may_offer(author, other, OFFER_MS, *now) {
                 calls.offer(other, author);
             }
         }
@@ -214,7 +221,10 @@ fn offer(
         }
         let neighbour = neighbours.by_node(&node);
         let can_be_reached = neighbour.is_some() || keepers.place(&node).is_some();
-        if linked.contains(&node) || !can_be_reached || !looking.may_offer(author, node, now) {
+        if linked.contains(&node)
+            || !can_be_reached
+            || !looking.may_offer(author, node, OFFER_MS, now)
+        {
             continue;
         }
         match neighbour {
@@ -230,10 +240,40 @@ fn offer(
     is_known
 }
 
+/// Offers links to peers that may keep an author; false where all were asked of late.
+fn offer_blindly(
+    head: &RecentPostsHead,
+    peers: &[(NodeId, LinkId)],
+    now: Now,
+    keepers: &Keepers,
+    looking: &mut Looking,
+    outbox: &mut Outbox,
+) -> bool {
+    let author = head.author;
+    let linked: Vec<NodeId> = keepers.links(&author).collect();
+    let mut lacking = limits::SWARM_LINKS_WANTED.saturating_sub(linked.len());
+    let mut is_offered = false;
+    for (node, link) in peers {
+        // The author tells everybody by itself.
+        let is_other = *node != author && !linked.contains(node);
+        if lacking == 0 {
+            break;
+        }
+        if is_other && looking.may_offer(author, *node, BLIND_OFFER_MS, now) {
+            let offer = SwarmLink::new(ListDigest::of(head), SwarmWish::Offer);
+            outbox.send(*link, &offer.into());
+            lacking -= 1;
+            is_offered = true;
+        }
+    }
+    is_offered
+}
+
 fn look(
     now: Res<Now>,
     news: Res<ListNews>,
     changes: Res<PeerChanges>,
+    peers: Res<Peers>,
     identity: Res<Identity>,
     lists: KeptLists,
     neighbours: Neighbours,
@@ -261,11 +301,24 @@ fn look(
         let pause_ms = entropy.jittered(looking.pause_ms(author));
         looking.due.at(*author, now.after(pause_ms));
     }
-    for author in looking.due.take_due(now.mono_ms) {
-        if lists.head(&author).is_none() {
+    let due = looking.due.take_due(now.mono_ms);
+    if due.is_empty() {
+        if let Some((at_ms, _)) = looking.due.first() {
+            outbox.wake_at(at_ms);
+        }
+        return;
+    }
+    let lasting = peers.up().filter_map(|(node, _)| {
+        let (link, peer) = neighbours.by_node(&node)?;
+        (peer.slot != Slot::Visit).then_some((node, link.id))
+    });
+    let mut lasting: Vec<(NodeId, LinkId)> = lasting.collect();
+    entropy.shuffle(&mut lasting);
+    for author in due {
+        let Some(head) = lists.head(&author) else {
             looking.fruitless.remove(&author);
             continue;
-        }
+        };
         let is_known = offer(
             author,
             *now,
@@ -276,6 +329,8 @@ fn look(
             &mut calls,
             &mut outbox,
         );
+        let is_known =
+            is_known || offer_blindly(head, &lasting, *now, &keepers, &mut looking, &mut outbox);
         if !is_known && author != identity.node_id() {
             starving.note(author);
         }

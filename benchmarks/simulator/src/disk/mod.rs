@@ -298,6 +298,13 @@ impl Disk {
         self.tables.lists.get(author).map(|row| &row.list)
     }
 
+    /// Whether every slice of a blob is durable.
+    #[must_use]
+    pub fn holds_blob(&self, blob: &BlobRef) -> bool {
+        let slices = &self.tables.slices;
+        (0..blob.slices()).all(|number| slices.contains_key(&(blob.hash, number)))
+    }
+
     /// Every durable post in the order of their ids.
     pub fn posts(&self) -> impl Iterator<Item = &PostRow> {
         self.tables.posts.values()

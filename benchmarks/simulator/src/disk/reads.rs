@@ -1,7 +1,7 @@
 //! Reads: what is durable, and over it what was handed in and is not yet.
 
 use super::Disk;
-use distsoc_engine::domain::{BlobHash, Deletion, Heart, NodeId, PostBytes, PostId, Profile};
+use distsoc_engine::domain::{BlobHash, Deletion, Heart, NodeId, PostBytes, PostId, Profile, Seq};
 use distsoc_engine::io::{ReadQuery, ReadResult, StorageTrouble, StoredList, Write};
 use distsoc_engine::limits;
 use std::cmp::Reverse;
@@ -123,6 +123,17 @@ impl Disk {
     pub fn is_deleted(&self, author: &NodeId, id: &PostId) -> bool {
         let of_author = |deletion: &Deletion| deletion.author == *author;
         self.deletions(id).iter().any(of_author)
+    }
+
+    /// The newest version of an author's list, as far as was handed in.
+    #[must_use]
+    pub fn version_of(&self, author: &NodeId) -> Option<Seq> {
+        let newest = self.under_way().rev().find_map(|write| match write {
+            Write::RecentPosts { head, .. } if head.author == *author => Some(Some(head.seq)),
+            Write::ForgetAuthor(forgotten) if forgotten == author => Some(None),
+            _ => None,
+        });
+        newest.unwrap_or_else(|| self.tables.lists.get(author).map(|row| row.head.seq))
     }
 
     fn list(&self, author: &NodeId, with_profile: bool) -> Option<StoredList> {

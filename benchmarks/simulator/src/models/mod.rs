@@ -1,5 +1,6 @@
 //! Networks too large for real nodes, as graphs that go by the same pure functions (PROTOCOL section 15): `model NAME`.
 
+pub mod cascade;
 pub mod graph;
 pub mod lookup;
 pub mod reach;
@@ -65,11 +66,12 @@ impl Done {
 
 type Model = fn(u64, u32, u64, &Done) -> Vec<Row>;
 
-const MODELS: [(&str, Model); 4] = [
+const MODELS: [(&str, Model); 5] = [
     ("reach", reach::rows),
     ("lookup", lookup::rows),
     ("traffic", traffic::rows),
     ("wide", wide::rows),
+    ("cascade", cascade::rows),
 ];
 
 /// The names of the models.
@@ -125,6 +127,23 @@ mod tests {
     fn wide_peers_chosen_by_samples_reach_as_far_as_random_ones() {
         let rows = run("wide", 2_000_000, 1, 1, &Done::default()).expect("a model");
         assert!(measured(&rows, "drawn from everybody") > 98.0, "{rows:?}");
+    }
+
+    #[test]
+    fn news_reach_everybody_by_swarm_links_and_die_out_without() {
+        let rows = run("cascade", 20_000_000, 2, 1, &Done::default()).expect("a model");
+        assert_eq!(measured(&rows, "keepers"), 10_000.0);
+        assert!(measured(&rows, "reached after 8 min") >= 99.0, "{rows:?}");
+        assert!(measured(&rows, "sends of the author") <= 101.0);
+        assert!(measured(&rows, "times the post arrives") <= 1.05);
+        assert!(
+            measured(&rows, "1 % keep it, in the end") < 50.0,
+            "{rows:?}"
+        );
+        assert!(
+            measured(&rows, "20 % keep it, in the end") > 99.0,
+            "{rows:?}"
+        );
     }
 
     #[test]

@@ -1,14 +1,13 @@
 //! A scenario: what a TOML file says about a swarm, its network, its people and what goes wrong. Everything has a default,
 //! unknown fields are errors, and [`Scenario::check`] says in one sentence what does not make sense.
 
+mod check;
+
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use serde::Deserialize;
 
 /// Nodes of one run, at most: as many as there are distinct /24 networks to give them.
 pub const NODES_MAX: usize = 4_000_000;
-const DAY_MS: u64 = 24 * 60 * 60 * 1000;
-/// No time in a scenario is longer, ms: sums of a few of them stay far from the end of numbers.
-const SPAN_MS_MAX: u64 = 1_000 * DAY_MS;
 /// Virtual time of one run, at most: 30 days.
 pub const DURATION_S_MAX: u64 = 30 * 24 * 60 * 60;
 /// Longest time between two frames of a node that has something to do, ms.
@@ -58,6 +57,9 @@ pub struct Scenario {
     /// What people do.
     #[serde(default)]
     pub persons: Persons,
+    /// People whom many follow.
+    #[serde(default)]
+    pub popular: Popular,
     /// What goes wrong, and when.
     #[serde(default)]
     pub faults: Vec<Fault>,
@@ -216,6 +218,35 @@ pub struct Persons {
     pub posts_from_s: u64,
     /// Nobody posts in this last part of the run, so that what was posted can arrive.
     pub quiet_s: u64,
+    /// How many posts in a hundred come with a picture.
+    pub pictures_percent: u32,
+    /// Bytes of a picture.
+    pub picture_bytes: [usize; 2],
+}
+
+/// People whom many follow: the first ones that are no anchors.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Popular {
+    /// How many.
+    pub authors: usize,
+    /// So many in a hundred of the others follow each, before they follow anybody else.
+    pub followers_percent: u32,
+    /// Whether anybody else posts.
+    pub others_post: bool,
+    /// Whether they have phones, and so a place for few of those who follow them.
+    pub on_phones: bool,
+}
+
+impl Default for Popular {
+    fn default() -> Self {
+        Self {
+            authors: 0,
+            followers_percent: 100,
+            others_post: true,
+            on_phones: false,
+        }
+    }
 }
 
 impl Default for Persons {
@@ -228,6 +259,8 @@ impl Default for Persons {
             text_bytes: [20, 600],
             posts_from_s: 60,
             quiet_s: 180,
+            pictures_percent: 0,
+            picture_bytes: [20_000, 200_000],
         }
     }
 }
@@ -251,7 +284,7 @@ pub struct Fault {
     /// The affected are hit at random times within this.
     #[serde(default)]
     pub within_s: u64,
-    /// How much: for `lossy` losses in a million, for `slow-disk` a factor, for `clock-jump` ms (may be negative).
+    /// How much: for `lossy` losses in a million, for `slow-disk` a factor, for `clock-jump` ms (may be negative), for `budget` bytes.
     #[serde(default)]
     pub by: i64,
 }
@@ -284,6 +317,8 @@ pub enum FaultKind {
     AddressChange,
     /// The node answers searches falsely: it names others that do, and nobody else.
     Lie,
+    /// The person gives the node another budget (`by`, bytes).
+    Budget,
 }
 
 /// What must hold at the end besides the invariants.
@@ -300,6 +335,10 @@ pub struct Expect {
     pub handshakes_per_100_pairs_max: u64,
     /// At most so many in a million of what the maps should hold is missing, wrong or too much; `None` for any number.
     pub map_wrong_per_million_max: Option<u64>,
+    /// At least so many in a thousand of (follower, picture) pairs have arrived whole, both running.
+    pub pictures_per_mille: u32,
+    /// Content arrives at nodes that keep its author at most so many times in a thousand of what they need; `None` for any number.
+    pub delivery_per_mille_max: Option<u32>,
 }
 
 /// Why a scenario cannot be run; [`std::fmt::Display`] is a sentence for a person.
@@ -339,159 +378,5 @@ impl Scenario {
     #[must_use]
     pub const fn frame_us(&self) -> u64 {
         self.frame_ms * 1_000
-    }
-
-    /// Checks every value.
-    ///
-    /// # Errors
-    /// The first that cannot be.
-    pub fn check(&self) -> Result<(), ScenarioError> {
-        let wrong = |text: String| Err(ScenarioError::Value(text));
-        if self.nodes == 0 || self.nodes > NODES_MAX {
-            return wrong(format!(
-                "nodes must be between 1 and {NODES_MAX}, not {}",
-                self.nodes
-            ));
-        }
-        if self.anchors > self.nodes {
-            return wrong(format!(
-                "{} anchors do not fit into {} nodes",
-                self.anchors, self.nodes
-            ));
-        }
-        if self.duration_s == 0 || self.duration_s > DURATION_S_MAX {
-            return wrong(format!(
-                "duration_s must be between 1 and {DURATION_S_MAX}, not {}",
-                self.duration_s
-            ));
-        }
-        if !(1..=FRAME_MS_MAX).contains(&self.frame_ms) {
-            return wrong(format!(
-                "frame_ms must be between 1 and {FRAME_MS_MAX}, not {}",
-                self.frame_ms
-            ));
-        }
-        if self.seeds.is_empty() {
-            return wrong("seeds must name at least one seed".into());
-        }
-        if self.profiles.desktop == 0 && self.profiles.mobile == 0 {
-            return wrong("profiles must give a share to desktop or mobile".into());
-        }
-        let ranges = [
-            ("network.latency_ms", self.network.latency_ms),
-            ("disk.read_ms", self.disk.read_ms),
-            ("disk.commit_ms", self.disk.commit_ms),
-            ("disk.write_behind_ms", self.disk.write_behind_ms),
-            (
-                "persons.text_bytes",
-                self.persons.text_bytes.map(|bytes| bytes as u64),
-            ),
-        ];
-        for (name, [low, high]) in ranges {
-            if low > high {
-                return wrong(format!(
-                    "{name} must be [smaller, larger], not [{low}, {high}]"
-                ));
-            }
-        }
-        if self.persons.text_bytes[0] == 0
-            || self.persons.text_bytes[1] > distsoc_engine::limits::POST_TEXT_BYTES_MAX
-        {
-            return wrong("persons.text_bytes must lie between 1 and 16384".into());
-        }
-        let behind_ms_max = distsoc_engine::limits::WRITE_BEHIND_MS_MAX;
-        if self.disk.write_behind_ms[1] > behind_ms_max {
-            return wrong(format!("disk.write_behind_ms may not pass {behind_ms_max}"));
-        }
-        if self.network.nat_percent > 100 || self.network.loss_per_million > 500_000 {
-            return wrong(
-                "network.nat_percent goes to 100, network.loss_per_million to 500000".into(),
-            );
-        }
-        let spans_ms = [
-            ("network.latency_ms", self.network.latency_ms[1]),
-            ("network.jitter_ms", self.network.jitter_ms),
-            ("clock.skew_ms", self.clock.skew_ms),
-            ("disk.read_ms", self.disk.read_ms[1]),
-            ("disk.commit_ms", self.disk.commit_ms[1]),
-            ("start_within_s", self.start_within_s.saturating_mul(1000)),
-            (
-                "persons.posts_from_s",
-                self.persons.posts_from_s.saturating_mul(1000),
-            ),
-        ];
-        if let Some((name, _)) = spans_ms.into_iter().find(|(_, ms)| *ms > SPAN_MS_MAX) {
-            return wrong(format!("{name} may not pass {} days", SPAN_MS_MAX / DAY_MS));
-        }
-        if self.expect.connected_percent > 100 || self.expect.delivered_per_mille > 1000 {
-            return wrong(
-                "expect.connected_percent goes to 100, expect.delivered_per_mille to 1000".into(),
-            );
-        }
-        self.faults
-            .iter()
-            .enumerate()
-            .try_for_each(|(number, fault)| self.check_fault(number + 1, fault))
-    }
-
-    fn check_fault(&self, number: usize, fault: &Fault) -> Result<(), ScenarioError> {
-        let wrong = |text: String| Err(ScenarioError::Value(format!("fault {number}: {text}")));
-        if fault.at_s >= self.duration_s {
-            return wrong(format!(
-                "at_s {} is not before the end at {}",
-                fault.at_s, self.duration_s
-            ));
-        }
-        let targets = [
-            fault.percent.is_some(),
-            fault.count.is_some(),
-            fault.nodes.is_some(),
-        ];
-        let given = targets.iter().filter(|given| **given).count();
-        match fault.kind {
-            FaultKind::Lossy if given != 0 || !(0..=500_000).contains(&fault.by) => {
-                return wrong(
-                    "lossy affects everybody and takes `by`, losses in a million up to 500000"
-                        .into(),
-                );
-            }
-            FaultKind::Lossy => {}
-            FaultKind::Join if fault.count.is_none() || given != 1 => {
-                return wrong("join takes `count`, how many new nodes".into());
-            }
-            FaultKind::Join => {}
-            _ if given != 1 => {
-                return wrong("name the affected by one of percent, count, nodes".into());
-            }
-            FaultKind::SlowDisk if !(1..=10_000).contains(&fault.by) => {
-                return wrong("slow-disk takes `by`, a factor between 1 and 10000".into());
-            }
-            FaultKind::ClockJump if fault.by == 0 => {
-                return wrong("clock-jump takes `by`, ms".into());
-            }
-            _ => {}
-        }
-        if fault.percent.is_some_and(|percent| percent > 100) {
-            return wrong("percent goes to 100".into());
-        }
-        if fault.count.is_some_and(|count| count > NODES_MAX) {
-            return wrong(format!("count goes to {NODES_MAX}"));
-        }
-        let spans_s = [fault.for_s.unwrap_or(0), fault.within_s];
-        if spans_s.iter().any(|s| *s > SPAN_MS_MAX / 1000)
-            || fault.kind == FaultKind::ClockJump && fault.by.unsigned_abs() > SPAN_MS_MAX
-        {
-            let days = SPAN_MS_MAX / DAY_MS;
-            return wrong(format!(
-                "for_s, within_s and a jump may not pass {days} days"
-            ));
-        }
-        match &fault.nodes {
-            Some(nodes) if nodes.is_empty() => wrong("nodes names nobody".into()),
-            Some(nodes) if nodes.iter().any(|node| *node >= self.nodes) => {
-                wrong(format!("nodes are numbered from 0 to {}", self.nodes - 1))
-            }
-            _ => Ok(()),
-        }
     }
 }

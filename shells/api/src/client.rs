@@ -97,7 +97,7 @@ impl Client {
         result_of(response).await
     }
 
-    /// Stores a blob for a post to come: `{blob, length, media_type, width, height}`.
+    /// Stores a blob for a post to come: `{blob, length, media_type, width, height, removed_bytes}`.
     ///
     /// # Errors
     /// What the node says, or that it does not answer.

@@ -3,15 +3,10 @@
 use super::*;
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 
-const TYPES: [MediaType; 4] = [
-    MediaType::Png,
-    MediaType::Jpeg,
-    MediaType::Gif,
-    MediaType::Webp,
-];
+const TYPES: [MediaType; 4] = TYPES_OF_PICTURES;
 
 /// A picture with a gradient, as a file of this type.
-fn file(media_type: MediaType, width: u32, height: u32) -> Vec<u8> {
+pub(super) fn file(media_type: MediaType, width: u32, height: u32) -> Vec<u8> {
     let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 90]));
     let mut bytes = Vec::new();
     let format = media_type.format().unwrap();

@@ -8,7 +8,7 @@ use crate::http::{Reply, harden, reply, status_of};
 use crate::methods::expected;
 use crate::params::parse;
 use crate::range::{Part, part_of};
-use crate::{Api, http};
+use crate::{Api, CALL_MS_MAX, http, within};
 use distsoc_engine::domain::{BlobRef, Cut, PostId};
 use distsoc_engine::io::{self, Call};
 use distsoc_engine::limits::BLOB_BYTES_MAX;
@@ -31,7 +31,7 @@ use std::time::Duration;
 /// Uploads at once, each with its bytes in memory.
 const UPLOADS_MAX: usize = 2;
 /// How long the body of an upload may take.
-const UPLOAD_MS_MAX: u64 = 120_000;
+pub(crate) const UPLOAD_MS_MAX: u64 = 120_000;
 /// When to ask again for what is not here yet, seconds.
 const RETRY_AFTER_S: &str = "5";
 
@@ -70,7 +70,8 @@ impl Api {
             Ok::<_, ApiError>((head, cut.blob(), slices, sent - bytes.len()))
         });
         let (head, blob, slices, removed_bytes) = cut.await?;
-        expected!(self.host().call(Call::Stage(slices)).await, io::Reply::Done => ());
+        let staged = async { Ok(self.host().call(Call::Stage(slices)).await?) };
+        expected!(within(CALL_MS_MAX, staged).await, io::Reply::Done => ());
         Ok(json!({
             "blob": blob.hash.to_string(),
             "length": blob.length,

@@ -136,6 +136,30 @@ fn a_bomb_is_refused_by_its_head_with_its_size() {
 }
 
 #[test]
+fn a_bomb_of_64_mb_is_refused_before_more_than_a_part_of_it_is_read() {
+    const LENGTH: u64 = 64 * 1024 * 1024;
+    for media_type in TYPES {
+        let (head, _) = bomb(media_type);
+        let mut read_bytes = 0;
+        let mut reader = BlobReader::of(LENGTH, |range: std::ops::Range<u64>| {
+            read_bytes += range.end - range.start;
+            let byte = |place| head.get(place as usize).copied().unwrap_or_default();
+            Ok(Some(range.map(byte).collect()))
+        });
+        let made = thumbnail(media_type, &mut reader, ThumbnailSide::default());
+        assert!(
+            matches!(made, Err(MediaFault::TooManyPixels { .. })),
+            "{media_type:?}: {made:?}"
+        );
+        drop(reader);
+        assert!(
+            read_bytes <= crate::blobs::PART_BYTES_MAX,
+            "{media_type:?}: {read_bytes}"
+        );
+    }
+}
+
+#[test]
 fn a_file_that_is_cut_short_is_damaged_wherever_it_is_cut() {
     for media_type in TYPES {
         let bytes = file(media_type, 64, 64);

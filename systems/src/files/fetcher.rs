@@ -340,7 +340,11 @@ fn fetch(
     }
     let mut connected: Vec<(NodeId, LinkId)> = peers
         .up()
-        .filter_map(|(node, entity)| Some((node, up.get(entity).ok()?.id)))
+        .filter_map(|(node, entity)| {
+            // Whoever is being sent away for misconduct stands for some seconds more.
+            let link = up.get(entity).ok().filter(|link| !link.too_far())?;
+            Some((node, link.id))
+        })
         .collect();
     entropy.shuffle(&mut connected);
     let to_fetch = &mut *to_fetch;

@@ -6,11 +6,14 @@ use distsoc_engine::domain::{
     BlobRef, Cut, Event, EventKind, MediaDescription, PostId, PostText, RecentPosts, Verified,
 };
 use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Notice, Reply};
+use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop};
 use distsoc_engine::wire::{Expected, FileRequest, Hello, Packet, PostNotification, Purpose};
 use distsoc_engine::world::authors::{Author, AuthorIndex};
-use table::{Table, secret};
+use distsoc_engine::refusal::Refusal;
+use std::collections::BTreeSet;
+use table::{Table, connect_string, secret};
 
 fn profile(kind: ProfileKind, hosted_min: usize) -> NodeProfile {
     NodeProfile {
@@ -417,4 +420,82 @@ fn two_lists_with_one_number_are_remembered() {
     assert!(table.seats[1].equivocal.contains(&author));
     table.restart_with_files(1, profile(Desktop, 0), &[0]);
     assert!(is_known(&table));
+}
+
+/// How long a request may go unanswered: the transport's limit.
+const STALL_MS: u64 = limits::REQUEST_TIMEOUT_MS;
+
+/// Somebody (1) follows an author (2) who is gone, and knows of one holder (3) alone; another (4) has everything too and
+/// is not in reach yet. The pictures of the author's posts.
+fn orphaned(count: u8, length: usize) -> (Table, Vec<Vec<u8>>) {
+    let mut table = town(0, 5);
+    table.follow(3, 2);
+    table.follow(4, 2);
+    let pictures: Vec<Vec<u8>> = (0..count).map(|seed| picture(length, seed)).collect();
+    for bytes in &pictures {
+        let blob = stage(&mut table, 2, bytes);
+        post_with(&mut table, 2, blob).expect("it is staged");
+        table.pass(10_000);
+    }
+    for seat in [3, 4] {
+        assert!(
+            pictures
+                .iter()
+                .all(|bytes| holds_whole(&table, seat, bytes))
+        );
+    }
+    table.unreachable.push(2);
+    for seat in [0, 1, 3, 4] {
+        table.cut(seat, 2);
+    }
+    table.roads = Some(BTreeSet::from([(0, 1), (0, 3), (0, 4), (1, 3), (3, 4)]));
+    table.cut(1, 4);
+    (table, pictures)
+}
+
+/// The road to the other holder is open.
+fn reach(table: &mut Table) {
+    table.roads = None;
+    let connected = table.call(1, Call::Connect(connect_string(4)));
+    assert!(
+        matches!(connected, Ok(Reply::Connected(_))),
+        "{connected:?}"
+    );
+}
+
+fn whole(table: &Table, pictures: &[Vec<u8>]) -> usize {
+    let is_whole = |bytes: &&Vec<u8>| holds_whole(table, 1, bytes);
+    pictures.iter().filter(is_whole).count()
+}
+
+#[test]
+fn a_holder_that_stalls_is_left_alone_and_another_gives_everything() {
+    let (mut table, pictures) = orphaned(24, 70_000);
+    table.stalling.insert(3);
+    table.follow(1, 2);
+    table.pass(STALL_MS / 2);
+    assert_eq!(table.seats[1].posts.len(), pictures.len(), "posts come");
+    assert_eq!(whole(&table, &pictures), 0);
+    assert!(!table.asked_in_vain.is_empty(), "it is asked");
+    reach(&mut table);
+    table.pass(2 * STALL_MS);
+    assert_eq!(whole(&table, &pictures), pictures.len());
+    let asked = table.asked_in_vain.len();
+    assert!(asked <= limits::FETCHES_PER_PEER_MAX, "asked {asked} times");
+}
+
+#[test]
+fn whoever_had_no_room_for_an_answer_is_asked_again() {
+    let (mut table, pictures) = orphaned(3, 700_000);
+    table.crowded.insert(3, 5);
+    table.follow(1, 2);
+    table.pass(1_000);
+    assert!(whole(&table, &pictures) < pictures.len());
+    assert_eq!(table.asked_in_vain, [3; 5]);
+    // With the pauses of one round after another, as many as there were answers dropped.
+    table.pass(8 * limits::FETCH_PAUSE_MS);
+    assert_eq!(whole(&table, &pictures), pictures.len());
+    let charged = Refusal::ALL.iter().filter(|refusal| refusal.points() > 0);
+    let charged: u64 = charged.map(|refusal| table.refused(1, *refusal)).sum();
+    assert_eq!(charged, 0, "having no room is no offence");
 }

@@ -8,11 +8,11 @@ use crate::http::{Reply, harden, reply, status_of};
 use crate::methods::expected;
 use crate::params::parse;
 use crate::range::{Part, part_of};
-use crate::{Api, http};
+use crate::{Api, CALL_MS_MAX, http, within};
 use distsoc_engine::domain::{BlobRef, Cut, PostId};
 use distsoc_engine::io::{self, Call};
 use distsoc_engine::limits::BLOB_BYTES_MAX;
-use distsoc_host::media::{MediaFault, MediaType, ThumbnailSide, head_of};
+use distsoc_host::media::{MediaFault, MediaType, ThumbnailSide, publishable};
 use distsoc_host::{Host, PART_BYTES_MAX};
 use distsoc_net::runtime;
 use futures_lite::StreamExt;
@@ -31,7 +31,7 @@ use std::time::Duration;
 /// Uploads at once, each with its bytes in memory.
 const UPLOADS_MAX: usize = 2;
 /// How long the body of an upload may take.
-const UPLOAD_MS_MAX: u64 = 120_000;
+pub(crate) const UPLOAD_MS_MAX: u64 = 120_000;
 /// When to ask again for what is not here yet, seconds.
 const RETRY_AFTER_S: &str = "5";
 
@@ -56,27 +56,39 @@ impl Drop for Place<'_> {
 }
 
 impl Api {
-    /// Stores a blob for a post to come: `{blob, length, media_type, width, height}`, once it is durable.
+    /// Stores a blob for a post to come: `{blob, length, media_type, width, height, removed_bytes}`, once it is durable. What a
+    /// picture tells of its maker is taken out before, so `length` may be less than what was sent, by `removed_bytes`.
     ///
     /// # Errors
     /// [`ApiError`] where it is empty, too long, a picture that nobody could show, or where the disk does not take it.
     pub async fn upload(&self, bytes: Vec<u8>) -> Result<Value, ApiError> {
         let cut = runtime::spawn_blocking(move || {
-            let head = head_of(&bytes).map_err(|fault| ApiError::usage(fault.to_string()))?;
+            let sent = bytes.len();
+            let (head, bytes) = publishable(bytes).map_err(|fault| unfit(&fault))?;
             let cut = Cut::new(&bytes).map_err(|_| wrong_length(bytes.len() as u64))?;
             let slices: Vec<_> = cut.slices().collect();
-            Ok::<_, ApiError>((head, cut.blob(), slices))
+            Ok::<_, ApiError>((head, cut.blob(), slices, sent - bytes.len()))
         });
-        let (head, blob, slices) = cut.await?;
-        expected!(self.host().call(Call::Stage(slices)).await, io::Reply::Done => ());
+        let (head, blob, slices, removed_bytes) = cut.await?;
+        let staged = async { Ok(self.host().call(Call::Stage(slices)).await?) };
+        expected!(within(CALL_MS_MAX, staged).await, io::Reply::Done => ());
         Ok(json!({
             "blob": blob.hash.to_string(),
             "length": blob.length,
             "media_type": head.media_type.name(),
             "width": head.pixels.map(|(width, _)| width),
             "height": head.pixels.map(|(_, height)| height),
+            "removed_bytes": removed_bytes,
         }))
     }
+}
+
+/// Why a picture cannot be published, and what to do about it.
+fn unfit(fault: &MediaFault) -> ApiError {
+    ApiError::usage(match fault.next_step() {
+        Some(next) => format!("{fault}: {next}"),
+        None => fault.to_string(),
+    })
 }
 
 fn wrong_length(length: u64) -> ApiError {

@@ -204,7 +204,11 @@ impl Face {
             (_, "/v1/call" | "/v1/events" | "/v1/blobs") => {
                 not_allowed("POST /v1/call, GET /v1/events, POST /v1/blobs")
             }
-            (method, _) if picture.or(thumbnail).is_some() && method != Method::GET => {
+            (method, _)
+                if picture.or(thumbnail).is_some()
+                    && method != Method::GET
+                    && method != Method::HEAD =>
+            {
                 not_allowed("GET /v1/blobs/POST_ID/INDEX, GET /v1/thumbnails/POST_ID/INDEX")
             }
             _ => match (picture, thumbnail) {

@@ -268,6 +268,10 @@ async fn metrics(host: &Host, _: &mut Params) -> Result<Value, ApiError> {
         }
     }
     text.push_str(&format!(
+        "# TYPE distsoc_responses_dropped_total counter\ndistsoc_responses_dropped_total {}\n",
+        host.responses_dropped()
+    ));
+    text.push_str(&format!(
         "# TYPE distsoc_disk_bytes gauge\ndistsoc_disk_bytes {}\n",
         host.disk_bytes()
     ));

@@ -26,6 +26,7 @@ pub(crate) fn status(host: &Host, status: &Status) -> Value {
         "posts_wanted": status.posts_wanted,
         "addresses": status.addresses.iter().map(ToString::to_string).collect::<Vec<_>>(),
         "disk_bytes": host.disk_bytes(),
+        "responses_dropped": host.responses_dropped(),
         "storage_trouble": status.storage_trouble.map(|trouble| trouble.to_string()),
         "anchors": status.anchors,
         "read_only": status.is_superseded,

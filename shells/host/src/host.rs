@@ -332,6 +332,12 @@ impl Host {
         days.all(&self.traffic())
     }
 
+    /// Answers that were dropped since the start, because others filled the room for what is on its way: whoever asked asks again.
+    #[must_use]
+    pub fn responses_dropped(&self) -> u64 {
+        self.0.endpoint.responses_dropped()
+    }
+
     /// Figures of one connection.
     #[must_use]
     pub fn link_stats(&self, link: LinkId) -> Option<LinkStats> {

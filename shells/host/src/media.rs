@@ -2,6 +2,10 @@
 //!
 //! Anybody may have made the bytes. So the dimensions in the head are checked before anything is decoded, decoders have a limit
 //! of memory, at most two work at once, on threads that may block, and what they made is kept within so many bytes.
+//!
+//! A picture that is published here tells nothing of its maker that cannot be seen in it: see [`publishable`].
+
+mod metadata;
 
 use crate::blobs::BlobReader;
 use async_channel::{Receiver, Sender};
@@ -172,17 +176,46 @@ pub struct Head {
     pub pixels: Option<(u32, u32)>,
 }
 
-/// Reads the head of a blob that is to be published; what is no picture is taken as it is.
+/// Reads the head of a blob; of what is no picture, nothing is told.
 ///
 /// # Errors
 /// [`MediaFault`] where it says that it is a picture and nobody could show it.
-pub fn head_of(bytes: &[u8]) -> Result<Head, MediaFault> {
+fn head_of(bytes: &[u8]) -> Result<Head, MediaFault> {
     let media_type = MediaType::of(bytes);
     let pixels = match media_type.is_picture() {
         true => Some(decoder(media_type, Cursor::new(bytes))?.dimensions()),
         false => None,
     };
     Ok(Head { media_type, pixels })
+}
+
+impl MediaFault {
+    /// What a person can do who wanted to publish it, where there is something.
+    #[must_use]
+    pub const fn next_step(&self) -> Option<&'static str> {
+        match self {
+            Self::TooManyPixels { .. } | Self::TooMuchMemory => {
+                Some("make it smaller in a picture program and attach that")
+            }
+            Self::Damaged => Some("open it in a picture program, save it anew and attach that"),
+            _ => None,
+        }
+    }
+}
+
+/// What is published of a file: all of it, or a picture without what tells of its maker (place, time, device, notes, what it
+/// looked like before). Pixels, frames, colour profile and orientation stay as they are.
+///
+/// # Errors
+/// [`MediaFault`] where it says that it is a picture and nobody could show it, or say what else it holds.
+pub fn publishable(bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
+    let head = head_of(&bytes)?;
+    let stripped = metadata::without_metadata(head.media_type, bytes);
+    let stripped = stripped.map_err(|metadata::Damaged| MediaFault::Damaged)?;
+    match head_of(&stripped)? == head {
+        true => Ok((head, stripped)),
+        false => Err(MediaFault::Damaged),
+    }
 }
 
 /// A decoder that has read the head and found it within bounds.
@@ -396,6 +429,14 @@ impl Thumbnails {
         Ok(made)
     }
 }
+
+#[cfg(test)]
+const TYPES_OF_PICTURES: [MediaType; 4] = [
+    MediaType::Png,
+    MediaType::Jpeg,
+    MediaType::Gif,
+    MediaType::Webp,
+];
 
 #[cfg(test)]
 mod tests;

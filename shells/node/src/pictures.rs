@@ -2,16 +2,19 @@
 
 use crate::exit::Exit;
 use crate::{output, storage};
-use distsoc_api::Client;
+use distsoc_api::{Client, Uploaded};
 use distsoc_engine::domain::MediaDescription;
 use distsoc_engine::limits::{BLOB_BYTES_MAX, POST_BLOBS_MAX};
 use distsoc_net::runtime;
 use serde_json::{Value, json};
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 /// An upload that takes longer shows that it goes on.
 const QUIET_MS: u64 = 1_000;
+/// And shows it anew this often.
+const STEP_MS: u64 = 200;
 
 /// A file and what it shows.
 #[derive(Debug)]
@@ -60,12 +63,10 @@ pub(crate) async fn upload(client: &Client, chosen: Vec<Chosen>) -> Result<Vec<V
         let name = file.display().to_string();
         let bytes = std::fs::read(&file)
             .map_err(|error| Exit::usage(format!("cannot read {name}: {error}")))?;
-        let said = format!(
-            "Picture {} of {count}, {}",
-            place + 1,
-            storage::bytes(bytes.len() as u64)
-        );
-        let answer = while_it_lasts(&said, client.upload(bytes)).await;
+        let (sent, length) = (Uploaded::default(), bytes.len() as u64);
+        let picture = place + 1;
+        let said = || so_far(picture, count, sent.load(Relaxed), length);
+        let answer = while_it_lasts(said, client.upload(bytes, sent.clone())).await;
         let answer = answer.map_err(|error| Exit::from(error).about(&name))?;
         let (blob, length) = (&answer["blob"], &answer["length"]);
         uploaded.push(json!({"blob": blob, "length": length, "alt": alt}));
@@ -73,18 +74,30 @@ pub(crate) async fn upload(client: &Client, chosen: Vec<Chosen>) -> Result<Vec<V
     Ok(uploaded)
 }
 
-/// The result of something; past a second, its seconds are shown.
-async fn while_it_lasts<F: Future>(said: &str, future: F) -> F::Output {
-    let start = Instant::now();
+/// What a person is told of an upload that takes long.
+fn so_far(picture: usize, count: usize, uploaded: u64, length: u64) -> String {
+    let all = storage::bytes(length);
+    match uploaded < length {
+        true => {
+            let done = storage::bytes(uploaded);
+            format!("Picture {picture} of {count}: {done} of {all}")
+        }
+        false => format!("Picture {picture} of {count}: {all} sent, the node stores it"),
+    }
+}
+
+/// The result of something; past a second, how far it is is shown.
+async fn while_it_lasts<F: Future>(said: impl Fn() -> String, future: F) -> F::Output {
     let mut future = std::pin::pin!(future);
+    let mut step = Duration::from_millis(QUIET_MS);
     let mut is_shown = false;
     let result = loop {
-        let step = Duration::from_millis(QUIET_MS);
         match runtime::timeout(step, future.as_mut()).await {
             Some(result) => break result,
             None => {
                 is_shown = true;
-                output::progress(&format!("{said}: {} s", start.elapsed().as_secs()));
+                step = Duration::from_millis(STEP_MS);
+                output::progress(&said());
             }
         }
     };
@@ -92,4 +105,17 @@ async fn while_it_lasts<F: Future>(said: &str, future: F) -> F::Output {
         output::progress("");
     }
     result
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_an_upload_is_is_told_in_bytes() {
+        let said = so_far(1, 3, 1_500_000, 64_000_000);
+        assert_eq!(said, "Picture 1 of 3: 1.5 MB of 64.0 MB");
+        let said = so_far(2, 3, 700, 700);
+        assert_eq!(said, "Picture 2 of 3: 700 B sent, the node stores it");
+    }
 }

@@ -15,8 +15,8 @@ use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::wire::codec::{Bounded, ByteVec};
 use distsoc_engine::wire::{
-    Expected, Packet, PacketBytes, WideProbe, WideSample, WormNear, WormResponse, WormTarget,
-    admit, prefixes_in,
+    Expected, FileRequest, Packet, PacketBytes, WideProbe, WideSample, WormNear, WormResponse,
+    WormTarget, admit, prefixes_in,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
@@ -64,6 +64,14 @@ pub struct Table {
     pub liars: BTreeSet<usize>,
     /// Whoever asks them what they report is told of ids that are nowhere.
     pub inventors: BTreeSet<usize>,
+    /// Who takes requests for slices and lets them time out.
+    pub stalling: BTreeSet<usize>,
+    /// Who has no room for so many more answers with slices, and drops them.
+    pub crowded: BTreeMap<usize, usize>,
+    /// Seats that were asked for slices, in this order, while they stalled or were crowded.
+    pub asked_in_vain: Vec<usize>,
+    /// Requests that nobody answers: when they time out (mono ms), who asked.
+    timeouts: BTreeSet<(u64, usize, RequestId)>,
     /// How many requests were sent, by code.
     pub requests: BTreeMap<u8, usize>,
     /// Bytes of the answers, by their codes.
@@ -130,6 +138,10 @@ impl Table {
             silent: BTreeSet::new(),
             liars: BTreeSet::new(),
             inventors: BTreeSet::new(),
+            stalling: BTreeSet::new(),
+            crowded: BTreeMap::new(),
+            asked_in_vain: Vec::new(),
+            timeouts: BTreeSet::new(),
             requests: BTreeMap::new(),
             answered_bytes: BTreeMap::new(),
             notified: BTreeMap::new(),
@@ -201,12 +213,14 @@ impl Table {
                 .seats
                 .iter()
                 .filter_map(|seat| seat.next_wake_ms)
+                .chain(self.timeouts.first().map(|(at_ms, ..)| *at_ms))
                 .min()
                 .unwrap_or(end)
                 .min(end);
             let step = next.saturating_sub(self.now.mono_ms);
             self.now.mono_ms += step;
             self.now.wall_ms += step;
+            self.time_out();
             self.settle();
             if self.now.mono_ms >= end {
                 return;
@@ -215,6 +229,36 @@ impl Table {
                 <= Some(self.now.mono_ms);
             assert!(!stuck, "a node asks to be woken for ever");
         }
+    }
+
+    fn time_out(&mut self) {
+        while let Some((at_ms, seat, request)) = self.timeouts.pop_first() {
+            if at_ms > self.now.mono_ms {
+                self.timeouts.insert((at_ms, seat, request));
+                return;
+            }
+            let result = Err(RequestFailure::TimedOut);
+            self.seats[seat]
+                .inputs
+                .push_back(Input::Response { request, result });
+        }
+    }
+
+    /// Whether a request for slices ends here, since who was asked stalls or has no room.
+    fn asks_in_vain(&mut self, seat: usize, request: RequestId, other: usize, ms: u64) -> bool {
+        if self.stalling.contains(&other) {
+            self.timeouts.insert((self.now.mono_ms + ms, seat, request));
+        } else if let Some(left @ 1..) = self.crowded.get_mut(&other) {
+            *left -= 1;
+            let result = Err(RequestFailure::NoResponse);
+            self.seats[seat]
+                .inputs
+                .push_back(Input::Response { request, result });
+        } else {
+            return false;
+        }
+        self.asked_in_vain.push(other);
+        true
     }
 
     pub fn call(&mut self, seat: usize, what: Call) -> Result<Reply, CallError> {
@@ -553,7 +597,7 @@ impl Table {
                 link,
                 request,
                 bytes,
-                ..
+                timeout_ms,
             } => match self.links.get(&link).copied() {
                 Some((other, theirs)) => {
                     *self.requests.entry(bytes[0]).or_default() += 1;
@@ -568,6 +612,11 @@ impl Table {
                         return;
                     }
                     if is_search && self.silent.contains(&other) {
+                        return;
+                    }
+                    if bytes[0] == FileRequest::SPEC.code
+                        && self.asks_in_vain(seat, request, other, timeout_ms)
+                    {
                         return;
                     }
                     let token = StreamToken(self.fresh());

@@ -3,15 +3,10 @@
 use super::*;
 use image::{Rgb, RgbImage, Rgba, RgbaImage};
 
-const TYPES: [MediaType; 4] = [
-    MediaType::Png,
-    MediaType::Jpeg,
-    MediaType::Gif,
-    MediaType::Webp,
-];
+const TYPES: [MediaType; 4] = TYPES_OF_PICTURES;
 
 /// A picture with a gradient, as a file of this type.
-fn file(media_type: MediaType, width: u32, height: u32) -> Vec<u8> {
+pub(super) fn file(media_type: MediaType, width: u32, height: u32) -> Vec<u8> {
     let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 90]));
     let mut bytes = Vec::new();
     let format = media_type.format().unwrap();
@@ -138,6 +133,30 @@ fn a_bomb_is_refused_by_its_head_with_its_size() {
         head_of(&long),
         Err(MediaFault::TooManyPixels { .. })
     ));
+}
+
+#[test]
+fn a_bomb_of_64_mb_is_refused_before_more_than_a_part_of_it_is_read() {
+    const LENGTH: u64 = 64 * 1024 * 1024;
+    for media_type in TYPES {
+        let (head, _) = bomb(media_type);
+        let mut read_bytes = 0;
+        let mut reader = BlobReader::of(LENGTH, |range: std::ops::Range<u64>| {
+            read_bytes += range.end - range.start;
+            let byte = |place| head.get(place as usize).copied().unwrap_or_default();
+            Ok(Some(range.map(byte).collect()))
+        });
+        let made = thumbnail(media_type, &mut reader, ThumbnailSide::default());
+        assert!(
+            matches!(made, Err(MediaFault::TooManyPixels { .. })),
+            "{media_type:?}: {made:?}"
+        );
+        drop(reader);
+        assert!(
+            read_bytes <= crate::blobs::PART_BYTES_MAX,
+            "{media_type:?}: {read_bytes}"
+        );
+    }
 }
 
 #[test]

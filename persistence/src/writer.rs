@@ -348,21 +348,33 @@ impl Writer {
         }
     }
 
-    /// Deletes from tables that are full, or on a disk that is.
+    /// Deletes from tables that are full, or on a disk that is: at once, or in as many steps as it takes. Each row that goes may
+    /// lie on a page of its own, which is copied before the old one is free.
     fn make_room(&mut self, writes: &[Write]) -> Result<(), StorageTrouble> {
         let disk = self.disk.clone();
-        let try_it = || -> heed::Result<()> {
-            let opened = disk.tables.get()?;
-            let mut txn = opened.env().write_txn()?;
-            for write in writes {
-                apply(&mut txn, &opened.handles(), write)?;
+        let mut done = 0;
+        let mut try_in_steps = |step: usize| -> heed::Result<()> {
+            while done < writes.len() {
+                let end = writes.len().min(done + step);
+                let opened = disk.tables.get()?;
+                let mut txn = opened.env().write_txn()?;
+                for write in &writes[done..end] {
+                    apply(&mut txn, &opened.handles(), write)?;
+                }
+                txn.commit()?;
+                done = end;
             }
-            txn.commit()
+            Ok(())
         };
+        let mut step = writes.len();
         let opened = disk.tables.trouble_of(disk.open_spare());
-        let mut tried = opened.and_then(|()| disk.tables.trouble_of(try_it()));
+        let mut tried = opened.and_then(|()| disk.tables.trouble_of(try_in_steps(step)));
         if tried == Err(StorageTrouble::Full) && self.disk.reserve.release() {
-            tried = disk.tables.trouble_of(try_it());
+            tried = disk.tables.trouble_of(try_in_steps(step));
+        }
+        while tried == Err(StorageTrouble::Full) && step > 1 {
+            step = step.div_ceil(8);
+            tried = disk.tables.trouble_of(try_in_steps(step));
         }
         disk.tables.trouble_of(disk.fit_tables())?;
         tried

@@ -289,6 +289,41 @@ fn deleting_works_where_the_tables_are_full_to_the_last_page() {
     assert!(!restored.usage.is_shrinking, "{:?}", restored.usage);
 }
 
+/// Rows that go all at once lie on more pages than there are free ones: they go in steps.
+#[test]
+fn many_rows_go_at_once_where_hardly_a_page_is_free() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open_with(dir.path(), 20_000_000).unwrap();
+    let mut there = Vec::new();
+    // As many as have room, first in large batches, which leave no free pages behind.
+    for (batch, count) in (1..).zip([
+        1_000, 1_000, 400, 400, 100, 100, 100, 20, 20, 20, 4, 4, 4, 1, 1,
+    ]) {
+        let posts: Vec<SignedPost> = (0..count)
+            .map(|at| post(&own(), &format!("{batch} {}", "x".repeat(700)), at))
+            .collect();
+        if persist(
+            &store,
+            &receive,
+            batch,
+            posts.iter().map(write_post).collect(),
+        )
+        .is_ok()
+        {
+            there.extend(posts);
+        }
+    }
+    store.set_budget(16_000_000);
+    usage_where(&receive, |usage| usage.budget_bytes == 16_000_000);
+    let gone: Vec<&SignedPost> = there.iter().step_by(3).collect();
+    let writes = gone.iter().map(|post| Write::ForgetPost(post.id()));
+    assert_eq!(persist(&store, &receive, 100, writes.collect()), Ok(()));
+    for (place, post) in there.iter().enumerate() {
+        let is_there = store.view().post(post.id()).unwrap().is_some();
+        assert_eq!(is_there, place % 3 != 0);
+    }
+}
+
 /// Persists, and takes in what is said of the disk meanwhile.
 fn persist_and_see(
     store: &Store,

@@ -7,6 +7,8 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::io::{Notice, Write};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::world::blobs::BlobBook;
+use distsoc_engine::world::files::{FileIndex, still_holds};
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::storage::Storage;
@@ -60,6 +62,8 @@ fn hand_out(
     now: Res<Now>,
     inbox: Res<Inbox>,
     mut storage: ResMut<Storage>,
+    files: Res<FileIndex>,
+    blobs: Res<BlobBook>,
     mut outbox: ResMut<Outbox>,
     mut counts: ResMut<RefusalCounts>,
 ) {
@@ -74,6 +78,9 @@ fn hand_out(
         storage.retry_at_ms = None;
         let mut writes = std::mem::take(&mut storage.retry);
         writes.extend(learned);
+        // What goes for lack of room has gone to the disk already: what came of it with this frame, or waits since one before, must
+        // not come after.
+        writes.retain(|write| still_holds(write, &files, &blobs));
         writes
     };
     if !writes.is_empty() {

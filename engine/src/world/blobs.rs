@@ -15,17 +15,20 @@ pub struct BlobState {
     pub posts: BTreeSet<PostId>,
     /// Slices that are on the disk, ascending, apart from each other.
     have: Vec<Range<u32>>,
-    /// A blob without a file is forgotten then: mono ms.
+    /// It is kept until then, whether a file names it or not: mono ms.
     pub forget_at_ms: Option<u64>,
+    /// No two states of one blob have the same: what was on its way when one was forgotten is no part of the next.
+    pub life: u64,
 }
 
 impl BlobState {
-    fn new(blob: BlobRef) -> Self {
+    fn new(blob: BlobRef, life: u64) -> Self {
         Self {
             blob,
             posts: BTreeSet::new(),
             have: Vec::new(),
             forget_at_ms: None,
+            life,
         }
     }
 
@@ -89,8 +92,9 @@ impl BlobState {
 #[derive(Resource, Debug, Default)]
 pub struct BlobBook {
     by_hash: BTreeMap<BlobHash, BlobState>,
-    /// Blobs without a file, by when they are forgotten.
+    /// Blobs that wait for a file of the person's, by until when.
     staged: BTreeSet<(u64, BlobHash)>,
+    lives: u64,
     /// Files that came with blobs, for whoever fetches these.
     pub news: Vec<PostId>,
 }
@@ -109,30 +113,32 @@ impl BlobBook {
 
     /// A file names it.
     pub fn refer(&mut self, blob: BlobRef, post: PostId) {
-        let state = self.entry(blob);
-        state.posts.insert(post);
-        if let Some(at_ms) = state.forget_at_ms.take() {
-            self.staged.remove(&(at_ms, blob.hash));
-        }
+        self.entry(blob).posts.insert(post);
     }
 
-    /// A blob that is to come before its file, until a time.
+    /// A blob that is to come before its file, or is to stay for one until a time, whatever else names it and goes.
     pub fn stage(&mut self, blob: BlobRef, until_ms: u64) -> &mut BlobState {
+        self.unstage(&blob.hash);
+        self.staged.insert((until_ms, blob.hash));
         let state = self.entry(blob);
-        if state.posts.is_empty() {
-            let before = state.forget_at_ms.replace(until_ms);
-            if let Some(before_ms) = before {
-                self.staged.remove(&(before_ms, blob.hash));
-            }
-            self.staged.insert((until_ms, blob.hash));
+        state.forget_at_ms = Some(until_ms);
+        state
+    }
+
+    /// Its file is there.
+    pub fn unstage(&mut self, hash: &BlobHash) {
+        let state = self.by_hash.get_mut(hash);
+        if let Some(at_ms) = state.and_then(|state| state.forget_at_ms.take()) {
+            self.staged.remove(&(at_ms, *hash));
         }
-        self.entry(blob)
     }
 
     fn entry(&mut self, blob: BlobRef) -> &mut BlobState {
-        self.by_hash
-            .entry(blob.hash)
-            .or_insert_with(|| BlobState::new(blob))
+        let lives = &mut self.lives;
+        self.by_hash.entry(blob.hash).or_insert_with(|| {
+            *lives += 1;
+            BlobState::new(blob, *lives)
+        })
     }
 
     /// A file goes; true where it was the last to name this blob, which then is forgotten here.
@@ -161,15 +167,18 @@ impl BlobBook {
         true
     }
 
-    /// Takes out the staged blobs whose time is over.
+    /// Takes out the staged blobs whose time is over and that no file names.
     pub fn take_overdue(&mut self, now_ms: u64) -> Vec<BlobHash> {
         let mut over = Vec::new();
         while let Some((at_ms, hash)) = self.staged.first().copied()
             && at_ms <= now_ms
         {
-            self.staged.pop_first();
-            self.by_hash.remove(&hash);
-            over.push(hash);
+            self.unstage(&hash);
+            let state = self.by_hash.get(&hash);
+            if state.is_some_and(|state| state.posts.is_empty()) {
+                self.by_hash.remove(&hash);
+                over.push(hash);
+            }
         }
         over
     }
@@ -177,7 +186,8 @@ impl BlobBook {
     /// Blobs that wait for their file.
     pub fn staged(&self) -> impl Iterator<Item = &BlobState> {
         let hashes = self.staged.iter();
-        hashes.filter_map(|(_, hash)| self.by_hash.get(hash))
+        let states = hashes.filter_map(|(_, hash)| self.by_hash.get(hash));
+        states.filter(|state| state.posts.is_empty())
     }
 }
 
@@ -195,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_missing_is_what_is_not_there() {
-        let mut state = BlobState::new(blob(10));
+        let mut state = BlobState::new(blob(10), 1);
         assert_eq!(state.missing(), Some(0..10));
         state.add(2..4);
         state.add(6..7);
@@ -235,6 +245,28 @@ mod tests {
         assert!(book.take_overdue(99).is_empty());
         assert_eq!(book.take_overdue(100), [blob(1).hash]);
         assert!(book.get(&blob(2).hash).is_some());
+    }
+
+    #[test]
+    fn what_is_to_stay_for_a_file_outlives_the_posts_of_others() {
+        let mut book = BlobBook::default();
+        let [other, own] = [1, 2].map(|number| PostId::from_bytes([number; 32]));
+        book.refer(blob(3), other);
+        book.stage(blob(3), 100).add(0..3);
+        assert_eq!(book.staged().count(), 0, "it takes no room of its own");
+        assert!(!book.release(&blob(3).hash, &other));
+        assert!(book.get(&blob(3).hash).unwrap().is_whole());
+        // Another post of somebody else comes and goes.
+        book.refer(blob(3), other);
+        assert!(!book.release(&blob(3).hash, &other));
+        book.refer(blob(3), own);
+        book.unstage(&blob(3).hash);
+        assert!(book.take_overdue(100).is_empty());
+        let life = book.get(&blob(3).hash).unwrap().life;
+        assert!(book.release(&blob(3).hash, &own));
+        book.refer(blob(3), other);
+        let again = book.get(&blob(3).hash).unwrap();
+        assert!(again.life != life && !again.is_whole());
     }
 
     #[test]

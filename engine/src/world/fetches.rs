@@ -24,8 +24,8 @@ pub struct Fetch {
 pub struct Fetches {
     /// By request.
     pub requests: BTreeMap<RequestId, Fetch>,
-    /// By batch of writes.
-    pub writes: BTreeMap<BatchId, (BlobHash, Range<u32>)>,
+    /// By batch of writes, with the blob's [`life`](crate::world::blobs::BlobState::life).
+    pub writes: BTreeMap<BatchId, (BlobHash, Range<u32>, u64)>,
 }
 
 impl Fetches {
@@ -33,7 +33,7 @@ impl Fetches {
     #[must_use]
     pub fn is_under_way(&self, blob: &BlobHash) -> bool {
         let asked = self.requests.values().any(|fetch| fetch.blob == *blob);
-        asked || self.writes.values().any(|(written, _)| written == blob)
+        asked || self.writes.values().any(|(written, ..)| written == blob)
     }
 
     /// Runs of a blob that are on their way.
@@ -45,8 +45,8 @@ impl Fetches {
         let written = self.writes.values();
         asked.chain(
             written
-                .filter(move |(of, _)| of == blob)
-                .map(|(_, slices)| slices),
+                .filter(move |(of, ..)| of == blob)
+                .map(|(_, slices, _)| slices),
         )
     }
 
@@ -60,6 +60,9 @@ impl Fetches {
     /// Slices on their way to the disk.
     #[must_use]
     pub fn slices_in_flight(&self) -> usize {
-        self.writes.values().map(|(_, slices)| slices.len()).sum()
+        self.writes
+            .values()
+            .map(|(_, slices, _)| slices.len())
+            .sum()
     }
 }

@@ -195,7 +195,11 @@ impl Archive<'_, '_> {
         if let Some(keep) = keep {
             self.order.remove(keep);
         }
+        let hearts = self.hearts.of_author(&row.author);
         self.hearts.forget_post(id);
+        if self.hearts.of_author(&row.author) != hearts {
+            self.judge_author(&row.author);
+        }
         self.copies.forget(id);
         self.commands.entity(entity).despawn();
         let mut writes = vec![Write::ForgetPost(*id)];
@@ -298,6 +302,19 @@ impl Archive<'_, '_> {
             is_pinned: false,
         };
         candidate.facts(self.now_s()).priority()
+    }
+}
+
+/// Whether a write still says what is so. One that waited, for the disk or for the end of its frame, may have been overtaken: the
+/// post that it stores has gone since, or what it forgets has come again.
+#[must_use]
+pub fn still_holds(write: &Write, files: &FileIndex, blobs: &BlobBook) -> bool {
+    match write {
+        Write::Post { post, .. } => files.contains(&post.id()),
+        Write::Heart(heart) => files.contains(&heart.post),
+        Write::ForgetPost(id) => !files.contains(id),
+        Write::ForgetBlob(hash) => blobs.get(hash).is_none(),
+        _ => true,
     }
 }
 

@@ -11,7 +11,7 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::ListRechecks;
 use distsoc_engine::world::fetches::Fetches;
-use distsoc_engine::world::files::{Archive, KeepFloor};
+use distsoc_engine::world::files::{Archive, KeepFloor, still_holds};
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keep_order::KeepRow;
 use distsoc_engine::world::outbox::Outbox;
@@ -124,7 +124,11 @@ fn choose(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize) -> Vec
         })
     };
     let mut chosen = archive.order.choose(bytes, is_free);
-    chosen.truncate(BATCH_MAX);
+    if chosen.len() > BATCH_MAX {
+        let id = |row: KeepRow| archive.order.get(row).map(|candidate| candidate.id);
+        chosen.sort_by_cached_key(|row| (archive.order.priority(*row), id(*row)));
+        chosen.truncate(BATCH_MAX);
+    }
     if chosen.len() < count.min(BATCH_MAX) {
         chosen.clear();
         archive.order.least_worth(|row, _| {
@@ -163,7 +167,8 @@ fn evict(
     if let Some((_, at_ms)) = &evicting.retry {
         match *at_ms <= now.mono_ms {
             true => {
-                let (writes, _) = evicting.retry.take().expect("it was just seen");
+                let (mut writes, _) = evicting.retry.take().expect("it was just seen");
+                writes.retain(|write| still_holds(write, &archive.index, &archive.blobs));
                 let batch = outbox.store_behind(writes.clone());
                 evicting.under_way = Some((batch, writes));
             }
@@ -191,9 +196,11 @@ fn evict(
         evicting.relieved_ms = Some(now.mono_ms);
         bytes = bytes.max((usage.row_bytes + usage.blob_bytes) / RELIEF_SHARE);
     }
-    let mut writes: Vec<Write> = std::mem::take(&mut evicting.orphans)
-        .into_iter()
-        .map(Write::ForgetBlob)
+    let orphans = std::mem::take(&mut evicting.orphans).into_iter();
+    let orphans = orphans.map(Write::ForgetBlob);
+    // One may have been named again while this waited.
+    let mut writes: Vec<Write> = orphans
+        .filter(|write| still_holds(write, &archive.index, &archive.blobs))
         .collect();
     if bytes > 0 || count > 0 {
         archive.order.turn(now_s);

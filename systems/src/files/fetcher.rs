@@ -192,16 +192,16 @@ fn take_answers(
             }
             _ => Ok(Vec::new()),
         };
-        let is_wanted = archive.blobs.get(&fetch.blob).is_some();
-        match slices {
-            Ok(slices) if !slices.is_empty() && is_wanted => {
+        let life = archive.blobs.get(&fetch.blob).map(|state| state.life);
+        match (slices, life) {
+            (Ok(slices), Some(life)) if !slices.is_empty() => {
                 stalled.0.remove(&fetch.holder);
                 let end = fetch.slices.start + slices.len() as u32;
                 let writes = slices.into_iter().map(Write::Slice).collect();
                 let batch = outbox.store_behind(writes);
                 fetches
                     .writes
-                    .insert(batch, (fetch.blob, fetch.slices.start..end));
+                    .insert(batch, (fetch.blob, fetch.slices.start..end, life));
                 if let Some(lacking) = to_fetch.blobs.get_mut(&fetch.blob) {
                     lacking.fruitless = 0;
                     keepers.saw(lacking.author, fetch.holder);
@@ -218,7 +218,7 @@ fn take_answers(
                     }
                 }
             }
-            nothing => {
+            (nothing, _) => {
                 if let Err(refusal) = nothing {
                     offences.note(fetch.link, refusal, "FileResponse");
                 }
@@ -250,11 +250,13 @@ fn settle(
 ) {
     let writes = &mut fetches.writes;
     let ends = inbox.take_batches(|batch| writes.remove(&batch));
-    for ((hash, slices), result) in ends {
+    for ((hash, slices, life), result) in ends {
         match result {
             Ok(()) => {
                 storage.blobs_refused = false;
-                let Some(state) = archive.blobs.get_mut(&hash) else {
+                let state = archive.blobs.get_mut(&hash);
+                // Where it was forgotten meanwhile, these went with it, though somebody names it again.
+                let Some(state) = state.filter(|state| state.life == life) else {
                     continue;
                 };
                 state.add(slices);

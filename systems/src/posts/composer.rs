@@ -224,7 +224,7 @@ impl Desk<'_, '_> {
     }
 }
 
-fn compose(desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
+fn compose(mut desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
     if own.waiting.is_empty() || own.under_way.is_some() {
         return;
     }
@@ -257,6 +257,11 @@ fn compose(desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
         match &deed {
             Deed::Post(post) => {
                 own_bytes += disk_bytes(&StoredFileRow::of(post));
+                // A post of somebody else that names one may go before this one counts.
+                for blob in post.body().blobs.iter() {
+                    let until_ms = now.after(limits::STAGED_MS);
+                    desk.archive.blobs.stage(*blob, until_ms);
+                }
                 writes.push(Write::Post {
                     post: Box::new(post.clone()),
                     arrived_ms: now.wall_ms,
@@ -310,6 +315,9 @@ fn publish(
                 Deed::Post(post) => {
                     let (id, author) = (post.id(), post.body().author);
                     archive.add(StoredFileRow::of(&post));
+                    for blob in post.body().blobs.iter() {
+                        archive.blobs.unstage(&blob.hash);
+                    }
                     packets.push(Packet::from(notification(Some(&post), &made.list)));
                     outbox.notify(Notice::Post { id, author });
                     Reply::Posted(id)

@@ -277,7 +277,6 @@ fn seek(
     if now.mono_ms < chain.seek_ms {
         return;
     }
-    chain.seek_ms = now.after(entropy.jittered(SEEK_MS));
     let has_few = |node: &NodeId| {
         let author = authors.get(node).filter(|author| author.is_kept());
         let is_known = author.is_some_and(|author| author.head.is_some());
@@ -285,8 +284,10 @@ fn seek(
     };
     let mut lacking: Vec<NodeId> = index.iter().map(|(node, _)| node).filter(has_few).collect();
     if lacking.is_empty() {
+        chain.seek_ms = now.after(SEEK_MS);
         return;
     }
+    chain.seek_ms = now.after(entropy.jittered(SEEK_MS));
     // Whoever comes up later is asked in a later round.
     outbox.wake_at(chain.seek_ms);
     entropy.shuffle(&mut lacking);

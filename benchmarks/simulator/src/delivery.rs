@@ -127,17 +127,19 @@ impl Delivery {
         let mut new = Vec::new();
         for write in writes {
             match write {
-                Write::Post { post, .. } if post.body().author != own => {
-                    if self.posts.insert(post.id()) {
+                Write::Post { post, .. } => {
+                    let (id, author) = (post.id(), post.body().author);
+                    let is_new = author != own && self.posts.insert(id);
+                    if is_new {
                         self.needed_bytes += post.bytes().body.len() as u64;
-                        new.push((post.id(), post.body().author));
+                        new.push((id, author));
                     }
                 }
                 // A person's own picture is an act of theirs.
-                Write::Slice(slice) if durability == Durability::WriteBehind => {
-                    if self.slices.insert((slice.blob().hash, slice.number())) {
-                        self.needed_bytes += slice.bytes().len() as u64;
-                    }
+                Write::Slice(slice) => {
+                    let key = (slice.blob().hash, slice.number());
+                    let is_new = durability == Durability::WriteBehind && self.slices.insert(key);
+                    self.needed_bytes += slice.bytes().len() as u64 * u64::from(is_new);
                 }
                 Write::ForgetPost(id) => drop(self.let_go.insert(*id)),
                 _ => {}

@@ -5,7 +5,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    EventKind, EventList, NodeId, PostId, RecentPosts, RecentPostsHead, Verified, check_time,
+    EventKind, EventList, NodeId, RecentPosts, RecentPostsHead, Verified, check_time,
 };
 use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
 use distsoc_engine::limits;
@@ -13,8 +13,8 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
-    HostCandidates, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
-    PullsDue,
+    HostCandidates, ListUpdate, ListUpdates, Missing, PostOffer, PostOffers, PullRequests,
+    PullWish, PullsDue,
 };
 use distsoc_engine::world::deletions::{Deletions, Proof};
 use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
@@ -206,7 +206,8 @@ impl FilesOfAuthors<'_, '_> {
             return;
         }
         self.bury(&list, outbox);
-        let lacking: Vec<PostId> = list
+        let now_s = (now.wall_ms / 1000) as u32;
+        let lacking: Vec<Missing> = list
             .list()
             .iter()
             .filter(|event| match event.kind {
@@ -221,11 +222,14 @@ impl FilesOfAuthors<'_, '_> {
                             .admits(self.archive.worth_of(&node, event.created_at_s))
                 }
             })
-            .map(|event| event.id)
+            .map(|event| Missing {
+                id: event.id,
+                created_at_s: event.created_at_s.min(now_s),
+            })
             .collect();
         let missing = lacking
             .into_iter()
-            .filter(|id| self.wanted.insert(*id, node))
+            .filter(|missing| self.wanted.insert(missing.id, node))
             .collect();
         let Some(mut author) = self.archive.author_mut(&node) else {
             return;

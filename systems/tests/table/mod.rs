@@ -361,14 +361,19 @@ impl Table {
 
     /// Kills a node and starts it again, with nothing but the map as it lies on its disk.
     pub fn restart_with_map(&mut self, seat: usize, kind: ProfileKind) {
+        let restored = Restored {
+            map: self.seats[seat].map.values().cloned().collect(),
+            ..Restored::default()
+        };
+        self.restart_with(seat, kind, restored);
+    }
+
+    /// A node ends without a word, and another starts in its place from this.
+    pub fn restart_with(&mut self, seat: usize, kind: ProfileKind, restored: Restored) {
         for other in 0..self.seats.len() {
             self.cut(seat, other);
         }
         let there = &mut self.seats[seat];
-        let restored = Restored {
-            map: there.map.values().cloned().collect(),
-            ..Restored::default()
-        };
         there.node = node(seat, NodeProfile::of(kind), &[], restored);
         there.inputs = VecDeque::from([Input::OwnAddresses(vec![there.address])]);
         there.next_wake_ms = None;

@@ -309,7 +309,7 @@ fn fetch(
             gone.push(*hash);
             continue;
         };
-        while fetches.runs_of(hash).count() < limits::FETCHES_PER_BLOB_MAX && has_room(&fetches) {
+        while fetches.asked_for(hash) < limits::FETCHES_PER_BLOB_MAX && has_room(&fetches) {
             let Some(run) = next_run(state, &fetches) else {
                 break;
             };

@@ -379,7 +379,7 @@ pub const FETCHES_MAX: usize = 16;
 /// And for one blob.
 pub const FETCHES_PER_BLOB_MAX: usize = 4;
 /// And of one peer; its own limit is 4.
-pub const FETCHES_PER_PEER_MAX: usize = 2;
+pub const FETCHES_PER_PEER_MAX: usize = 3;
 /// A blob that nobody asked could give is looked for again after this; the pause doubles up to the pull cycle.
 pub const FETCH_PAUSE_MS: u64 = 30_000;
 /// Slices that are on their way to the disk, at most: past it no more are asked for.

@@ -50,7 +50,8 @@ pub fn mono_ms() -> u64 {
 }
 
 /// s2n-quic's own I/O tasks run here, on one thread for the whole process; nothing else does.
-pub(crate) fn quic_io() -> tokio::runtime::Handle {
+#[must_use]
+pub fn quic_io() -> tokio::runtime::Handle {
     static RUNTIME: OnceLock<tokio::runtime::Runtime> = OnceLock::new();
     RUNTIME
         .get_or_init(|| {

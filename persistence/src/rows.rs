@@ -170,20 +170,20 @@ fn split_list(row: &[u8]) -> Option<(&[u8], &[u8])> {
 }
 
 pub(crate) fn decode_list_head(row: &[u8]) -> Option<RecentPostsHead> {
-    Signed::from_bytes(split_list(row)?.0).ok()
+    Signed::from_own_disk(split_list(row)?.0).ok()
 }
 
 pub(crate) fn decode_list(row: &[u8], profile: Option<Profile>) -> Option<StoredList> {
     let (head, list) = split_list(row)?;
     Some(StoredList {
-        head: Signed::from_bytes(head).ok()?,
+        head: Signed::from_own_disk(head).ok()?,
         list: EventList::from_bytes(list).ok()?,
         profile,
     })
 }
 
 pub(crate) fn decode_profile(row: &[u8]) -> Option<Profile> {
-    Signed::from_bytes(row).ok()
+    Signed::from_own_disk(row).ok()
 }
 
 pub(crate) fn encode_relationship(relationship: &Relationship) -> Vec<u8> {
@@ -260,7 +260,7 @@ impl<'a> HeartRow<'a> {
     }
 
     pub(crate) fn heart(&self) -> Option<Heart> {
-        Signed::from_bytes(self.heart).ok()
+        Signed::from_own_disk(self.heart).ok()
     }
 
     /// What it says, as it was verified before it was stored.
@@ -270,7 +270,7 @@ impl<'a> HeartRow<'a> {
 }
 
 pub(crate) fn decode_deletion(row: &[u8]) -> Option<Deletion> {
-    Signed::from_bytes(row).ok()
+    Signed::from_own_disk(row).ok()
 }
 
 pub(crate) fn encode_peer(peer: &GoodPeer) -> Vec<u8> {

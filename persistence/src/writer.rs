@@ -1,8 +1,10 @@
 //! The one writer: applies batches in the order they come and commits them in groups.
 //!
 //! A write transaction stays open while batches come in; a durable one commits it at once, others within
-//! [`COMMIT_DELAY_MS`], so that a fan-in of a hundred small batches costs one sync. Each batch of rows is a nested transaction: one
-//! that fails leaves nothing of itself. Reads run in the open transaction and so see what is not committed yet.
+//! [`COMMIT_DELAY_MS`], so that a fan-in of a hundred small batches costs one sync. The first posts after as long are committed
+//! nearly at once, since a person may wait for them, and what comes in large amounts in steps of [`LARGE_DELAY_MS`]. Each batch of rows
+//! is a nested transaction: one that fails leaves nothing of itself. Reads run in the open transaction and so see what is not
+//! committed yet.
 //!
 //! Slices are committed before the rows of their group, and blobs forgotten after them: what rows name is there, whenever the
 //! process ends. Where a file is larger than its share of the budget, it is written anew while nobody asks for anything.
@@ -24,6 +26,16 @@ use std::time::{Duration, Instant};
 
 /// How long something learned waits for company; far below the 2 s of PROTOCOL section 12, so that followers see posts soon.
 const COMMIT_DELAY_MS: u64 = 150;
+/// How long the first posts after [`COMMIT_DELAY_MS`] wait for those that come with them.
+const FIRST_DELAY_MS: u64 = 16;
+/// How long a large group goes on growing: a sync is seen to go on in steps of this.
+const LARGE_DELAY_MS: u64 = 50;
+/// Both are committed once nothing came for so long.
+const QUIET_MS: u64 = 8;
+/// A group of so many posts is large, and one of so many slices.
+const LARGE_POSTS: usize = 256;
+/// See [`LARGE_POSTS`].
+const LARGE_SLICES: usize = 16;
 /// Batches in one commit at most.
 const BATCHES_PER_COMMIT_MAX: usize = 512;
 /// Slices in one group at most.
@@ -44,6 +56,8 @@ pub(crate) enum Job {
 pub(crate) struct Writer {
     disk: Arc<Disk>,
     deliver: Box<dyn Fn(Input) + Send>,
+    /// When posts were committed last.
+    posts_at: Option<Instant>,
     /// What was said last.
     usage: DiskUsage,
     /// Blobs whose rows are gone, and which the disk did not let go.
@@ -81,6 +95,9 @@ struct Taken {
 struct Group {
     taken: Vec<Taken>,
     forgotten: BTreeSet<BlobHash>,
+    posts: usize,
+    /// When the first of these came.
+    posts_since: Option<Instant>,
     slices: usize,
 }
 
@@ -98,6 +115,11 @@ fn forgotten(writes: &[Write]) -> impl Iterator<Item = BlobHash> {
 impl Group {
     fn is_full(&self) -> bool {
         self.taken.len() >= BATCHES_PER_COMMIT_MAX || self.slices >= SLICES_PER_COMMIT_MAX
+    }
+
+    /// Whether it is worth a commit of its own.
+    fn is_large(&self) -> bool {
+        self.posts >= LARGE_POSTS || self.slices >= LARGE_SLICES
     }
 
     /// Whether a batch must wait for the next group: it brings what this one is about to forget.
@@ -118,6 +140,7 @@ impl Writer {
         Self {
             disk,
             deliver,
+            posts_at: None,
             usage,
             unforgotten: BTreeSet::new(),
             may_shrink: usage.is_shrinking,
@@ -182,6 +205,9 @@ impl Writer {
                     return After::Wait;
                 }
             };
+        if group.posts > 0 {
+            self.posts_at = Some(Instant::now());
+        }
         self.settle(&mut group, committed);
         for taken in group.taken {
             (self.deliver)(match taken.result {
@@ -206,7 +232,7 @@ impl Writer {
         let opened = disk.tables.get().map_err(|error| (batch, error))?;
         let (env, tables) = (opened.env(), opened.handles());
         let mut txn = env.write_txn().map_err(|error| (batch, error))?;
-        let deadline = Instant::now() + Duration::from_millis(COMMIT_DELAY_MS);
+        let begun = Instant::now();
         let (mut durable, mut after) = (false, After::Wait);
         let mut next = Next::Job(Job::Persist(batch, writes, durability));
         loop {
@@ -243,18 +269,33 @@ impl Writer {
                 (_, true) => Next::Commit,
                 // Whoever queued behind a durable batch already goes with it.
                 (true, false) => jobs.try_recv().map_or(Next::Commit, Next::Job),
-                (false, false) => {
-                    match jobs.recv_timeout(deadline.saturating_duration_since(Instant::now())) {
-                        Ok(job) => Next::Job(job),
-                        Err(RecvTimeoutError::Timeout) => Next::Commit,
-                        Err(RecvTimeoutError::Disconnected) => Next::Stop,
-                    }
-                }
+                (false, false) => match jobs.recv_timeout(self.patience(group, begun)) {
+                    Ok(job) => Next::Job(job),
+                    Err(RecvTimeoutError::Timeout) => Next::Commit,
+                    Err(RecvTimeoutError::Disconnected) => Next::Stop,
+                },
             };
         }
         self.store_slices(group);
         let committed = txn.commit().map_err(|error| disk.tables.trouble(&error));
         Ok((after, committed))
+    }
+
+    /// How long the next batch is waited for.
+    fn patience(&self, group: &Group, begun: Instant) -> Duration {
+        let ms = Duration::from_millis;
+        let posts_are_rare = self
+            .posts_at
+            .is_none_or(|at| at.elapsed() >= ms(COMMIT_DELAY_MS));
+        let first = group.posts_since.filter(|_| posts_are_rare);
+        let (since, delay_ms) = match (first, group.is_large()) {
+            (Some(first), _) => (first, FIRST_DELAY_MS),
+            (None, true) => (begun, LARGE_DELAY_MS),
+            (None, false) => return ms(COMMIT_DELAY_MS).saturating_sub(begun.elapsed()),
+        };
+        ms(delay_ms)
+            .saturating_sub(since.elapsed())
+            .min(ms(QUIET_MS))
     }
 
     /// Takes a batch into the group; false where what comes must wait until the group is settled.
@@ -268,6 +309,13 @@ impl Writer {
         writes: Vec<Write>,
     ) -> bool {
         let mut result = None;
+        group.posts += writes
+            .iter()
+            .filter(|write| matches!(write, Write::Post { .. }))
+            .count();
+        if group.posts > 0 {
+            group.posts_since.get_or_insert_with(Instant::now);
+        }
         if has_slices(&writes) {
             group.slices += writes.len();
         } else if let Err(error) = apply_batch(env, tables, txn, &writes) {

@@ -7,6 +7,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::io::{Notice, Write};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::world::authors::KeptLists;
 use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::files::{FileIndex, still_holds};
 use distsoc_engine::world::inbox::Inbox;
@@ -45,11 +46,16 @@ fn acknowledge(
                 if storage.trouble.take().is_some() {
                     outbox.notify(Notice::Storage(None));
                 }
+                storage.retry_max = storage.retry_max.map(|max| max.saturating_mul(2));
+                if !storage.retry.is_empty() {
+                    storage.retry_at_ms = Some(now.mono_ms);
+                }
             }
             Err(trouble) => {
                 if storage.trouble.replace(trouble) != Some(trouble) {
                     outbox.notify(Notice::Storage(Some(trouble)));
                 }
+                storage.retry_max = Some((writes.len() / 2).max(1));
                 let dropped = queue(&mut storage.retry, writes);
                 counts.count_many(Refusal::Full, "write", dropped);
                 storage.retry_at_ms = Some(now.after(RETRY_MS));
@@ -58,12 +64,22 @@ fn acknowledge(
     }
 }
 
+/// Whether a newer list of its author was adopted while this one waited.
+fn is_old_list(write: &Write, lists: &KeptLists) -> bool {
+    let Write::RecentPosts { head, .. } = write else {
+        return false;
+    };
+    let known = lists.head(&head.author);
+    known.is_some_and(|known| known.seq > head.seq)
+}
+
 fn hand_out(
     now: Res<Now>,
     inbox: Res<Inbox>,
     mut storage: ResMut<Storage>,
     files: Res<FileIndex>,
     blobs: Res<BlobBook>,
+    lists: KeptLists,
     mut outbox: ResMut<Outbox>,
     mut counts: ResMut<RefusalCounts>,
 ) {
@@ -80,7 +96,14 @@ fn hand_out(
         writes.extend(learned);
         // What goes for lack of room has gone to the disk already: what came of it with this frame, or waits since one before, must
         // not come after.
-        writes.retain(|write| still_holds(write, &files, &blobs));
+        writes.retain(|write| still_holds(write, &files, &blobs) && !is_old_list(write, &lists));
+        match storage.retry_max {
+            Some(max) if writes.len() > max && !inbox.stopping => {
+                storage.retry = writes.split_off(max);
+                storage.retry_at_ms = Some(now.after(RETRY_MS));
+            }
+            Some(_) | None => storage.retry_max = None,
+        }
         writes
     };
     if !writes.is_empty() {

@@ -9,9 +9,9 @@ use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Notice, Reply};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop};
+use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::{Expected, FileRequest, Hello, Packet, PostNotification, Purpose};
 use distsoc_engine::world::authors::{Author, AuthorIndex};
-use distsoc_engine::refusal::Refusal;
 use std::collections::BTreeSet;
 use table::{Table, connect_string, secret};
 

@@ -4,10 +4,19 @@
 
 mod table;
 
-use distsoc_engine::io::{Call, CallError, Notice, Reply, StorageTrouble};
+use distsoc_engine::crypto::Secret;
+use distsoc_engine::domain::{
+    Content, Event, EventKind, PostBody, PostText, PublicContent, RecentPosts, SignedPost,
+};
+use distsoc_engine::io::{
+    Call, CallError, Notice, Relationship, Reply, Restored, StorageTrouble, StoredFileRow,
+    StoredList,
+};
 use distsoc_engine::profile::ProfileKind::{Anchor, Desktop};
 use distsoc_engine::refusal::Refusal;
-use table::{Table, connect_string, secret};
+use distsoc_engine::wire::PullSyncRequest;
+use distsoc_engine::wire::codec::Bounded;
+use table::{START_MS, Table, connect_string, secret};
 
 fn three() -> Table {
     let mut table = Table::new(&[Anchor, Desktop, Desktop], &[0]);
@@ -55,6 +64,69 @@ fn what_was_posted_before_the_follow_is_pulled() {
     table.pass(1_000);
     assert!(ids.iter().all(|id| table.seats[1].posts.contains_key(id)));
     assert_eq!(table.status(1).posts_wanted, 0);
+}
+
+/// More authors than one request names, more posts than one asks for, and one peer who has them: whoever has to wait has the next
+/// turn, and no pause.
+#[test]
+fn hundreds_of_authors_come_from_one_holder_at_once() {
+    const AUTHORS: usize = 250;
+    let mut table = three();
+    let (mut follows, mut holder) = (Restored::default(), Restored::default());
+    for number in 0..AUTHORS {
+        let mut seed = [9; 32];
+        seed[..2].copy_from_slice(&(number as u16).to_be_bytes());
+        let secret = Secret::from_seed(&seed);
+        let mut list = None;
+        for turn in 0..4 {
+            let at_ms = START_MS - 1_000_000 + turn * 1_000 + number as u64;
+            let post = public_post(&secret, at_ms, &format!("{turn} of {number}"));
+            let event = Event {
+                id: post.id(),
+                created_at_s: (at_ms / 1_000) as u32,
+                kind: EventKind::Public,
+            };
+            list = Some(RecentPosts::append(list.as_ref(), event, 7, at_ms, &secret));
+            table.seats[2].posts.insert(post.id(), post.bytes().clone());
+            holder.files.push(StoredFileRow::of(&post));
+        }
+        let list = list.unwrap();
+        let relationship = Relationship {
+            followed_since_ms: Some(1),
+            ..Relationship::default()
+        };
+        follows.relationships.push((secret.node_id(), relationship));
+        holder.authors.push((list.head().clone(), START_MS));
+        let stored = StoredList {
+            head: list.head().clone(),
+            list: list.list().clone(),
+            profile: None,
+        };
+        table.seats[2].lists.insert(secret.node_id(), stored);
+    }
+    holder.relationships = follows.relationships.clone();
+    table.restart_with(2, Desktop, holder);
+    table.restart_with(1, Desktop, follows);
+    table.call(1, Call::Connect(connect_string(2))).unwrap();
+    table.pass(1_000);
+    assert_eq!(table.seats[1].posts.len(), 4 * AUTHORS);
+    // Lists in four requests, posts in four of 256, to nobody else: the anchor keeps none of these authors.
+    let requests = table.requests[&PullSyncRequest::SPEC.code];
+    assert!((8..40).contains(&requests), "{requests} requests");
+}
+
+fn public_post(secret: &Secret, created_at_ms: u64, text: &str) -> SignedPost {
+    let body = PostBody {
+        author: secret.node_id(),
+        created_at_ms,
+        content: Content::Public(PublicContent {
+            text: PostText::new(text).unwrap(),
+            parent: None,
+            descriptions: Bounded::default(),
+        }),
+        blobs: Bounded::default(),
+    };
+    SignedPost::sign(body, secret).unwrap()
 }
 
 #[test]

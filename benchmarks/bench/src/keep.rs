@@ -16,10 +16,10 @@ const FILES: usize = 40_000;
 const CHOSEN: usize = FILES / 100;
 /// Bytes of each.
 const FILE_BYTES: u64 = 256 * 1024;
-const NOW_S: u32 = 1_800_000_000;
+pub(crate) const NOW_S: u32 = 1_800_000_000;
 const YEAR_S: u64 = 365 * 24 * 60 * 60;
 
-fn files(entropy: &mut Entropy) -> Vec<Candidate> {
+pub(crate) fn files(entropy: &mut Entropy) -> Vec<Candidate> {
     // Most are young.
     let mut ago = || {
         let share = (entropy.below(1 << 16) * entropy.below(1 << 16)) >> 16;
@@ -127,7 +127,7 @@ fn sqlite(path: &std::path::Path, files: &[Candidate]) -> rusqlite::Connection {
     connection
 }
 
-fn window_sql(column: &str) -> String {
+pub(crate) fn window_sql(column: &str) -> String {
     let mut sql = String::from("(CASE");
     let mut factors = [100, 50, 25, 12, 6, 3].into_iter();
     for end_s in AgeWindow::ENDS_S {

@@ -1,14 +1,20 @@
 //! Benchmarks of distsoc. Each prints medians of interleaved rounds; what is compared runs in the same process at the
 //! same time, since machines are shared and noisy.
 
+mod blob_fetch;
 mod codec;
+mod delivery;
 mod derive;
+mod evict;
+mod first_sync;
+mod folder;
 mod frame;
 mod gossip;
 mod keep;
 mod live;
 mod map;
 mod measure;
+mod raw;
 mod stored;
 
 use clap::Parser;
@@ -42,6 +48,10 @@ const BENCHMARKS: &[Benchmark] = &[
     ("map-churn", gossip::churn),
     ("keep-score", keep::scoring),
     ("keep-choose", keep::choosing),
+    ("evict", evict::evicting),
+    ("first-sync", first_sync::posts),
+    ("blob-fetch", blob_fetch::large),
+    ("delivery", delivery::factor),
     ("connection-memory", live::connection_memory),
     ("push-latency", live::push_latency),
 ];

@@ -62,17 +62,25 @@ pub(crate) struct Lmdb {
 }
 
 impl Lmdb {
+    pub(crate) fn empty(dir: &std::path::Path) -> Self {
+        // Nothing here outlives the process, so nothing has to outlive the machine.
+        Self::with(dir, heed::EnvFlags::NO_SYNC)
+    }
+
+    /// Whose commits are on the disk when they are done.
+    pub(crate) fn durable(dir: &std::path::Path) -> Self {
+        Self::with(dir, heed::EnvFlags::empty())
+    }
+
     #[allow(
         unsafe_code,
         reason = "heed opens a memory map; nobody else opens this file"
     )]
-    pub(crate) fn empty(dir: &std::path::Path) -> Self {
-        // SAFETY: the folder is a temporary one of this process.
+    fn with(dir: &std::path::Path, flags: heed::EnvFlags) -> Self {
         let mut options = heed::EnvOpenOptions::new();
         options.map_size(1 << 30);
-        // SAFETY: nothing here outlives the process, so nothing has to outlive the machine.
-        let env =
-            unsafe { options.flags(heed::EnvFlags::NO_SYNC).open(dir) }.expect("an environment");
+        // SAFETY: the folder is a temporary one of this process.
+        let env = unsafe { options.flags(flags).open(dir) }.expect("an environment");
         let write = env.write_txn().expect("a transaction");
         let created = env.create_databases_and_commit(write, |opener, write| -> heed::Result<_> {
             Ok(heed::CommitOrAbort::<_, ()>::Commit(

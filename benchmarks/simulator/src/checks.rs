@@ -443,7 +443,7 @@ impl Simulation {
         format!(
             "listed {listed}, wanted {}, missing {:?}, indexed {}, list at {known_seq:?}, checked {:?} ms ago",
             world.resource::<Wanted>().author_of(&post).is_some(),
-            known.map(|author| author.missing.contains(&post)),
+            known.map(|author| author.missing.iter().any(|missing| missing.id == post)),
             world.resource::<FileIndex>().contains(&post),
             known.map(|author| host
                 .now(self.now_us)

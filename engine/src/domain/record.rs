@@ -2,7 +2,7 @@
 //!
 //! On the wire a record is `[body bytes, signature 64]`; the signature covers `"distsoc/2 <type>\0" ‖ body`. The
 //! bytes received are what is hashed, kept and forwarded: nothing re-encodes a body it did not make. A [`Signed`]
-//! value exists only where the signature verified, because nothing else can make one.
+//! value exists only where the signature verified, now or before it was stored on the own disk: nothing else can make one.
 
 use super::NodeId;
 use super::ids::FixedBytes;
@@ -99,6 +99,22 @@ impl<T: RecordBody> Signed<T> {
         codec::decode_canonical(bytes)
     }
 
+    /// Reads [`Signed::to_bytes`] of a record that was verified before it was stored: no signature is checked again
+    /// for every list that is handed on.
+    ///
+    /// # Errors
+    /// The refusal of what is no record.
+    pub fn from_own_disk(bytes: &[u8]) -> Result<Self, Refusal> {
+        let (body, signature): (codec::ByteVec, FixedBytes<64>) = codec::decode_canonical(bytes)?;
+        let value: T = codec::decode_canonical(&body.0)?;
+        value.check()?;
+        Ok(Self {
+            value,
+            body: body.0.into(),
+            signature: Signature::from_bytes(signature.0),
+        })
+    }
+
     /// Which of two valid records everyone keeps: the higher seq, and of two with the same seq the one with the
     /// smaller hash (PROTOCOL section 4). `Ok` says that `self` replaces `known`.
     ///
@@ -123,10 +139,9 @@ impl<T: RecordBody> Signed<T> {
     /// # Errors
     /// The refusal of what is no record.
     pub fn stored(bytes: &[u8]) -> Result<(T, [u8; 32]), Refusal> {
-        let (body, _): (codec::ByteVec, FixedBytes<64>) = codec::decode_canonical(bytes)?;
-        let value: T = codec::decode_canonical(&body.0)?;
-        value.check()?;
-        Ok((value, crate::crypto::hash(&body.0)))
+        let record = Self::from_own_disk(bytes)?;
+        let hash = record.hash();
+        Ok((record.value, hash))
     }
 }
 

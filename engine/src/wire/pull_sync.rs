@@ -83,7 +83,7 @@ as_array!(ListPart {
 });
 
 /// Lists and posts, newest first, as many as fit; what is missing is asked for again.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PullSyncResponse {
     /// For each author asked for that the sender keeps.
     pub lists: Bounded<ListPart, { limits::PULL_AUTHORS_MAX }>,

@@ -26,9 +26,18 @@ pub struct Author {
     /// When the list was last received or confirmed newest: ms since the epoch.
     pub checked_at_ms: u64,
     /// Posts of the list that are not here, newest first.
-    pub missing: VecDeque<PostId>,
+    pub missing: VecDeque<Missing>,
     /// They signed two lists with one number: two machines hold the key, or somebody else does.
     pub is_equivocal: bool,
+}
+
+/// A post that stands in a verified list and is not here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Missing {
+    /// Which.
+    pub id: PostId,
+    /// When it was written, by the list: seconds since the epoch, not after the list came.
+    pub created_at_s: u32,
 }
 
 impl Author {
@@ -43,6 +52,11 @@ impl Author {
             missing: VecDeque::new(),
             is_equivocal: false,
         }
+    }
+
+    /// A post came, or is wanted no more.
+    pub fn no_longer_missing(&mut self, id: &PostId) {
+        self.missing.retain(|missing| missing.id != *id);
     }
 
     /// Whether one follows them.

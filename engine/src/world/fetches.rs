@@ -50,6 +50,13 @@ impl Fetches {
         )
     }
 
+    /// Requests for a blob that are not answered: what is on its way to the disk keeps nobody from asking on.
+    #[must_use]
+    pub fn asked_for(&self, blob: &BlobHash) -> usize {
+        let of = |fetch: &&Fetch| fetch.blob == *blob;
+        self.requests.values().filter(of).count()
+    }
+
     /// Requests that a holder has not answered.
     #[must_use]
     pub fn asked_of(&self, holder: &NodeId) -> usize {
@@ -64,5 +71,30 @@ impl Fetches {
             .values()
             .map(|(_, slices, _)| slices.len())
             .sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_on_its_way_to_the_disk_is_no_request_and_asked_for_no_more() {
+        let blob = BlobHash::from_bytes([1; 32]);
+        let mut fetches = Fetches::default();
+        let fetch = Fetch {
+            blob,
+            slices: 8..16,
+            holder: NodeId::from_bytes([2; 32]),
+            link: LinkId(3),
+        };
+        fetches.requests.insert(RequestId(1), fetch);
+        for batch in 0..9 {
+            fetches.writes.insert(BatchId(batch), (blob, 0..8, 0));
+        }
+        assert_eq!(fetches.asked_for(&blob), 1);
+        assert_eq!(fetches.asked_for(&BlobHash::from_bytes([9; 32])), 0);
+        assert_eq!(fetches.runs_of(&blob).count(), 10);
+        assert_eq!(fetches.slices_in_flight(), 72);
     }
 }

@@ -4,7 +4,7 @@ use crate::clock::Now;
 use crate::domain::{AuthorStanding, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts};
 use crate::io::{StoredFileRow, Write};
 use crate::limits;
-use crate::world::authors::{Author, AuthorIndex};
+use crate::world::authors::{Author, AuthorIndex, Missing};
 use crate::world::blobs::BlobBook;
 use crate::world::copies::Copies;
 use crate::world::deletions::Deletions;
@@ -271,7 +271,7 @@ impl Archive<'_, '_> {
         list: &RecentPosts,
         deletions: &Deletions,
         floor: &KeepFloor,
-    ) -> Vec<PostId> {
+    ) -> Vec<Missing> {
         let node = list.head().author;
         let is_lacking = |event: &Event| match event.kind {
             // The author's record of it is wanted, which holds when the list names it no more.
@@ -283,8 +283,13 @@ impl Archive<'_, '_> {
                     && floor.admits(self.worth_of(&node, event.created_at_s))
             }
         };
+        let now_s = self.now_s();
         let events = list.list().iter().filter(is_lacking);
-        events.map(|event| event.id).collect()
+        let missing = events.map(|event| Missing {
+            id: event.id,
+            created_at_s: event.created_at_s.min(now_s),
+        });
+        missing.collect()
     }
 
     /// What a post of an author would be worth here once it has come: unhearted, and held by whoever brought it. Were it

@@ -13,6 +13,8 @@ pub struct Storage {
     pub retry: Vec<Write>,
     /// When to hand them out again: mono ms.
     pub retry_at_ms: Option<u64>,
+    /// No more of them at once than this; `None` for all. What has no room as a whole may have some in parts.
+    pub retry_max: Option<usize>,
     /// How full the disk is, as of its last commit.
     pub usage: DiskUsage,
     /// How often that was told, and whether again in the last frame that heard of the disk.

@@ -261,17 +261,31 @@ impl Blobs {
                 }
             }
         }
-        for (number, work) in by_shelf.into_iter().enumerate() {
-            if work.is_empty() {
-                continue;
+        // Each is a commit with syncs of its own, which the disk carries out side by side.
+        std::thread::scope(|scope| {
+            let busy = by_shelf.iter().enumerate();
+            let busy = busy.filter(|(_, work)| !work.is_empty());
+            let threads: Vec<_> = busy
+                .map(|(number, work)| {
+                    let shelf = &self.shelves[number];
+                    (number, work, scope.spawn(move || shelf.forget(work)))
+                })
+                .collect();
+            let mut forgot = Ok(());
+            for (number, work, thread) in threads {
+                match thread.join() {
+                    Ok(Ok(())) => {
+                        let mut state = self.state();
+                        for (hash, _) in work {
+                            state.index.remove(hash, number as u8);
+                        }
+                    }
+                    Ok(Err(trouble)) => forgot = Err(trouble),
+                    Err(panic) => std::panic::resume_unwind(panic),
+                }
             }
-            self.shelves[number].forget(&work)?;
-            let mut state = self.state();
-            for (hash, _) in work {
-                state.index.remove(&hash, number as u8);
-            }
-        }
-        Ok(())
+            forgot
+        })
     }
 
     /// From now on each environment has so many bytes. What is larger stays so until [`shrink`](Self::shrink) has been there.

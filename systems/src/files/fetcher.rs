@@ -298,7 +298,8 @@ fn next_run(state: &BlobState, fetches: &Fetches) -> Option<Range<u32>> {
     }
 }
 
-/// Whom to ask: those known to keep the author, the author, then a few strangers; the least busy first.
+/// Whom to ask of those in the order of `connected`: who is known to keep the author, or is the author, and the least busy; then a few
+/// strangers.
 fn choose_holder(
     lacking: &Lacking,
     keepers: &Keepers,
@@ -311,20 +312,17 @@ fn choose_holder(
             && fetches.asked_of(node) < limits::FETCHES_PER_PEER_MAX
             && !is_paused(node)
     };
-    let link_of = |node: &NodeId| {
-        let found = connected.iter().find(|(other, _)| other == node);
-        found.map(|(_, link)| *link)
-    };
-    let known = keepers
+    let known: BTreeSet<NodeId> = keepers
         .links(&lacking.author)
         .chain(keepers.seen(&lacking.author))
-        .chain([lacking.author]);
-    let known = known.filter(is_free);
+        .chain([lacking.author])
+        .collect();
+    let known = connected.iter().filter(|(node, _)| known.contains(node));
     let best = known
-        .filter_map(|node| Some((fetches.asked_of(&node), node, link_of(&node)?)))
-        .min_by_key(|(busy, ..)| *busy);
-    if let Some((_, node, link)) = best {
-        return Some((node, link, false));
+        .filter(|(node, _)| is_free(node))
+        .min_by_key(|(node, _)| fetches.asked_of(node));
+    if let Some((node, link)) = best {
+        return Some((*node, *link, false));
     }
     // Somebody known is busy: that is waited for.
     let is_waiting = fetches
@@ -405,7 +403,7 @@ fn fetch(
             gone.push(*hash);
             continue;
         };
-        while fetches.runs_of(hash).count() < limits::FETCHES_PER_BLOB_MAX && has_room(&fetches) {
+        while fetches.asked_for(hash) < limits::FETCHES_PER_BLOB_MAX && has_room(&fetches) {
             let Some(run) = next_run(state, &fetches) else {
                 break;
             };
@@ -511,7 +509,7 @@ mod tests {
             tried: BTreeSet::new(),
             strangers: 0,
             fruitless: 0,
-            from_ms: 0,
+            from_ms: None,
         };
         let mut keepers = Keepers::default();
         keepers.saw(author, busy);

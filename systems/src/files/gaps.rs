@@ -4,11 +4,13 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{NodeId, PostId, RecentPosts};
+use distsoc_engine::domain::{NodeId, RecentPosts};
 use distsoc_engine::io::{ReadId, ReadQuery, ReadResult};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::world::authors::{Author, AuthorIndex, AuthorsView, ListRechecks, PullsDue};
+use distsoc_engine::world::authors::{
+    Author, AuthorIndex, AuthorsView, ListRechecks, Missing, PullsDue,
+};
 use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
 use distsoc_engine::world::inbox::Inbox;
@@ -47,9 +49,9 @@ fn go_through(
             continue;
         };
         let lacking = archive.lacking(&list, &deletions, &floor);
-        let missing: VecDeque<PostId> = lacking
+        let missing: VecDeque<Missing> = lacking
             .into_iter()
-            .filter(|id| wanted.insert(*id, node))
+            .filter(|missing| wanted.insert(missing.id, node))
             .collect();
         let Some(mut author) = archive.author_mut(&node) else {
             continue;

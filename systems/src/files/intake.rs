@@ -51,7 +51,7 @@ impl Shelf<'_, '_> {
         }
         let is_missing = self.wanted.remove(&id).is_some();
         if is_missing && let Some(mut known) = self.archive.author_mut(&author) {
-            known.missing.retain(|missing| *missing != id);
+            known.no_longer_missing(&id);
         }
         if !self
             .floor

@@ -218,7 +218,7 @@ impl FilesOfAuthors<'_, '_> {
         let lacking = self.archive.lacking(&list, &self.deletions, &self.floor);
         let missing = lacking
             .into_iter()
-            .filter(|id| self.wanted.insert(*id, node))
+            .filter(|missing| self.wanted.insert(missing.id, node))
             .collect();
         let Some(mut author) = self.archive.author_mut(&node) else {
             return;

@@ -39,7 +39,7 @@ fn bury(
         let refusal = match archive.author_mut(&author) {
             Some(mut known) if known.is_kept() => {
                 if wanted.remove(&post).is_some() {
-                    known.missing.retain(|missing| *missing != post);
+                    known.no_longer_missing(&post);
                 }
                 deletions.insert(author, post, Proof::Record).err()
             }

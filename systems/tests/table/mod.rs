@@ -417,6 +417,11 @@ impl Table {
             map: self.seats[seat].map.values().cloned().collect(),
             ..Restored::default()
         };
+        self.restart_with(seat, kind, restored);
+    }
+
+    /// A node ends without a word, and another starts in its place from this.
+    pub fn restart_with(&mut self, seat: usize, kind: ProfileKind, restored: Restored) {
         self.restart(seat, NodeProfile::of(kind), &[], restored);
     }
 

@@ -258,11 +258,7 @@ impl Disk {
                 .values()
                 .map(|heart| (HeartBody::clone(heart), heart.hash()))
                 .collect(),
-            equivocal: tables
-                .equivocations
-                .iter()
-                .map(|(author, _)| *author)
-                .collect(),
+            equivocal: tables.equivocations.keys().copied().collect(),
             deletions: tables
                 .deletions
                 .keys()

@@ -1,10 +1,13 @@
 //! PROTOCOL section 8, follow pull: what followed authors did since, from the author where a connection stands, else from
 //! whoever of the peers keeps them. A follow alone never dials for this.
 
+mod choice;
+
 use crate::Installer;
 use bevy_ecs::prelude::*;
+use choice::{Source, choose_source, newest_of, retry_pause_ms, without};
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{NodeId, PostId, Profile};
+use distsoc_engine::domain::{NodeId, PostBytes, PostId, Profile};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId};
 use distsoc_engine::limits;
@@ -12,7 +15,7 @@ use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::{
-    Author, AuthorIndex, AuthorsView, KeptProfiles, ListUpdate, ListUpdates, PullRequests,
+    Author, AuthorIndex, AuthorsView, KeptProfiles, ListUpdate, ListUpdates, Missing, PullRequests,
     PullWish, PulledPosts, PullsDue,
 };
 use distsoc_engine::world::deletions::DeletionOffers;
@@ -26,21 +29,29 @@ use distsoc_engine::world::storage::Storage;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Pulls to one peer under way at once; its own limit is 4.
-const PER_PEER_MAX: usize = 2;
+const PER_PEER_MAX: usize = 3;
 
 /// A request under way.
 #[derive(Debug)]
 struct Pull {
     peer: NodeId,
     link: LinkId,
-    authors: Vec<NodeId>,
-    posts: Vec<PostId>,
+    /// Whose lists it asks for.
+    authors: BTreeSet<NodeId>,
+    /// Which posts, and whose they are.
+    posts: Vec<(PostId, NodeId)>,
 }
 
 /// Requests under way, and whom each author was asked of in this round.
 #[derive(Resource, Debug, Default)]
 struct Pulls {
     under_way: BTreeMap<RequestId, Pull>,
+    /// Posts that these ask for.
+    asked: BTreeSet<PostId>,
+    /// Authors for whom somebody is to be asked who is busy: their turn comes when a request ends or somebody comes up.
+    waiting: BTreeSet<NodeId>,
+    /// Since the last turn of those who wait, that was so.
+    is_their_turn: bool,
     tried: BTreeMap<NodeId, Vec<NodeId>>,
     /// Authors whose whole list is wanted.
     whole: BTreeSet<NodeId>,
@@ -59,39 +70,33 @@ impl Pulls {
             .any(|pull| pull.authors.contains(author))
     }
 
-    fn asked_of(&self, peer: &NodeId) -> usize {
-        self.under_way
-            .values()
-            .filter(|pull| pull.peer == *peer)
-            .count()
+    /// Whether a peer is asked for lists.
+    fn asks_for_lists(&self, peer: &NodeId) -> bool {
+        let mut of_peer = self.under_way.values().filter(|pull| pull.peer == *peer);
+        of_peer.any(|pull| !pull.authors.is_empty())
     }
-}
 
-/// Whom to ask: whoever says to have news, the author if connected, those known to keep them, else the first of the shuffled peers
-/// not tried yet.
-fn choose_source(
-    author: &NodeId,
-    peers: &[NodeId],
-    tried: &[NodeId],
-    known: impl Iterator<Item = NodeId>,
-) -> Option<NodeId> {
-    let untried = |peer: &&NodeId| !tried.contains(peer);
-    let mut known = known.filter(|node| peers.contains(node) && !tried.contains(node));
-    if let Some(known) = known.next() {
-        return Some(known);
+    /// Whose turn it is.
+    fn take_due(&mut self, due: &mut PullsDue, now: Now) -> BTreeSet<NodeId> {
+        let mut turn = match std::mem::take(&mut self.is_their_turn) {
+            true => std::mem::take(&mut self.waiting),
+            false => BTreeSet::new(),
+        };
+        turn.extend(due.0.take_due(now.mono_ms));
+        turn
     }
-    let own = peers.iter().find(|peer| *peer == author).filter(untried);
-    if own.is_none() && tried.len() >= limits::PULL_PEERS_PER_ROUND_MAX {
-        return None;
-    }
-    own.or_else(|| peers.iter().find(untried)).copied()
-}
 
-/// The pause after so many rounds in which nobody had it: doubling up to the pull cycle.
-fn retry_pause_ms(fruitless: u32) -> u64 {
-    limits::FOLLOW_PULL_RETRY_MS
-        .saturating_mul(1 << fruitless.min(20))
-        .min(limits::FOLLOW_PULL_MS)
+    fn end(&mut self, pull: &Pull) {
+        for (post, _) in &pull.posts {
+            self.asked.remove(post);
+        }
+        self.is_their_turn = true;
+    }
+
+    fn begin(&mut self, id: RequestId, pull: Pull) {
+        self.asked.extend(pull.posts.iter().map(|(post, _)| *post));
+        self.under_way.insert(id, pull);
+    }
 }
 
 /// Events that make an author due: a follow, the author or anybody new coming up while something is missing, a list
@@ -153,6 +158,7 @@ fn note_reasons(
         }
     }
     if changes.came_up().next().is_some() {
+        pulls.is_their_turn = true;
         for author in authors.iter().filter(|author| author.is_kept()) {
             let starving = author.head.is_none() || !author.missing.is_empty();
             let tried = pulls.tried.get(&author.node).map_or(0, Vec::len);
@@ -188,12 +194,13 @@ fn take_answers(
             Ok(Packet::PullSyncResponse(response)) => Some(response),
             _ => None,
         };
+        let is_answered = response.is_some();
         let mut moved = false;
         if let Some((link, mut peer)) = peers
             .by_node(&pull.peer)
             .and_then(|entity| up.get_mut(entity).ok())
         {
-            if response.is_some() {
+            if is_answered {
                 peer.synced_ms = Some(now.mono_ms);
                 peer.heard_ms = now.mono_ms;
             } else {
@@ -201,9 +208,9 @@ fn take_answers(
                 moved = link.id != pull.link;
             }
         }
-        let (with_list, with_posts) = sort_response(
+        let answer = sort_response(
             &pull,
-            response,
+            response.unwrap_or_default(),
             &mut updates,
             &mut pulled,
             &mut hearts,
@@ -216,43 +223,61 @@ fn take_answers(
                 }
             },
         );
-        for author in &pull.authors {
-            if with_list.contains(author) {
-                pulls.whole.remove(author);
-                pulls.suspect.remove(author);
+        pulls.end(&pull);
+        let of_posts = pull.posts.iter().map(|(_, author)| *author);
+        let concerned: BTreeSet<NodeId> = of_posts.chain(pull.authors.iter().copied()).collect();
+        for author in concerned {
+            due.0.set(author, now.mono_ms);
+            if answer.lists.contains(&author) {
+                pulls.whole.remove(&author);
+                pulls.suspect.remove(&author);
             }
             if moved {
-                due.0.set(*author, now.mono_ms);
                 continue;
             }
-            if !with_list.contains(author) || (!with_posts && !pull.posts.is_empty()) {
+            let asked_for_list = pull.authors.contains(&author);
+            let is_without = answer.without.contains(&author);
+            let has_no_list = asked_for_list && !answer.lists.contains(&author) && !answer.is_cut;
+            if has_no_list || (is_without && (asked_for_list || !is_answered)) {
                 // Not here: somebody else is asked.
-                pulls.tried.entry(*author).or_default().push(pull.peer);
+                pulls.tried.entry(author).or_default().push(pull.peer);
+            } else if is_without {
+                // The list may say why.
+                pulls.suspect.insert(author);
             }
-            due.0.set(*author, now.mono_ms);
         }
     }
 }
 
-/// Hands a response to the features that judge it; says which lists came, and whether any post did.
+/// What came of what was asked for.
+#[derive(Debug, Default)]
+struct Answer {
+    /// Whose lists.
+    lists: BTreeSet<NodeId>,
+    /// Of whom posts were asked for and none came, though there was room for them.
+    without: BTreeSet<NodeId>,
+    /// Lists may have been left out for lack of room.
+    is_cut: bool,
+}
+
+/// Hands a response to the features that judge it.
 fn sort_response(
     pull: &Pull,
-    response: Option<PullSyncResponse>,
+    response: PullSyncResponse,
     updates: &mut ListUpdates,
     pulled: &mut PulledPosts,
     hearts: &mut HeartOffers,
     deletions: &mut DeletionOffers,
     mut keep: impl FnMut(Profile),
-) -> (BTreeSet<NodeId>, bool) {
-    let mut with_list = BTreeSet::new();
-    let Some(response) = response else {
-        return (with_list, false);
-    };
+) -> Answer {
+    let mut answer = Answer::default();
+    let mut list_bytes = 0;
     for part in response.lists.into_vec() {
         let author = part.head.author;
-        if !pull.authors.contains(&author) || !with_list.insert(author) {
+        if !pull.authors.contains(&author) || !answer.lists.insert(author) {
             continue;
         }
+        list_bytes += part.newest.as_bytes().len();
         if let Some(profile) = part.profile {
             keep(profile);
         }
@@ -262,15 +287,30 @@ fn sort_response(
             newest: part.newest,
         });
     }
-    let mut came = !response.deletions.is_empty();
+    let list_bytes_max = limits::EVENTS_MAX * limits::EVENT_BYTES;
+    answer.is_cut = list_bytes + list_bytes_max > limits::PULL_RESPONSE_BYTES_MAX;
+    if response.posts.len() < pull.posts.len() {
+        let came = response.posts.iter().map(PostBytes::id);
+        let came: BTreeSet<PostId> = came
+            .chain(response.deletions.iter().map(|deletion| deletion.post))
+            .collect();
+        answer.without = without(&pull.posts, &came);
+    }
     deletions.0.extend(response.deletions.into_vec());
     let liked = response.hearts.into_vec().into_iter();
     hearts.0.extend(liked.map(|heart| (pull.link, heart)));
-    for post in response.posts.into_vec() {
-        came = true;
-        pulled.0.push((pull.link, post));
-    }
-    (with_list, came)
+    let posts = response.posts.into_vec().into_iter();
+    pulled.0.extend(posts.map(|post| (pull.link, post)));
+    answer
+}
+
+/// What one peer is to be asked for.
+#[derive(Default)]
+struct Plan<'a> {
+    /// Lists, and posts of the same authors.
+    lists: Vec<(Want, &'a Author)>,
+    /// Posts alone.
+    lacking: Vec<&'a Author>,
 }
 
 fn pull(
@@ -288,63 +328,69 @@ fn pull(
     links: Query<&Link, With<Peer>>,
     authors: Query<&Author>,
 ) {
-    let Some((first_ms, _)) = due.0.first() else {
-        return;
-    };
-    if first_ms > now.mono_ms {
-        outbox.wake_at(first_ms);
+    let turn = pulls.take_due(&mut due, *now);
+    if turn.is_empty() {
+        if let Some((first_ms, _)) = due.0.first() {
+            outbox.wake_at(first_ms);
+        }
         return;
     }
     let mut shuffled: Vec<NodeId> = peers.up().map(|(node, _)| node).collect();
     entropy.shuffle(&mut shuffled);
-    let mut batches: BTreeMap<NodeId, (Vec<Want>, Vec<PostId>)> = BTreeMap::new();
-    for node in due.0.take_due(now.mono_ms) {
+    let mut in_all = limits::PULLS_IN_FLIGHT_MAX.saturating_sub(pulls.under_way.len());
+    let free_at_most = PER_PEER_MAX.min(in_all);
+    let mut free: BTreeMap<NodeId, usize> =
+        shuffled.iter().map(|node| (*node, free_at_most)).collect();
+    for pull in pulls.under_way.values() {
+        if let Some(free) = free.get_mut(&pull.peer) {
+            *free = free.saturating_sub(1);
+        }
+    }
+    let mut plans: BTreeMap<NodeId, Plan<'_>> = BTreeMap::new();
+    for node in turn {
         let Some(author) = index.get(&node).and_then(|entity| authors.get(entity).ok()) else {
             continue;
         };
         if !author.is_kept() || pulls.is_asking(&node) {
             continue;
         }
-        let doubted = pulls.whole.contains(&node) || pulls.suspect.contains(&node);
-        let satisfied = is_fresh(author, *now) && author.missing.is_empty() && !doubted;
-        let room = |peer: &NodeId| {
-            let authors_in_batch = batches.get(peer).map_or(0, |(wants, _)| wants.len());
-            authors_in_batch < limits::PULL_AUTHORS_MAX && pulls.asked_of(peer) < PER_PEER_MAX
-        };
-        let askable: Vec<NodeId> = shuffled.iter().copied().filter(room).collect();
-        let source = match satisfied {
-            true => None,
-            false if !storage.takes_more() => None,
-            false if pulls.under_way.len() + batches.len() >= limits::PULLS_IN_FLIGHT_MAX => None,
+        let wants_whole = pulls.whole.contains(&node);
+        let wants_list = !is_fresh(author, *now) || wants_whole || pulls.suspect.contains(&node);
+        let is_wanted = |missing: &Missing| wanted.author_of(&missing.id).is_some();
+        let lacks_posts = author.missing.iter().any(is_wanted);
+        let is_satisfied = !wants_list && !lacks_posts;
+        let source = match is_satisfied || !storage.takes_more() {
+            true => Source::Nobody,
             false => {
-                let hint = pulls.hints.remove(&node).into_iter();
+                let hint = pulls.hints.get(&node).copied().into_iter();
                 let known = hint.chain([node]).chain(keepers.seen(&node));
                 let tried = pulls.tried.get(&node).map_or(&[][..], Vec::as_slice);
-                choose_source(&node, &askable, tried, known)
+                choose_source(&shuffled, &free, tried, known)
             }
         };
         match source {
-            Some(source) => {
-                let seq = match (&author.head, pulls.whole.contains(&node)) {
-                    (Some(head), false) => head.seq.to_u64(),
-                    _ => 0,
-                };
-                let (wants, posts) = batches.entry(source).or_default();
-                wants.push(Want { author: node, seq });
-                let room = limits::PULL_POSTS_MAX - posts.len();
-                posts.extend(
-                    author
-                        .missing
-                        .iter()
-                        .filter(|id| wanted.author_of(id).is_some())
-                        .take(room),
-                );
+            Source::Peer(source) => {
+                let plan = plans.entry(source).or_default();
+                if wants_list && plan.lists.len() == free[&source] * limits::PULL_AUTHORS_MAX {
+                    pulls.waiting.insert(node);
+                    continue;
+                }
+                pulls.hints.remove(&node);
+                if wants_list {
+                    let known = author.head.as_ref().filter(|_| !wants_whole);
+                    let seq = known.map_or(0, |head| head.seq.to_u64());
+                    plan.lists.push((Want { author: node, seq }, author));
+                } else {
+                    plan.lacking.push(author);
+                }
             }
-            None => {
+            Source::Busy => drop(pulls.waiting.insert(node)),
+            Source::Nobody => {
+                pulls.hints.remove(&node);
                 let tried = pulls.tried.get(&node);
-                let nobody_left = !satisfied && tried.is_some_and(|tried| !tried.is_empty());
+                let nobody_left = !is_satisfied && tried.is_some_and(|tried| !tried.is_empty());
                 pulls.tried.remove(&node);
-                let pause_ms = if satisfied {
+                let pause_ms = if is_satisfied {
                     pulls.fruitless.remove(&node);
                     limits::FOLLOW_PULL_MS
                 } else {
@@ -359,26 +405,47 @@ fn pull(
             }
         }
     }
-    for (peer, (wants, posts)) in batches {
-        let Some(link) = peers
-            .by_node(&peer)
-            .and_then(|entity| links.get(entity).ok())
-        else {
-            continue;
-        };
-        let asked: Vec<NodeId> = wants.iter().map(|want| want.author).collect();
-        let request = PullSyncRequest {
-            authors: Bounded::truncated(wants),
-            posts: Bounded::truncated(posts.clone()),
-        };
-        let id = outbox.request(link.id, &request.into());
-        let pull = Pull {
-            peer,
-            link: link.id,
-            authors: asked,
-            posts,
-        };
-        pulls.under_way.insert(id, pull);
+    for (peer, plan) in plans {
+        let entity = peers.by_node(&peer);
+        let link = entity.and_then(|entity| links.get(entity).ok());
+        let requests = link.map_or(0, |_| free[&peer].min(in_all));
+        let mut lists = plan.lists.chunks(limits::PULL_AUTHORS_MAX);
+        let all = plan.lacking.iter().copied();
+        let all = all.chain(plan.lists.iter().map(|(_, author)| *author));
+        let mut waiting: BTreeSet<NodeId> = all.map(|author| author.node).collect();
+        for _ in 0..requests {
+            let lists = lists.next().unwrap_or_default();
+            let with_lists: Vec<&Author> = lists.iter().map(|(_, author)| *author).collect();
+            // Lists first: only with all of them is it known which posts are the newest.
+            let lacking: &[&Author] = match (with_lists.is_empty(), pulls.asks_for_lists(&peer)) {
+                (true, false) => &plan.lacking,
+                (true, true) => &[],
+                (false, _) => &with_lists,
+            };
+            let posts = newest_of(lacking, limits::PULL_POSTS_MAX, |post| {
+                !pulls.asked.contains(post) && wanted.author_of(post).is_some()
+            });
+            let Some(link) = link.filter(|_| !lists.is_empty() || !posts.is_empty()) else {
+                break;
+            };
+            let request = PullSyncRequest {
+                authors: Bounded::truncated(lists.iter().map(|(want, _)| *want).collect()),
+                posts: Bounded::truncated(posts.iter().map(|(post, _)| *post).collect()),
+            };
+            let pull = Pull {
+                peer,
+                link: link.id,
+                authors: with_lists.iter().map(|author| author.node).collect(),
+                posts,
+            };
+            waiting.retain(|author| !pull.authors.contains(author));
+            pull.posts
+                .iter()
+                .for_each(|(_, author)| _ = waiting.remove(author));
+            pulls.begin(outbox.request(link.id, &request.into()), pull);
+            in_all -= 1;
+        }
+        pulls.waiting.extend(waiting);
     }
     if let Some((first_ms, _)) = due.0.first() {
         outbox.wake_at(first_ms);
@@ -405,41 +472,4 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Judge, note_reasons);
     frame.add(Phase::Plan, pull);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn node(number: u8) -> NodeId {
-        NodeId::from_bytes([number; 32])
-    }
-
-    #[test]
-    fn the_author_first_then_others_a_few_a_round() {
-        let peers = [node(1), node(2), node(3), node(4), node(5), node(6)];
-        assert_eq!(
-            choose_source(&node(3), &peers, &[], std::iter::empty()),
-            Some(node(3))
-        );
-        assert_eq!(
-            choose_source(&node(3), &peers, &[node(3)], std::iter::empty()),
-            Some(node(1))
-        );
-        assert_eq!(
-            choose_source(&node(9), &peers, &[node(1), node(2)], std::iter::empty()),
-            Some(node(3))
-        );
-        let four = [node(1), node(2), node(3), node(4)];
-        assert_eq!(
-            choose_source(&node(9), &peers, &four, std::iter::empty()),
-            None
-        );
-        assert_eq!(
-            choose_source(&node(5), &peers, &four, std::iter::empty()),
-            Some(node(5)),
-            "the author is always asked"
-        );
-        assert_eq!(choose_source(&node(9), &[], &[], std::iter::empty()), None);
-    }
 }

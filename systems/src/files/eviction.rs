@@ -10,6 +10,7 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::ListRechecks;
+use distsoc_engine::world::blobs::BlobState;
 use distsoc_engine::world::fetches::Fetches;
 use distsoc_engine::world::files::{Archive, KeepFloor, still_holds};
 use distsoc_engine::world::inbox::Inbox;
@@ -86,7 +87,7 @@ fn settle(
 fn doubt(archive: &mut Archive, fetches: &Fetches, bytes: u64, count: usize, now_s: u32) {
     // Each may bring another to the front, which then is looked at in its turn.
     loop {
-        let chosen = choose(archive, fetches, bytes, count);
+        let chosen = choose_freeing(archive, fetches, bytes, count);
         let doubtful = chosen.into_iter().filter_map(|row| {
             let candidate = archive.order.get(row)?;
             let alone = KeepFacts {
@@ -139,6 +140,29 @@ fn choose(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize) -> Vec
         });
     }
     chosen
+}
+
+/// Files whose going frees so many bytes of the disk: what of their blobs is not here yet frees none.
+fn choose_freeing(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize) -> Vec<KeepRow> {
+    let missing = |row: &KeepRow| {
+        let candidate = archive.order.get(*row);
+        let file = candidate.and_then(|candidate| archive.get(&candidate.id));
+        let blobs = file.map_or(&[][..], |file| &file.row.blobs);
+        let states = blobs
+            .iter()
+            .filter_map(|blob| archive.blobs.get(&blob.hash));
+        states.map(BlobState::missing_bytes).sum::<u64>()
+    };
+    let (mut wanted, mut before) = (bytes, 0);
+    loop {
+        let chosen = choose(archive, fetches, wanted, count);
+        let lacking: u64 = chosen.iter().map(missing).sum();
+        // More of them are looked for as long as there are more.
+        if bytes + lacking <= wanted || chosen.len() == before || chosen.len() >= BATCH_MAX {
+            return chosen;
+        }
+        (wanted, before) = (bytes + lacking, chosen.len());
+    }
 }
 
 fn evict(
@@ -206,7 +230,7 @@ fn evict(
         archive.order.turn(now_s);
         doubt(&mut archive, &fetches, bytes, count, now_s);
         let mut highest = floor.0.unwrap_or_default();
-        for row in choose(&archive, &fetches, bytes, count) {
+        for row in choose_freeing(&archive, &fetches, bytes, count) {
             highest = highest.max(archive.order.priority(row).unwrap_or_default());
             let id = archive.order.get(row).map(|candidate| candidate.id);
             writes.extend(id.into_iter().flat_map(|id| archive.forget(&id)));

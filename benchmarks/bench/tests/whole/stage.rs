@@ -387,10 +387,10 @@ impl Stage {
                                     self.model.add(post, from, now_s);
                                 }
                             }
-                            Write::Post { post, .. } => {
-                                if !self.cloud.posts.contains_key(&post.id()) {
-                                    self.cloud.record((**post).clone());
-                                }
+                            Write::Post { post, .. }
+                                if !self.cloud.posts.contains_key(&post.id()) =>
+                            {
+                                self.cloud.record((**post).clone());
                             }
                             Write::ForgetPost(id) => drop(gone.insert(*id)),
                             Write::ForgetAuthor(author) => drop(parted.insert(*author)),
@@ -487,12 +487,12 @@ impl Stage {
                     file.is_pinned = is_pinned;
                 }
             }
-            (Some(Call::Heart { post, given }), Ok(_)) => {
-                if self.model.is_given(&post, &self.own) != given {
-                    let (now_ms, secret) = (self.now.wall_ms, own());
-                    let heart = self.cloud.sign_heart(&secret, post, given, now_ms);
-                    self.model.like(&heart, self.own);
-                }
+            (Some(Call::Heart { post, given }), Ok(_))
+                if self.model.is_given(&post, &self.own) != given =>
+            {
+                let (now_ms, secret) = (self.now.wall_ms, own());
+                let heart = self.cloud.sign_heart(&secret, post, given, now_ms);
+                self.model.like(&heart, self.own);
             }
             (Some(Call::Delete(post)), Ok(_)) => {
                 self.model.forget(&post);

@@ -362,6 +362,10 @@ pub const SWARM_CALLS_WAITING_MAX: usize = 256;
 pub const SWARM_CALL_FAILURES_MAX: u32 = 3;
 /// A call ends once nothing was said for so long.
 pub const SWARM_CALL_QUIET_MS: u64 = 10_000;
+/// Or after this, whatever is said.
+pub const SWARM_CALL_MS_MAX: u64 = 60_000;
+/// Links are looked for of one author after the other, this far apart: less than what a peer takes of offers and their answers.
+pub const SWARM_LOOK_EVERY_MS: u64 = 2_500;
 /// Links of a kept author are looked for within this after its first list came; the pause doubles while none is found.
 pub const SWARM_LOOK_MS: u64 = 60_000;
 /// And after this at the latest.

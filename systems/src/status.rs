@@ -68,7 +68,7 @@ fn status(world: &World) -> Status {
         addresses: own.local.iter().map(|address| address.socket()).collect(),
         storage_trouble: world.resource::<Storage>().trouble,
         anchors: world.resource::<Anchors>().0.len(),
-        is_superseded: world.resource::<Succession>().newer.is_some(),
+        is_superseded: world.resource::<Succession>().is_read_only,
     }
 }
 

@@ -64,13 +64,13 @@ fn acknowledge(
     }
 }
 
-/// Whether a newer list of its author was adopted while this one waited.
+/// Whether another list of its author was adopted while this one waited.
 fn is_old_list(write: &Write, lists: &KeptLists) -> bool {
     let Write::RecentPosts { head, .. } = write else {
         return false;
     };
     let known = lists.head(&head.author);
-    known.is_some_and(|known| known.seq > head.seq)
+    known.is_some_and(|known| known != head)
 }
 
 fn hand_out(

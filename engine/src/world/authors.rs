@@ -181,7 +181,9 @@ pub struct OwnHead(pub Option<RecentPostsHead>);
 /// What others know of the own list that is not known here (PROTOCOL section 7): another machine writes under the same key.
 #[derive(Resource, Debug, Default)]
 pub struct Succession {
-    /// The head of a list that outranks the own: nothing is written here any more.
+    /// Nothing is written here any more.
+    pub is_read_only: bool,
+    /// The head of the newest list that outranks the own, where it was seen since the start.
     pub newer: Option<RecentPostsHead>,
     /// Who says to have one, to be asked.
     pub hints: BTreeSet<LinkId>,
@@ -193,9 +195,9 @@ impl Succession {
     /// # Errors
     /// [`CallError::Refused`] where a newer list is known.
     pub fn check(&self) -> Result<(), CallError> {
-        match self.newer {
-            None => Ok(()),
-            Some(_) => Err(CallError::Refused(
+        match self.is_read_only {
+            false => Ok(()),
+            true => Err(CallError::Refused(
                 "this identity is used on another machine, whose posts are newer than those here: write there, and stop this node; or restore your backup here to go on with this one",
             )),
         }
@@ -241,6 +243,8 @@ pub struct ListUpdate {
     pub head: RecentPostsHead,
     /// The newest events, or all.
     pub newest: EventList,
+    /// It was asked for, with what is here already.
+    pub is_pulled: bool,
 }
 
 /// Lists that came in this frame, by whatever way.

@@ -37,6 +37,13 @@ impl Deletions {
         of_author.is_some_and(|posts| posts.get(post) == Some(&Proof::Record))
     }
 
+    /// Whether any author's own record of a post is here.
+    #[must_use]
+    pub fn has_any_record(&self, post: &PostId) -> bool {
+        let mut authors = self.by_author.values();
+        authors.any(|posts| posts.get(post) == Some(&Proof::Record))
+    }
+
     /// An author took a post back, and this proves it.
     ///
     /// # Errors

@@ -32,6 +32,8 @@ struct Place {
 pub struct Keepers {
     by_author: BTreeMap<NodeId, KeepersOf>,
     places: BTreeMap<NodeId, Place>,
+    /// Authors that have lost a link, for whoever looks for others.
+    pub bereft: BTreeSet<NodeId>,
 }
 
 impl Keepers {
@@ -97,8 +99,12 @@ impl Keepers {
     }
 
     fn unlink_all(&mut self, node: &NodeId) {
-        for of in self.by_author.values_mut() {
+        for (author, of) in &mut self.by_author {
+            let before = of.links.len();
             of.links.retain(|linked| linked != node);
+            if of.links.len() < before {
+                self.bereft.insert(*author);
+            }
         }
     }
 
@@ -174,14 +180,32 @@ pub struct SwarmCall {
     pub ends: BTreeMap<NodeId, NodeId>,
 }
 
+impl SwarmCall {
+    /// More to say in the same call.
+    pub fn add(&mut self, more: Self) {
+        self.news.extend(more.news);
+        self.offers.extend(more.offers);
+        self.ends.extend(more.ends);
+    }
+}
+
 /// Calls that wait to be made, at most [`limits::SWARM_CALLS_WAITING_MAX`]. One call says all that there is for a node.
 #[derive(Resource, Debug, Default)]
-pub struct SwarmCalls(BTreeMap<NodeId, SwarmCall>);
+pub struct SwarmCalls {
+    waiting: BTreeMap<NodeId, SwarmCall>,
+    /// Whoever was named first is called first.
+    order: VecDeque<NodeId>,
+}
 
 impl SwarmCalls {
     fn of(&mut self, node: NodeId) -> Option<&mut SwarmCall> {
-        let has_room = self.0.len() < limits::SWARM_CALLS_WAITING_MAX;
-        (has_room || self.0.contains_key(&node)).then(|| self.0.entry(node).or_default())
+        if !self.waiting.contains_key(&node) {
+            if self.waiting.len() >= limits::SWARM_CALLS_WAITING_MAX {
+                return None;
+            }
+            self.order.push_back(node);
+        }
+        Some(self.waiting.entry(node).or_default())
     }
 
     /// Something is new of an author.
@@ -212,19 +236,21 @@ impl SwarmCalls {
 
     /// Takes the first.
     pub fn pop(&mut self) -> Option<(NodeId, SwarmCall)> {
-        self.0.pop_first()
+        let node = self.order.pop_front()?;
+        let says = self.waiting.remove(&node);
+        Some((node, says.unwrap_or_default()))
     }
 
     /// How many wait.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.0.len()
+        self.waiting.len()
     }
 
     /// Whether none waits.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiting.is_empty()
     }
 }
 

@@ -1,6 +1,7 @@
 //! How the disk is doing.
 
 use crate::io::{BatchId, DiskUsage, StorageTrouble, Write};
+use crate::limits;
 use bevy_ecs::prelude::Resource;
 use std::collections::BTreeMap;
 
@@ -30,6 +31,18 @@ impl Storage {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.blobs_refused || self.trouble == Some(StorageTrouble::Full)
+    }
+
+    /// Whether blobs have room: past the mark where eviction begins, what comes would be refused or push out what is there.
+    #[must_use]
+    pub fn has_room_for_blobs(&self) -> bool {
+        let DiskUsage {
+            blob_bytes,
+            blob_room_bytes,
+            ..
+        } = self.usage;
+        let mark = u128::from(blob_room_bytes) * u128::from(limits::EVICTION_BEGINS_PERCENT) / 100;
+        blob_room_bytes == 0 || u128::from(blob_bytes) <= mark
     }
 
     /// Whether anything from the network may be taken in now: not while the disk refuses writes or lags behind.

@@ -5,7 +5,7 @@
 
 mod harness;
 
-use distsoc_api::Client;
+use distsoc_api::{Client, Uploaded};
 use distsoc_engine::domain::{BlobHash, BlobRef, NodeId, SliceReader};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Input, ReadId, ReadQuery, ReadResult, Restored, StoredBlob};
@@ -51,7 +51,7 @@ fn post(
     let length = about / 2 + entropy.below(about);
     let mut bytes: Vec<u8> = (0..length).map(|place| (place / 17) as u8).collect();
     bytes[..32].copy_from_slice(&entropy.bytes32());
-    let uploaded = block_on(author.upload(bytes)).unwrap();
+    let uploaded = block_on(author.upload(bytes, Uploaded::default())).unwrap();
     let (hash, length) = (&uploaded["blob"], &uploaded["length"]);
     let picture = value!({"blob": hash, "length": length, "alt": "stripes"});
     let text = format!("picture {}", blobs.len());

@@ -20,6 +20,10 @@ use distsoc_engine::world::searches::{Errand, Errands};
 use std::collections::BTreeMap;
 
 const HOUR_MS: u64 = 60 * 60 * 1000;
+/// One more call may be made after this.
+const CALL_EVERY_MS: u64 = HOUR_MS / limits::SWARM_CALLS_PER_HOUR;
+/// Offers in one call, at most: a peer takes so many a minute.
+const OFFERS_PER_CALL: usize = 32;
 
 /// A call under way.
 #[derive(Debug)]
@@ -40,14 +44,15 @@ struct Line {
 }
 
 impl Line {
-    /// Whether one more call may be made, which then is counted.
-    fn may_call(&mut self, now_ms: u64) -> bool {
-        let spent_ms = self.spent_ms.max(now_ms) + HOUR_MS / limits::SWARM_CALLS_PER_HOUR;
-        let may = spent_ms <= now_ms + HOUR_MS / 4;
-        if may {
-            self.spent_ms = spent_ms;
-        }
-        may
+    /// When one more call may be made; `None` for now.
+    fn next_ms(&self, now_ms: u64) -> Option<u64> {
+        let free_ms = (self.spent_ms + CALL_EVERY_MS).saturating_sub(HOUR_MS / 4);
+        (free_ms > now_ms).then_some(free_ms)
+    }
+
+    /// A call is made.
+    fn call(&mut self, now_ms: u64) {
+        self.spent_ms = self.spent_ms.max(now_ms) + CALL_EVERY_MS;
     }
 }
 
@@ -65,11 +70,12 @@ fn say(
         let digests = Bounded::truncated(some.to_vec());
         outbox.send(link.id, &AuthorUpdatePush { digests }.into());
     }
-    for head in call.offers.iter().filter_map(|author| lists.head(author)) {
+    let offers = call.offers.iter().filter_map(|author| lists.head(author));
+    for head in offers.take(OFFERS_PER_CALL) {
         let offer = SwarmLink::new(ListDigest::of(head), SwarmWish::Offer);
         outbox.send(link.id, &offer.into());
     }
-    for (author, other) in &call.ends {
+    for (author, other) in call.ends.iter().take(OFFERS_PER_CALL) {
         let Some(head) = lists.head(author) else {
             continue;
         };
@@ -96,11 +102,19 @@ fn call(
         return;
     }
     while line.under_way.len() < limits::SWARM_CALLS_IN_FLIGHT_MAX && errands.has_room() {
+        if let Some(at_ms) = line.next_ms(now.mono_ms) {
+            outbox.wake_at(at_ms);
+            break;
+        }
         let Some((node, says)) = calls.pop() else {
             break;
         };
         if let Some((link, _)) = neighbours.by_node(&node) {
             say(link, &says, &lists, &keepers, *now, &mut outbox);
+            continue;
+        }
+        if let Some(Calling::Dialled(waiting, _)) = line.under_way.get_mut(&node) {
+            waiting.add(says);
             continue;
         }
         // What cannot be said now is not: others say it too, and links are looked for again.
@@ -112,9 +126,7 @@ fn call(
             continue;
         };
         let addresses = record.addresses.to_vec();
-        if line.under_way.contains_key(&node) || !line.may_call(now.mono_ms) {
-            continue;
-        }
+        line.call(now.mono_ms);
         let errand = Errand {
             target: DialTarget::Addresses(addresses),
             purpose: Purpose::Visit,
@@ -158,6 +170,7 @@ fn attend(
             (Calling::Said(at_ms), Some((link, peer))) => {
                 let last_ms = peer.heard_ms.max(peer.spoke_ms).max(*at_ms);
                 let quiet_ms = last_ms + limits::SWARM_CALL_QUIET_MS;
+                let quiet_ms = quiet_ms.min(*at_ms + limits::SWARM_CALL_MS_MAX);
                 if now.mono_ms < quiet_ms {
                     outbox.wake_at(quiet_ms);
                     return true;
@@ -193,7 +206,14 @@ mod tests {
             under_way: BTreeMap::new(),
             spent_ms: 0,
         };
-        let mut calls = |now_ms| (0..1_000).filter(|_| line.may_call(now_ms)).count() as u64;
+        let mut calls = |now_ms| {
+            let mut count = 0;
+            while line.next_ms(now_ms).is_none() {
+                line.call(now_ms);
+                count += 1;
+            }
+            count
+        };
         assert_eq!(calls(HOUR_MS), limits::SWARM_CALLS_PER_HOUR / 4);
         assert_eq!(calls(HOUR_MS), 0);
         assert_eq!(calls(2 * HOUR_MS), limits::SWARM_CALLS_PER_HOUR / 4);

@@ -19,6 +19,9 @@ use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Neighbours, Offences, tellable_record};
 use std::collections::{BTreeMap, BTreeSet};
 
+/// Links that are said to be none any more in answer to one packet.
+const ENDS_PER_PUSH: usize = 4;
+
 /// What is to be told.
 #[derive(Resource, Debug, Default)]
 struct Chain {
@@ -50,17 +53,24 @@ fn take_pushes(
         let Some((link, peer)) = neighbours.behind(arrival.link) else {
             continue;
         };
+        let mut ends = 0;
         for digest in arrival.packet.digests.iter() {
             let author = digest.author;
             if !lists.keeps(&author) {
                 // Whoever tells has a link that is none any more.
-                let end = SwarmLink::new(*digest, SwarmWish::End);
-                outbox.send(arrival.link, &end.into());
+                ends += 1;
+                if ends <= ENDS_PER_PUSH {
+                    let end = SwarmLink::new(*digest, SwarmWish::End);
+                    outbox.send(arrival.link, &end.into());
+                }
                 offences.note(arrival.link, Refusal::NotKept, "AuthorUpdatePush");
                 continue;
             }
             keepers.saw(author, link.node);
-            if let Some(record) = tellable_record(link, peer, link.remote, *now) {
+            let head = lists.head(&author);
+            let has_the_same = head.is_some_and(|head| ListDigest::of(head) == *digest);
+            let record = tellable_record(link, peer, link.remote, *now);
+            if let Some(record) = record.filter(|_| has_the_same) {
                 // The sender has a link to here, which a restart may have forgotten.
                 keepers.learn_place(record);
                 keepers.link(author, link.node);

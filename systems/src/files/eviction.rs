@@ -4,7 +4,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{BlobHash, KeepFacts, KeepPriority, PostId};
+use distsoc_engine::domain::{AuthorStanding, BlobHash, KeepFacts, KeepPriority, PostId};
 use distsoc_engine::io::{BatchId, DiskUsage, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
@@ -40,6 +40,7 @@ struct Evicting {
     /// The disk took the last of it: how often it must have told how full it is by then, and until when to wait for that, mono ms.
     settled: Option<(u64, u64)>,
     relieved_ms: Option<u64>,
+    has_begun: bool,
     copies_turned_ms: u64,
     /// Blobs of the disk that no file names.
     orphans: Vec<BlobHash>,
@@ -90,8 +91,10 @@ fn doubt(archive: &mut Archive, fetches: &Fetches, bytes: u64, count: usize, now
         let chosen = choose_freeing(archive, fetches, bytes, count);
         let doubtful = chosen.into_iter().filter_map(|row| {
             let candidate = archive.order.get(row)?;
+            // As if its author were followed: holders who are asked must not see a difference.
             let alone = KeepFacts {
                 copies: 0,
+                standing: AuthorStanding::Followed,
                 ..candidate.facts(now_s)
             };
             let is_worth_much = alone.priority().is_at_least(limits::PROOF_WORTH_MIN);
@@ -226,6 +229,16 @@ fn evict(
     let mut writes: Vec<Write> = orphans
         .filter(|write| still_holds(write, &archive.index, &archive.blobs))
         .collect();
+    if !std::mem::replace(&mut evicting.has_begun, true)
+        && fullness(usage, files, profile.files_max) >= limits::EVICTION_ENDS_PERCENT
+    {
+        // What went before the start is worth no more than the least that stayed.
+        archive.order.turn(now_s);
+        archive.order.least_worth(|row, _| {
+            floor.0 = archive.order.priority(row);
+            false
+        });
+    }
     if bytes > 0 || count > 0 {
         archive.order.turn(now_s);
         doubt(&mut archive, &fetches, bytes, count, now_s);

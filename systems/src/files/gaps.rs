@@ -7,14 +7,16 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{NodeId, RecentPosts};
 use distsoc_engine::io::{ReadId, ReadQuery, ReadResult};
 use distsoc_engine::limits;
+use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::{
     Author, AuthorIndex, AuthorsView, ListRechecks, Missing, PullsDue,
 };
 use distsoc_engine::world::deletions::Deletions;
-use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
+use distsoc_engine::world::files::{Archive, FileIndex, KeepFloor, Wanted};
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::storage::Storage;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Lists that are being read.
@@ -64,11 +66,18 @@ fn go_through(
 }
 
 fn look_up(
+    storage: Res<Storage>,
+    profile: Res<NodeProfile>,
+    index: Res<FileIndex>,
     mut rechecks: ResMut<ListRechecks>,
     mut reading: ResMut<Reading>,
     authors: AuthorsView,
     mut outbox: ResMut<Outbox>,
 ) {
+    // What is missing could not be taken in.
+    if !storage.takes_more() || index.len() >= profile.files_max {
+        return;
+    }
     while !rechecks.0.is_empty() && reading.0.len() < limits::LIST_RECHECKS_IN_FLIGHT_MAX {
         let Some(node) = rechecks.0.pop_first() else {
             return;

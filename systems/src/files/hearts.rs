@@ -9,7 +9,7 @@ use distsoc_engine::io::{BatchId, Call, CallError, CallId, Reply, Write};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{HeartRecord, Packet};
-use distsoc_engine::world::authors::Author;
+use distsoc_engine::world::authors::{Author, Succession};
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::hearts::HeartOffers;
 use distsoc_engine::world::identity::Identity;
@@ -28,6 +28,7 @@ struct Giving(BTreeMap<BatchId, (CallId, Heart)>);
 fn give(
     now: Res<Now>,
     identity: Res<Identity>,
+    succession: Res<Succession>,
     archive: Archive,
     mut inbox: ResMut<Inbox>,
     mut giving: ResMut<Giving>,
@@ -38,6 +39,10 @@ fn give(
         _ => None,
     });
     for (call, (post, given)) in wishes {
+        if let Err(refused) = succession.check() {
+            outbox.reply(call, Err(refused));
+            continue;
+        }
         let Some(file) = archive.get(&post) else {
             let missing = CallError::NotFound("that post is not stored here");
             outbox.reply(call, Err(missing));

@@ -9,7 +9,7 @@ use distsoc_engine::io::{Notice, StoredFileRow, Write};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::world::authors::{PostOffers, PulledPosts};
+use distsoc_engine::world::authors::{ListRechecks, PostOffers, PulledPosts};
 use distsoc_engine::world::copies::Holder;
 use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
@@ -30,6 +30,7 @@ struct Shelf<'w, 's> {
     archive: Archive<'w, 's>,
     wanted: ResMut<'w, Wanted>,
     keepers: ResMut<'w, Keepers>,
+    rechecks: ResMut<'w, ListRechecks>,
     outbox: ResMut<'w, Outbox>,
 }
 
@@ -45,13 +46,17 @@ impl Shelf<'_, '_> {
         if self.archive.index.contains(&id) {
             return Err(Refusal::Stale);
         }
-        check_time(post.body().created_at_ms, *self.now)?;
-        if !self.storage.takes_more() || self.archive.index.len() >= self.profile.files_max {
-            return Err(Refusal::Full);
-        }
         let is_missing = self.wanted.remove(&id).is_some();
         if is_missing && let Some(mut known) = self.archive.author_mut(&author) {
             known.no_longer_missing(&id);
+        }
+        check_time(post.body().created_at_ms, *self.now)?;
+        if !self.storage.takes_more() || self.archive.index.len() >= self.profile.files_max {
+            if is_missing {
+                // It is wanted again once there is room.
+                self.rechecks.0.insert(author);
+            }
+            return Err(Refusal::Full);
         }
         if !self
             .floor

@@ -84,6 +84,7 @@ fn take_notifications(
             from: arrival.link,
             head,
             newest,
+            is_pulled: false,
         });
     }
 }
@@ -126,6 +127,13 @@ fn judge_updates(
                 offences.note(update.from, Refusal::Stale, "RecentPosts");
             }
             Verdict::Refused(refusal) => offences.note(update.from, refusal, "RecentPosts"),
+            // Whoever was asked for all that is lacking and left some out is not asked again first.
+            Verdict::Gap if update.is_pulled => pulls.wish(
+                node,
+                PullWish::Whole {
+                    not_from: Some(update.from),
+                },
+            ),
             Verdict::Gap => pulls.wish(node, PullWish::Newer),
             Verdict::Whole => match RecentPosts::verify(update.head, update.newest) {
                 Ok(list) => files.adopt(list, update.from, *now, &mut outbox),

@@ -3,7 +3,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::NodeId;
+use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StoredList, StreamToken};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
@@ -11,6 +11,7 @@ use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{ListPart, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::AuthorIndex;
+use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::FileIndex;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
@@ -77,6 +78,7 @@ fn look_up(
     identity: Res<Identity>,
     authors: Res<AuthorIndex>,
     files: Res<FileIndex>,
+    deletions: Res<Deletions>,
     mut arrivals: ResMut<Arrivals<PullSyncRequest>>,
     mut answering: ResMut<Answering>,
     mut outbox: ResMut<Outbox>,
@@ -101,10 +103,17 @@ fn look_up(
             .into_iter()
             .filter(|want| held(&want.author))
             .collect();
+        // What was taken back is answered by its author's record.
+        let mut unknown = limits::PULL_DELETIONS_MAX;
+        let is_deleted = |id: &PostId, unknown: &mut usize| {
+            let may_look = *unknown > 0;
+            *unknown = unknown.saturating_sub(1);
+            may_look && deletions.has_any_record(id)
+        };
         let posts: Vec<_> = posts
             .into_vec()
             .into_iter()
-            .filter(|id| files.contains(id))
+            .filter(|id| files.contains(id) || is_deleted(id, &mut unknown))
             .collect();
         let read = outbox.read(ReadQuery::ForPeer {
             authors: wants.iter().map(|want| want.author).collect(),

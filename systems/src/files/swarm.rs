@@ -33,6 +33,8 @@ const OFFERS_MAX: usize = 4_096;
 #[derive(Resource, Debug, Default)]
 struct Looking {
     due: Agenda,
+    /// No look before this: mono ms.
+    next_ms: u64,
     /// Author → times in a row that nobody was left to be offered one.
     fruitless: BTreeMap<NodeId, u32>,
     /// Author and node → until when no other offer is made: mono ms.
@@ -52,6 +54,12 @@ impl Looking {
             self.offers.insert((author, node), now.after(again_ms));
         }
         may
+    }
+
+    /// Whether a node was offered a link for an author of late.
+    fn has_offered(&self, author: NodeId, node: NodeId, now: Now) -> bool {
+        let known = self.offers.get(&(author, node));
+        known.is_some_and(|until_ms| *until_ms > now.mono_ms)
     }
 
     /// When to look again, after so many looks that led to nobody.
@@ -141,6 +149,9 @@ fn take_links(
         note_place(link, peer, *now, &mut keepers);
         let may_be_told = peer.slot != Slot::Visit || keepers.place(&node).is_some();
         let wish = packet.wish();
+        // Whoever was neither asked nor has a link is not heard on others.
+        let may_refer = looking.has_offered(author, node, *now)
+            || keepers.links(&author).any(|linked| linked == node);
         match wish {
             SwarmWish::End => {
                 keepers.unlink(&author, &node);
@@ -179,6 +190,9 @@ fn take_links(
             }
         }
         for record in packet.others.into_vec() {
+            if !may_refer {
+                break;
+            }
             let other = record.node_id;
             if other == identity.node_id() {
                 continue;
@@ -288,26 +302,27 @@ fn look(
         keepers.part(&node);
     }
     for (author, _) in &news.0 {
-        offer(
-            *author,
-            *now,
-            &lists,
-            &neighbours,
-            &keepers,
-            &mut looking,
-            &mut calls,
-            &mut outbox,
-        );
-        let pause_ms = entropy.jittered(looking.pause_ms(author));
-        looking.due.at(*author, now.after(pause_ms));
-    }
-    let due = looking.due.take_due(now.mono_ms);
-    if due.is_empty() {
-        if let Some((at_ms, _)) = looking.due.first() {
-            outbox.wake_at(at_ms);
+        if keepers.links(author).count() < limits::SWARM_LINKS_WANTED {
+            looking.due.at(*author, now.mono_ms);
         }
+    }
+    for author in std::mem::take(&mut keepers.bereft) {
+        looking
+            .due
+            .at(author, now.after(entropy.jittered(limits::SWARM_LOOK_MS)));
+    }
+    let Some((at_ms, author)) = looking.due.first() else {
+        return;
+    };
+    let at_ms = at_ms.max(looking.next_ms);
+    if at_ms > now.mono_ms {
+        outbox.wake_at(at_ms);
         return;
     }
+    // One after the other, or whoever keeps hundreds would be charged by those it offers links to.
+    looking.next_ms = now.after(limits::SWARM_LOOK_EVERY_MS);
+    looking.due.remove(&author);
+    let due = [author];
     let lasting = peers.up().filter_map(|(node, _)| {
         let (link, peer) = neighbours.by_node(&node)?;
         (peer.slot != Slot::Visit).then_some((node, link.id))
@@ -331,7 +346,7 @@ fn look(
         );
         let is_known =
             is_known || offer_blindly(head, &lasting, *now, &keepers, &mut looking, &mut outbox);
-        if !is_known && author != identity.node_id() {
+        if !is_known && author != identity.node_id() && !lasting.is_empty() {
             starving.note(author);
         }
         let is_linked = keepers.links(&author).count() >= limits::SWARM_LINKS_WANTED;
@@ -350,14 +365,15 @@ fn look(
             .set(author, now.after(entropy.jittered(pause_ms)));
     }
     if let Some((at_ms, _)) = looking.due.first() {
-        outbox.wake_at(at_ms);
+        outbox.wake_at(at_ms.max(looking.next_ms));
     }
 }
 
 /// Links between those who keep an author.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let kept = frame.world.resource::<AuthorIndex>().iter();
-    let kept: Vec<NodeId> = kept.map(|(node, _)| node).collect();
+    let own = frame.world.resource::<Identity>().node_id();
+    let kept: Vec<NodeId> = kept.map(|(node, _)| node).chain([own]).collect();
     let mut looking = Looking::default();
     let mut entropy = frame.world.resource_mut::<Entropy>();
     for node in kept {

@@ -12,7 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::ProfileUpdate;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::world::authors::{Author, AuthorsView, KeptProfiles};
+use distsoc_engine::world::authors::{Author, AuthorsView, KeptProfiles, Succession};
 use distsoc_engine::world::identity::{Identity, OwnProfile};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
@@ -56,6 +56,7 @@ fn take_changes(
     now: Res<Now>,
     identity: Res<Identity>,
     own: Res<OwnProfile>,
+    succession: Res<Succession>,
     mut inbox: ResMut<Inbox>,
     mut changing: ResMut<Changing>,
     mut outbox: ResMut<Outbox>,
@@ -69,6 +70,10 @@ fn take_changes(
         _ => None,
     });
     for (call, change) in calls {
+        if let Err(refused) = succession.check() {
+            outbox.reply(call, Err(refused));
+            continue;
+        }
         let newest = changing
             .0
             .last()

@@ -6,7 +6,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{RecentPostsHead, check_time};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{LinkId, RequestId, Slot};
+use distsoc_engine::io::{LinkId, RequestId, Slot, Write};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
@@ -39,6 +39,7 @@ fn take_answers(
     mut inbox: ResMut<Inbox>,
     mut asking: ResMut<Asking>,
     mut succession: ResMut<Succession>,
+    mut outbox: ResMut<Outbox>,
 ) {
     if asking.requests.is_empty() {
         return;
@@ -51,9 +52,16 @@ fn take_answers(
         };
         for part in response.lists.into_vec() {
             let best = succession.newer.as_ref().or(own.0.as_ref());
-            if outranks(best, &part.head, *now) {
-                succession.newer = Some(part.head);
+            if !outranks(best, &part.head, *now) {
+                continue;
             }
+            if let Some(own) = own.0.as_ref().filter(|_| !succession.is_read_only) {
+                // Remembered over a start.
+                let heads = Box::new([own.clone(), part.head.clone()]);
+                outbox.store(Write::Equivocation(heads));
+            }
+            succession.is_read_only = true;
+            succession.newer = Some(part.head);
         }
     }
 }
@@ -73,7 +81,10 @@ fn ask(
         succession.hints.clear();
         return;
     };
-    let mut links: BTreeSet<LinkId> = std::mem::take(&mut succession.hints);
+    // One place is left for those who are asked without having said anything.
+    let hints = std::mem::take(&mut succession.hints).into_iter();
+    let room = limits::OWN_LIST_PEERS.saturating_sub(asking.requests.len() + 1);
+    let mut links: BTreeSet<LinkId> = hints.take(room).collect();
     for (_, link, slot) in changes.came_up() {
         if slot != Slot::Visit && asking.asked < limits::OWN_LIST_PEERS {
             asking.asked += 1;
@@ -113,6 +124,9 @@ fn ask(
 /// The own list, as others know it.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Asking::default());
+    let own = frame.world.resource::<Identity>().node_id();
+    let is_read_only = frame.restored.equivocal.contains(&own);
+    frame.world.resource_mut::<Succession>().is_read_only = is_read_only;
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Plan, ask);
 }

@@ -38,7 +38,8 @@ fn bury(
         let (author, post) = (deletion.author, deletion.post);
         let refusal = match archive.author_mut(&author) {
             Some(mut known) if known.is_kept() => {
-                if wanted.remove(&post).is_some() {
+                if wanted.author_of(&post) == Some(author) {
+                    wanted.remove(&post);
                     known.no_longer_missing(&post);
                 }
                 deletions.insert(author, post, Proof::Record).err()

@@ -208,6 +208,18 @@ fn take_answers(
                 moved = link.id != pull.link;
             }
         }
+        let outdated: BTreeSet<NodeId> = response
+            .iter()
+            .flat_map(|response| response.lists.iter())
+            .filter(|part| {
+                let known = authors.get(&part.head.author);
+                let known = known.and_then(|author| author.head.as_ref());
+                known.is_some_and(|known| {
+                    *known != part.head && part.head.supersedes(known).is_err()
+                })
+            })
+            .map(|part| part.head.author)
+            .collect();
         let answer = sort_response(
             &pull,
             response.unwrap_or_default(),
@@ -228,7 +240,9 @@ fn take_answers(
         let concerned: BTreeSet<NodeId> = of_posts.chain(pull.authors.iter().copied()).collect();
         for author in concerned {
             due.0.set(author, now.mono_ms);
-            if answer.lists.contains(&author) {
+            // One older than what is here is none.
+            let has_list = answer.lists.contains(&author) && !outdated.contains(&author);
+            if has_list {
                 pulls.whole.remove(&author);
                 pulls.suspect.remove(&author);
             }
@@ -237,7 +251,7 @@ fn take_answers(
             }
             let asked_for_list = pull.authors.contains(&author);
             let is_without = answer.without.contains(&author);
-            let has_no_list = asked_for_list && !answer.lists.contains(&author) && !answer.is_cut;
+            let has_no_list = asked_for_list && !has_list && !answer.is_cut;
             if has_no_list || (is_without && (asked_for_list || !is_answered)) {
                 // Not here: somebody else is asked.
                 pulls.tried.entry(author).or_default().push(pull.peer);
@@ -285,15 +299,18 @@ fn sort_response(
             from: pull.link,
             head: part.head,
             newest: part.newest,
+            is_pulled: true,
         });
     }
     let list_bytes_max = limits::EVENTS_MAX * limits::EVENT_BYTES;
     answer.is_cut = list_bytes + list_bytes_max > limits::PULL_RESPONSE_BYTES_MAX;
     if response.posts.len() < pull.posts.len() {
         let came = response.posts.iter().map(PostBytes::id);
-        let came: BTreeSet<PostId> = came
-            .chain(response.deletions.iter().map(|deletion| deletion.post))
-            .collect();
+        let deleted = response.deletions.iter();
+        let deleted = deleted.map(|deletion| (deletion.post, deletion.author));
+        // Anybody can sign that anything is taken back.
+        let deleted = deleted.filter(|deleted| pull.posts.contains(deleted));
+        let came: BTreeSet<PostId> = came.chain(deleted.map(|(post, _)| post)).collect();
         answer.without = without(&pull.posts, &came);
     }
     deletions.0.extend(response.deletions.into_vec());

@@ -1,8 +1,11 @@
 //! PROTOCOL section 7, fetching: the blobs of stored posts, newest first, from several holders at once, each slice proved before it
 //! is stored. What is on the disk is not asked for again, after a cut or a kill -9 either.
 
+mod choice;
+
 use crate::Installer;
 use bevy_ecs::prelude::*;
+use choice::{Choice, Paced, Stalled, choose_holder, pause_ms};
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{BlobHash, NodeId, PostId, Slice, Verified};
 use distsoc_engine::entropy::Entropy;
@@ -24,10 +27,6 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// Peers asked for one blob that are not known to keep its author, in one round.
-const STRANGERS_PER_ROUND_MAX: usize = 4;
-/// Holders remembered for letting requests time out, at most; the one whose pause ends first leaves first.
-const STALLED_MAX: usize = 256;
 /// Blobs looked at in one frame, at most.
 const LOOKED_AT_MAX: usize = 64;
 
@@ -100,47 +99,6 @@ impl ToFetch {
     }
 }
 
-/// Holders that let a request time out: asked for nothing until a pause is over, which doubles with each time. They may be
-/// asleep or slow, so it costs them nothing else; what they gave counts again from the first slice on.
-#[derive(Resource, Debug, Default)]
-struct Stalled(BTreeMap<NodeId, Pause>);
-
-#[derive(Debug)]
-struct Pause {
-    until_ms: u64,
-    times: u32,
-}
-
-impl Stalled {
-    fn is_paused(&self, node: &NodeId, now: Now) -> bool {
-        let pause = self.0.get(node);
-        pause.is_some_and(|pause| pause.until_ms > now.mono_ms)
-    }
-
-    /// A request timed out. Those that were under way beside it count as the same time.
-    fn note(&mut self, node: NodeId, now: Now) {
-        if self.is_paused(&node, now) {
-            return;
-        }
-        if self.0.len() >= STALLED_MAX && !self.0.contains_key(&node) {
-            let first = self.0.iter().min_by_key(|(_, pause)| pause.until_ms);
-            let first = *first.expect("there are many").0;
-            self.0.remove(&first);
-        }
-        let pause = self.0.entry(node).or_insert(Pause {
-            until_ms: 0,
-            times: 0,
-        });
-        pause.until_ms = now.after(pause_ms(pause.times));
-        pause.times += 1;
-    }
-}
-
-/// The pause after so many rounds or requests in vain: doubling up to the pull cycle.
-fn pause_ms(times: u32) -> u64 {
-    (limits::FETCH_PAUSE_MS << times.min(7)).min(limits::FOLLOW_PULL_MS)
-}
-
 /// Files that came: their blobs are wanted.
 fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>) {
     if archive.blobs.news.is_empty() {
@@ -195,7 +153,7 @@ fn take_answers(
         let life = archive.blobs.get(&fetch.blob).map(|state| state.life);
         match (slices, life) {
             (Ok(slices), Some(life)) if !slices.is_empty() => {
-                stalled.0.remove(&fetch.holder);
+                stalled.forgive(&fetch.holder);
                 let end = fetch.slices.start + slices.len() as u32;
                 let writes = slices.into_iter().map(Write::Slice).collect();
                 let batch = outbox.store_behind(writes);
@@ -298,44 +256,6 @@ fn next_run(state: &BlobState, fetches: &Fetches) -> Option<Range<u32>> {
     }
 }
 
-/// Whom to ask of those in the order of `connected`: who is known to keep the author, or is the author, and the least busy; then a few
-/// strangers.
-fn choose_holder(
-    lacking: &Lacking,
-    keepers: &Keepers,
-    fetches: &Fetches,
-    connected: &[(NodeId, LinkId)],
-    is_paused: impl Fn(&NodeId) -> bool,
-) -> Option<(NodeId, LinkId, bool)> {
-    let is_free = |node: &NodeId| {
-        !lacking.tried.contains(node)
-            && fetches.asked_of(node) < limits::FETCHES_PER_PEER_MAX
-            && !is_paused(node)
-    };
-    let known: BTreeSet<NodeId> = keepers
-        .links(&lacking.author)
-        .chain(keepers.seen(&lacking.author))
-        .chain([lacking.author])
-        .collect();
-    let known = connected.iter().filter(|(node, _)| known.contains(node));
-    let best = known
-        .filter(|(node, _)| is_free(node))
-        .min_by_key(|(node, _)| fetches.asked_of(node));
-    if let Some((node, link)) = best {
-        return Some((*node, *link, false));
-    }
-    // Somebody known is busy: that is waited for.
-    let is_waiting = fetches
-        .requests
-        .values()
-        .any(|fetch| !lacking.tried.contains(&fetch.holder));
-    if lacking.strangers >= STRANGERS_PER_ROUND_MAX || is_waiting {
-        return None;
-    }
-    let stranger = connected.iter().find(|(node, _)| is_free(node))?;
-    Some((stranger.0, stranger.1, true))
-}
-
 fn fetch(
     now: Res<Now>,
     storage: Res<Storage>,
@@ -343,6 +263,7 @@ fn fetch(
     changes: Res<PeerChanges>,
     keepers: Res<Keepers>,
     stalled: Res<Stalled>,
+    mut paced: ResMut<Paced>,
     mut starving: ResMut<Starving>,
     mut fetches: ResMut<Fetches>,
     mut to_fetch: ResMut<ToFetch>,
@@ -377,7 +298,7 @@ fn fetch(
         fetches.requests.len() < limits::FETCHES_MAX
             && fetches.slices_in_flight() < limits::SLICES_IN_FLIGHT_MAX
     };
-    if !storage.takes_more() || !has_room(&fetches) {
+    if !storage.takes_more() || !storage.has_room_for_blobs() || !has_room(&fetches) {
         return;
     }
     let mut connected: Vec<(NodeId, LinkId)> = peers
@@ -407,11 +328,18 @@ fn fetch(
             let Some(run) = next_run(state, &fetches) else {
                 break;
             };
-            let is_paused = |node: &NodeId| stalled.is_paused(node, *now);
-            let holder = choose_holder(lacking, &keepers, &fetches, &connected, is_paused);
-            let Some((node, link, is_stranger)) = holder else {
-                let is_busy = !fetches.requests.is_empty();
-                if !fetches.is_under_way(hash) && !is_busy {
+            let choice = choose_holder(
+                lacking, &keepers, &fetches, &connected, &stalled, &paced, *now,
+            );
+            let Choice::Ask {
+                node,
+                link,
+                is_stranger,
+            } = choice
+            else {
+                if let Choice::Wait(at_ms) = choice {
+                    outbox.wake_at(at_ms);
+                } else if !fetches.is_under_way(hash) && fetches.requests.is_empty() {
                     // Nobody has it now.
                     let pause_ms = pause_ms(lacking.fruitless);
                     lacking.fruitless += 1;
@@ -427,6 +355,7 @@ fn fetch(
                 break;
             };
             lacking.strangers += usize::from(is_stranger);
+            paced.asked(node, *now);
             let request = FileRequest {
                 blob: state.blob,
                 first: run.start,
@@ -455,82 +384,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Fetches::default());
     frame.world.insert_resource(ToFetch::default());
     frame.world.insert_resource(Stalled::default());
+    frame.world.insert_resource(Paced::default());
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.on(Occasions::BATCH, Phase::Ingest, settle);
     frame.add(Phase::Plan, note_new);
     frame.add(Phase::Plan, fetch);
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(mono_ms: u64) -> Now {
-        Now {
-            mono_ms,
-            wall_ms: mono_ms,
-        }
-    }
-
-    fn node(number: usize) -> NodeId {
-        NodeId::from_bytes(distsoc_engine::crypto::hash(&number.to_be_bytes()))
-    }
-
-    #[test]
-    fn whoever_stalls_again_and_again_is_asked_less_and_less() {
-        let mut stalled = Stalled::default();
-        let (mut now_ms, mut pauses) = (1_000, Vec::new());
-        for _ in 0..9 {
-            stalled.note(node(1), at(now_ms));
-            stalled.note(node(1), at(now_ms + 5));
-            let pause = stalled.0[&node(1)].until_ms - now_ms;
-            assert!(stalled.is_paused(&node(1), at(now_ms + pause - 1)));
-            assert!(!stalled.is_paused(&node(2), at(now_ms)));
-            pauses.push(pause / 1_000);
-            now_ms += pause;
-            assert!(!stalled.is_paused(&node(1), at(now_ms)));
-        }
-        assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
-        for number in 0..2 * STALLED_MAX {
-            stalled.note(node(number), at(now_ms + number as u64));
-        }
-        assert_eq!(stalled.0.len(), STALLED_MAX);
-        let newest = node(2 * STALLED_MAX - 1);
-        assert!(stalled.0.contains_key(&newest));
-    }
-
-    #[test]
-    fn a_paused_holder_is_passed_over_for_one_that_is_not() {
-        let (author, idle, busy) = (node(1), node(2), node(3));
-        let lacking = Lacking {
-            post: PostId::from_bytes([1; 32]),
-            author,
-            written_s: 0,
-            tried: BTreeSet::new(),
-            strangers: 0,
-            fruitless: 0,
-            from_ms: None,
-        };
-        let mut keepers = Keepers::default();
-        keepers.saw(author, busy);
-        keepers.saw(author, idle);
-        let connected = [(idle, LinkId(2)), (busy, LinkId(3))];
-        let mut fetches = Fetches::default();
-        let fetch = Fetch {
-            blob: BlobHash::from_bytes([1; 32]),
-            slices: 0..1,
-            holder: busy,
-            link: LinkId(3),
-        };
-        fetches
-            .requests
-            .insert(distsoc_engine::io::RequestId(1), fetch);
-        let choose = |is_paused: &dyn Fn(&NodeId) -> bool| {
-            let chosen = choose_holder(&lacking, &keepers, &fetches, &connected, is_paused);
-            chosen.map(|(node, ..)| node)
-        };
-        assert_eq!(choose(&|_| false), Some(idle));
-        assert_eq!(choose(&|node| *node == idle), Some(busy));
-        assert_eq!(choose(&|_| true), None);
-    }
 }

@@ -1,0 +1,283 @@
+//! Whom the fetcher asks: who is known to have something, answers in time, and is asked no more often than it takes.
+
+use super::Lacking;
+use bevy_ecs::prelude::Resource;
+use distsoc_engine::clock::Now;
+use distsoc_engine::domain::NodeId;
+use distsoc_engine::io::LinkId;
+use distsoc_engine::limits;
+use distsoc_engine::wire::FileRequest;
+use distsoc_engine::world::fetches::Fetches;
+use distsoc_engine::world::keepers::Keepers;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Peers asked for one blob that are not known to keep its author, in one round.
+const STRANGERS_PER_ROUND_MAX: usize = 4;
+/// Holders remembered for letting requests time out, at most; the one whose pause ends first leaves first.
+const STALLED_MAX: usize = 256;
+/// Holders remembered for having been asked of late, at most.
+const PACED_MAX: usize = 256;
+/// A holder takes one request more after this.
+const ASKED_EVERY_MS: u64 = 60_000 / FileRequest::SPEC.per_minute as u64;
+/// Requests that it takes at once, with some left for whatever else asks.
+const ASKED_AT_ONCE: u64 = FileRequest::SPEC.burst as u64 * 3 / 4;
+
+/// Holders that let a request time out: asked for nothing until a pause is over, which doubles with each time. They may be
+/// asleep or slow, so it costs them nothing else; what they gave counts again from the first slice on.
+#[derive(Resource, Debug, Default)]
+pub(super) struct Stalled(BTreeMap<NodeId, Pause>);
+
+#[derive(Debug)]
+struct Pause {
+    until_ms: u64,
+    times: u32,
+}
+
+impl Stalled {
+    pub(super) fn is_paused(&self, node: &NodeId, now: Now) -> bool {
+        let pause = self.0.get(node);
+        pause.is_some_and(|pause| pause.until_ms > now.mono_ms)
+    }
+
+    /// It gave something.
+    pub(super) fn forgive(&mut self, node: &NodeId) {
+        self.0.remove(node);
+    }
+
+    /// A request timed out. Those that were under way beside it count as the same time.
+    pub(super) fn note(&mut self, node: NodeId, now: Now) {
+        if self.is_paused(&node, now) {
+            return;
+        }
+        if self.0.len() >= STALLED_MAX && !self.0.contains_key(&node) {
+            let first = self.0.iter().min_by_key(|(_, pause)| pause.until_ms);
+            let first = *first.expect("there are many").0;
+            self.0.remove(&first);
+        }
+        let pause = self.0.entry(node).or_insert(Pause {
+            until_ms: 0,
+            times: 0,
+        });
+        pause.until_ms = now.after(pause_ms(pause.times));
+        pause.times += 1;
+    }
+}
+
+/// The pause after so many rounds or requests in vain: doubling up to the pull cycle.
+pub(super) fn pause_ms(times: u32) -> u64 {
+    (limits::FETCH_PAUSE_MS << times.min(7)).min(limits::FOLLOW_PULL_MS)
+}
+
+/// How far each holder was asked ahead: what goes past its rate is refused, and then looks as if it had nothing. Mono ms.
+#[derive(Resource, Debug, Default)]
+pub(super) struct Paced(BTreeMap<NodeId, u64>);
+
+impl Paced {
+    /// When a holder may be asked next; `None` for now.
+    pub(super) fn next_ms(&self, node: &NodeId, now: Now) -> Option<u64> {
+        let spent_ms = self.0.get(node).copied().unwrap_or_default();
+        let free_ms = (spent_ms + ASKED_EVERY_MS).saturating_sub(ASKED_AT_ONCE * ASKED_EVERY_MS);
+        (free_ms > now.mono_ms).then_some(free_ms)
+    }
+
+    /// A holder was asked.
+    pub(super) fn asked(&mut self, node: NodeId, now: Now) {
+        if self.0.len() >= PACED_MAX && !self.0.contains_key(&node) {
+            self.0.retain(|_, spent_ms| *spent_ms > now.mono_ms);
+        }
+        if self.0.len() < PACED_MAX || self.0.contains_key(&node) {
+            let spent_ms = self.0.entry(node).or_default();
+            *spent_ms = (*spent_ms).max(now.mono_ms) + ASKED_EVERY_MS;
+        }
+    }
+}
+
+/// Whom to ask for a run of a blob.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Choice {
+    Ask {
+        node: NodeId,
+        link: LinkId,
+        is_stranger: bool,
+    },
+    /// Whoever is known to keep the author was asked as often as they take: mono ms of when one takes more.
+    Wait(u64),
+    Nobody,
+}
+
+/// Whom to ask of those in the order of `connected`: who is known to keep the author, or is the author, and the least busy; then a few
+/// strangers.
+pub(super) fn choose_holder(
+    lacking: &Lacking,
+    keepers: &Keepers,
+    fetches: &Fetches,
+    connected: &[(NodeId, LinkId)],
+    stalled: &Stalled,
+    paced: &Paced,
+    now: Now,
+) -> Choice {
+    let is_free = |node: &NodeId| {
+        !lacking.tried.contains(node)
+            && fetches.asked_of(node) < limits::FETCHES_PER_PEER_MAX
+            && !stalled.is_paused(node, now)
+    };
+    let known: BTreeSet<NodeId> = keepers
+        .links(&lacking.author)
+        .chain(keepers.seen(&lacking.author))
+        .chain([lacking.author])
+        .collect();
+    let candidates = connected.iter().filter(|(node, _)| known.contains(node));
+    let (mut best, mut next_ms): (Option<(usize, NodeId, LinkId)>, Option<u64>) = (None, None);
+    for (node, link) in candidates.filter(|(node, _)| is_free(node)) {
+        if let Some(at_ms) = paced.next_ms(node, now) {
+            next_ms = Some(next_ms.map_or(at_ms, |ms| ms.min(at_ms)));
+            continue;
+        }
+        let busy = fetches.asked_of(node);
+        if best.is_none_or(|(least, ..)| busy < least) {
+            best = Some((busy, *node, *link));
+        }
+    }
+    if let Some((_, node, link)) = best {
+        return Choice::Ask {
+            node,
+            link,
+            is_stranger: false,
+        };
+    }
+    if let Some(at_ms) = next_ms {
+        return Choice::Wait(at_ms);
+    }
+    // Somebody known is busy: that is waited for.
+    let is_waiting = fetches
+        .requests
+        .values()
+        .any(|fetch| known.contains(&fetch.holder) && !lacking.tried.contains(&fetch.holder));
+    if lacking.strangers >= STRANGERS_PER_ROUND_MAX || is_waiting {
+        return Choice::Nobody;
+    }
+    let takes = |node: &NodeId| is_free(node) && paced.next_ms(node, now).is_none();
+    match connected.iter().find(|(node, _)| takes(node)) {
+        Some((node, link)) => Choice::Ask {
+            node: *node,
+            link: *link,
+            is_stranger: true,
+        },
+        None => Choice::Nobody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use distsoc_engine::domain::{BlobHash, PostId};
+    use distsoc_engine::world::fetches::Fetch;
+
+    fn at(mono_ms: u64) -> Now {
+        Now {
+            mono_ms,
+            wall_ms: mono_ms,
+        }
+    }
+
+    fn node(number: usize) -> NodeId {
+        NodeId::from_bytes(distsoc_engine::crypto::hash(&number.to_be_bytes()))
+    }
+
+    #[test]
+    fn whoever_stalls_again_and_again_is_asked_less_and_less() {
+        let mut stalled = Stalled::default();
+        let (mut now_ms, mut pauses) = (1_000, Vec::new());
+        for _ in 0..9 {
+            stalled.note(node(1), at(now_ms));
+            stalled.note(node(1), at(now_ms + 5));
+            let pause = stalled.0[&node(1)].until_ms - now_ms;
+            assert!(stalled.is_paused(&node(1), at(now_ms + pause - 1)));
+            assert!(!stalled.is_paused(&node(2), at(now_ms)));
+            pauses.push(pause / 1_000);
+            now_ms += pause;
+            assert!(!stalled.is_paused(&node(1), at(now_ms)));
+        }
+        assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
+        for number in 0..2 * STALLED_MAX {
+            stalled.note(node(number), at(now_ms + number as u64));
+        }
+        assert_eq!(stalled.0.len(), STALLED_MAX);
+        let newest = node(2 * STALLED_MAX - 1);
+        assert!(stalled.0.contains_key(&newest));
+    }
+
+    #[test]
+    fn a_paused_holder_is_passed_over_for_one_that_is_not() {
+        let (author, idle, busy) = (node(1), node(2), node(3));
+        let lacking = Lacking {
+            post: PostId::from_bytes([1; 32]),
+            author,
+            written_s: 0,
+            tried: BTreeSet::new(),
+            strangers: 0,
+            fruitless: 0,
+            from_ms: None,
+        };
+        let mut keepers = Keepers::default();
+        keepers.saw(author, busy);
+        keepers.saw(author, idle);
+        let connected = [(idle, LinkId(2)), (busy, LinkId(3))];
+        let mut fetches = Fetches::default();
+        let fetch = Fetch {
+            blob: BlobHash::from_bytes([1; 32]),
+            slices: 0..1,
+            holder: busy,
+            link: LinkId(3),
+        };
+        fetches
+            .requests
+            .insert(distsoc_engine::io::RequestId(1), fetch);
+        let (mut stalled, mut paced) = (Stalled::default(), Paced::default());
+        let choose = |stalled: &Stalled, paced: &Paced| {
+            choose_holder(
+                &lacking,
+                &keepers,
+                &fetches,
+                &connected,
+                stalled,
+                paced,
+                at(1_000),
+            )
+        };
+        let asks = |node, link| Choice::Ask {
+            node,
+            link: LinkId(link),
+            is_stranger: false,
+        };
+        assert_eq!(choose(&stalled, &paced), asks(idle, 2));
+        stalled.note(idle, at(1_000));
+        assert_eq!(choose(&stalled, &paced), asks(busy, 3));
+        while paced.next_ms(&busy, at(1_000)).is_none() {
+            paced.asked(busy, at(1_000));
+        }
+        assert!(matches!(choose(&stalled, &paced), Choice::Wait(at_ms) if at_ms > 1_000));
+        stalled.note(busy, at(1_000));
+        assert_eq!(choose(&stalled, &paced), Choice::Nobody);
+    }
+
+    #[test]
+    fn a_holder_is_asked_no_more_often_than_it_answers() {
+        let (mut paced, mut asked) = (Paced::default(), 0u64);
+        for second in 0..60 {
+            for ms in 0..1_000 {
+                let now = at(second * 1_000 + ms);
+                while paced.next_ms(&node(1), now).is_none() {
+                    paced.asked(node(1), now);
+                    asked += 1;
+                }
+            }
+        }
+        let allowed = u64::from(FileRequest::SPEC.per_minute + FileRequest::SPEC.burst);
+        assert!(asked <= allowed && asked * 10 > allowed * 9, "{asked}");
+        for number in 0..2 * PACED_MAX {
+            paced.asked(node(number), at(60_000));
+        }
+        assert_eq!(paced.0.len(), PACED_MAX);
+    }
+}

@@ -272,7 +272,10 @@ fn holders_that_serve_wrong_bytes_or_none_are_gone_round_and_sent_away() {
             puppet.claims(&mut town);
         }
         town.pass(300);
-        pictures.push(town.post_picture(AUTHOR, 200_000).1);
+        // Any of those who say to have them is asked: enough that each is, more than once.
+        for _ in 0..5 {
+            pictures.push(town.post_picture(AUTHOR, 200_000).1);
+        }
         for _ in 0..60 {
             for (kind, puppet) in puppets.iter().enumerate() {
                 puppet.answers(&mut town, |packet| match packet {

@@ -10,7 +10,9 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop};
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::wire::{Expected, FileRequest, Hello, Packet, PostNotification, Purpose};
+use distsoc_engine::wire::{
+    Expected, FileRequest, Hello, Packet, PostNotification, PullSyncRequest, Purpose,
+};
 use distsoc_engine::world::authors::{Author, AuthorIndex};
 use std::collections::BTreeSet;
 use table::{Table, connect_string, secret};
@@ -498,4 +500,45 @@ fn whoever_had_no_room_for_an_answer_is_asked_again() {
     let charged = Refusal::ALL.iter().filter(|refusal| refusal.points() > 0);
     let charged: u64 = charged.map(|refusal| table.refused(1, *refusal)).sum();
     assert_eq!(charged, 0, "having no room is no offence");
+}
+
+/// Who follows later has missed the push of a deletion: holders answer with the author's record, so that nothing stays wanted.
+#[test]
+fn whoever_follows_after_a_deletion_gets_its_record() {
+    let mut table = town(0, 4);
+    table.follow(3, 2);
+    let mistake = table.post(2, "a mistake");
+    table.post(2, "this stays");
+    table.pass(60_000);
+    assert_eq!(table.call(2, Call::Delete(mistake)), Ok(Reply::Done));
+    table.pass(60_000);
+    table.follow(1, 2);
+    table.pass(60_000);
+    let key = (mistake, secret(2).node_id());
+    assert!(table.seats[1].deletions.contains_key(&key));
+    assert_eq!(table.status(1).posts_wanted, 0);
+}
+
+/// A holder whose list is older than ours is no holder of it: others are asked, and it is not asked over and over.
+#[test]
+fn an_older_list_is_no_answer() {
+    let mut table = town(0, 4);
+    let author = secret(2).node_id();
+    for seat in [1, 3] {
+        table.follow(seat, 2);
+    }
+    table.post(2, "the first");
+    table.pass(60_000);
+    let older = table.seats[3].lists[&author].clone();
+    table.post(2, "the second");
+    table.pass(60_000);
+    table.unreachable.push(2);
+    for seat in [0, 1, 3] {
+        table.cut(seat, 2);
+    }
+    table.seats[3].lists.insert(author, older);
+    let before = table.requests[&PullSyncRequest::SPEC.code];
+    table.pass(4 * 60 * 60_000);
+    let asked = table.requests[&PullSyncRequest::SPEC.code] - before;
+    assert!((2..60).contains(&asked), "{asked} requests in four hours");
 }

@@ -1,6 +1,6 @@
 //! Blobs on their way here (PROTOCOL section 7).
 
-use crate::domain::{BlobHash, NodeId};
+use crate::domain::{BlobHash, NodeId, SLICE_BYTES};
 use crate::io::{BatchId, LinkId, RequestId};
 use bevy_ecs::prelude::Resource;
 use std::collections::BTreeMap;
@@ -62,6 +62,14 @@ impl Fetches {
     pub fn asked_of(&self, holder: &NodeId) -> usize {
         let of = |fetch: &&Fetch| fetch.holder == *holder;
         self.requests.values().filter(of).count()
+    }
+
+    /// Bytes that were asked for or are on their way to the disk, at most.
+    #[must_use]
+    pub fn bytes_under_way(&self) -> u64 {
+        let asked = self.requests.values().map(|fetch| fetch.slices.len());
+        let slices = asked.sum::<usize>() + self.slices_in_flight();
+        slices as u64 * SLICE_BYTES as u64
     }
 
     /// Slices on their way to the disk.

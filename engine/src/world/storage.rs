@@ -33,16 +33,20 @@ impl Storage {
         self.blobs_refused || self.trouble == Some(StorageTrouble::Full)
     }
 
-    /// Whether blobs have room: past the mark where eviction begins, what comes would be refused or push out what is there.
+    /// Bytes of blobs that have room: past the mark where eviction begins, what comes would be refused or push out what is there.
     #[must_use]
-    pub fn has_room_for_blobs(&self) -> bool {
+    pub fn blob_bytes_left(&self) -> u64 {
         let DiskUsage {
             blob_bytes,
             blob_room_bytes,
             ..
         } = self.usage;
+        if blob_room_bytes == 0 {
+            // Nothing is known of the disk yet.
+            return u64::MAX;
+        }
         let mark = u128::from(blob_room_bytes) * u128::from(limits::EVICTION_BEGINS_PERCENT) / 100;
-        blob_room_bytes == 0 || u128::from(blob_bytes) <= mark
+        (mark as u64).saturating_sub(blob_bytes)
     }
 
     /// Whether anything from the network may be taken in now: not while the disk refuses writes or lags behind.

@@ -12,7 +12,9 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{ListDigest, SwarmLink, SwarmWish};
 use distsoc_engine::world::agenda::Agenda;
-use distsoc_engine::world::authors::{AuthorIndex, KeptLists, PullRequests, PullWish, Succession};
+use distsoc_engine::world::authors::{
+    AuthorIndex, KeptLists, OwnHead, PullRequests, PullWish, Succession,
+};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::keepers::{Keepers, ListNews, Starving, SwarmCalls};
@@ -372,8 +374,9 @@ fn look(
 /// Links between those who keep an author.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let kept = frame.world.resource::<AuthorIndex>().iter();
-    let own = frame.world.resource::<Identity>().node_id();
-    let kept: Vec<NodeId> = kept.map(|(node, _)| node).chain([own]).collect();
+    let own = frame.world.resource::<OwnHead>().0.as_ref();
+    let own = own.map(|head| head.author);
+    let kept: Vec<NodeId> = kept.map(|(node, _)| node).chain(own).collect();
     let mut looking = Looking::default();
     let mut entropy = frame.world.resource_mut::<Entropy>();
     for node in kept {

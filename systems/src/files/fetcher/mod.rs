@@ -297,8 +297,9 @@ fn fetch(
     let has_room = |fetches: &Fetches| {
         fetches.requests.len() < limits::FETCHES_MAX
             && fetches.slices_in_flight() < limits::SLICES_IN_FLIGHT_MAX
+            && fetches.bytes_under_way() < storage.blob_bytes_left()
     };
-    if !storage.takes_more() || !storage.has_room_for_blobs() || !has_room(&fetches) {
+    if !storage.takes_more() || !has_room(&fetches) {
         return;
     }
     let mut connected: Vec<(NodeId, LinkId)> = peers

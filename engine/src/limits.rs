@@ -406,6 +406,8 @@ pub const PROOFS_PER_HOUR: u64 = 240;
 pub const PROOFS_IN_FLIGHT_MAX: usize = 8;
 /// Files whose holders are to be asked, at most.
 pub const PROOFS_WANTED_MAX: usize = 1_024;
+/// Posts remembered for having gone for lack of room.
+pub const GONE_POSTS_MAX: usize = 8_192;
 /// The least budget that can be set, bytes.
 pub const BUDGET_BYTES_MIN: u64 = 64_000_000;
 /// PROTOCOL section 7: own content takes this share of the budget at most.

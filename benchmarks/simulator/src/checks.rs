@@ -392,7 +392,7 @@ impl Simulation {
 
     fn check_feed(&mut self, number: HostNumber) {
         let host = &self.hosts[number as usize];
-        let is_full = |node: &Node| node.world().resource::<KeepFloor>().0.is_some();
+        let is_full = |node: &Node| node.world().resource::<KeepFloor>().least.is_some();
         let has_room = !host.node().is_some_and(is_full);
         if host.disk.trouble.is_some() || host.disk.slowness > 1 || !has_room {
             return;

@@ -280,7 +280,7 @@ impl Archive<'_, '_> {
                 kind.is_post()
                     && !self.index.contains(&event.id)
                     && !deletions.contains(&node, &event.id)
-                    && floor.admits(self.worth_of(&node, event.created_at_s))
+                    && floor.admits(&event.id, self.worth_of(&node, event.created_at_s))
             }
         };
         let now_s = self.now_s();
@@ -368,12 +368,75 @@ impl Wanted {
 
 /// While the disk is too full for what is worth least, that is not taken in, or it would come and go for ever.
 #[derive(Resource, Debug, Default)]
-pub struct KeepFloor(pub Option<KeepPriority>);
+pub struct KeepFloor {
+    /// What is worth no more than this has no place; `None` where there is room for all.
+    pub least: Option<KeepPriority>,
+    /// What went, with what it would have been worth when it came. Whoever it comes from again may be its only known holder, which
+    /// makes it worth more than what it went for.
+    gone: BTreeMap<PostId, KeepPriority>,
+}
 
 impl KeepFloor {
-    /// Whether something of this worth has a place.
+    /// Whether a post of this worth has a place.
     #[must_use]
-    pub fn admits(&self, worth: KeepPriority) -> bool {
-        self.0.is_none_or(|floor| worth > floor)
+    pub fn admits(&self, id: &PostId, worth: KeepPriority) -> bool {
+        self.least.is_none_or(|least| worth > least)
+            && self.gone.get(id).is_none_or(|before| worth > *before)
+    }
+
+    /// A post goes, which came with this worth. Past [`limits::GONE_POSTS_MAX`] the smallest ids are forgotten.
+    pub fn let_go(&mut self, id: PostId, worth: KeepPriority) {
+        self.gone.insert(id, worth);
+        if self.gone.len() > limits::GONE_POSTS_MAX {
+            self.gone.pop_first();
+        }
+    }
+
+    /// There is room for all.
+    pub fn end(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::keep_order::Candidate;
+
+    fn worth(copies: u8) -> KeepPriority {
+        let candidate = Candidate {
+            id: PostId::from_bytes([0; 32]),
+            entity: Entity::PLACEHOLDER,
+            bytes: 0,
+            standing: AuthorStanding::Followed,
+            written_s: 0,
+            hearted_s: None,
+            copies,
+            is_pinned: false,
+        };
+        candidate.facts(0).priority()
+    }
+
+    #[test]
+    fn what_went_for_its_copies_does_not_come_back_for_having_fewer() {
+        let mut floor = KeepFloor::default();
+        let [gone, new] = [1, 2].map(|number| PostId::from_bytes([number; 32]));
+        assert!(floor.admits(&gone, worth(1)));
+        floor.least = Some(worth(3));
+        floor.let_go(gone, worth(1));
+        assert!(!floor.admits(&gone, worth(1)) && floor.admits(&new, worth(1)));
+        assert!(!floor.admits(&new, worth(3)));
+        assert!(
+            floor.admits(&gone, worth(0)),
+            "it is worth more than it was"
+        );
+        for number in 0..2 * limits::GONE_POSTS_MAX {
+            let mut id = [9; 32];
+            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+            floor.let_go(PostId::from_bytes(id), worth(1));
+        }
+        assert_eq!(floor.gone.len(), limits::GONE_POSTS_MAX);
+        floor.end();
+        assert!(floor.admits(&gone, worth(20)));
     }
 }

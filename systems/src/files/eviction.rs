@@ -235,24 +235,32 @@ fn evict(
         // What went before the start is worth no more than the least that stayed.
         archive.order.turn(now_s);
         archive.order.least_worth(|row, _| {
-            floor.0 = archive.order.priority(row);
+            floor.least = archive.order.priority(row);
             false
         });
     }
     if bytes > 0 || count > 0 {
         archive.order.turn(now_s);
         doubt(&mut archive, &fetches, bytes, count, now_s);
-        let mut highest = floor.0.unwrap_or_default();
+        let mut highest = floor.least.unwrap_or_default();
         for row in choose_freeing(&archive, &fetches, bytes, count) {
             highest = highest.max(archive.order.priority(row).unwrap_or_default());
-            let id = archive.order.get(row).map(|candidate| candidate.id);
-            writes.extend(id.into_iter().flat_map(|id| archive.forget(&id)));
+            let Some(id) = archive.order.get(row).map(|candidate| candidate.id) else {
+                continue;
+            };
+            if let Some(file) = archive.get(&id) {
+                let worth = archive.worth_of(&file.row.author, file.row.created_at_s);
+                floor.let_go(id, worth);
+            }
+            writes.extend(archive.forget(&id));
         }
         if highest > KeepPriority::default() {
-            floor.0 = Some(highest);
+            floor.least = Some(highest);
         }
-    } else if floor.0.is_some() && fullness(usage, files, profile.files_max) < FLOOR_ENDS_PERCENT {
-        floor.0 = None;
+    } else if floor.least.is_some()
+        && fullness(usage, files, profile.files_max) < FLOOR_ENDS_PERCENT
+    {
+        floor.end();
         // What had to go has a place again.
         let kept = archive.kept.iter().filter(|author| author.is_kept());
         rechecks.0.extend(kept.map(|author| author.node));

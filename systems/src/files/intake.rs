@@ -60,7 +60,7 @@ impl Shelf<'_, '_> {
         }
         if !self
             .floor
-            .admits(self.archive.worth_of(&author, row.created_at_s))
+            .admits(&id, self.archive.worth_of(&author, row.created_at_s))
         {
             return Err(Refusal::Full);
         }

@@ -410,6 +410,8 @@ pub const PROOFS_WANTED_MAX: usize = 1_024;
 pub const GONE_POSTS_MAX: usize = 8_192;
 /// The least budget that can be set, bytes.
 pub const BUDGET_BYTES_MIN: u64 = 64_000_000;
+/// The largest, bytes: all of it is mapped into memory's addresses, of which there are 2^47.
+pub const BUDGET_BYTES_MAX: u64 = 16_000_000_000_000;
 /// PROTOCOL section 7: own content takes this share of the budget at most.
 pub const OWN_SHARE: u64 = 4;
 /// Authors heard of from whom those kept for others are chosen.

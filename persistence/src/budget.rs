@@ -5,6 +5,7 @@
 
 use crate::blobs::SHELVES;
 use crate::environment::whole_steps;
+use distsoc_engine::limits;
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -46,7 +47,8 @@ pub(crate) struct Shares {
 
 impl Shares {
     pub(crate) fn of(budget: u64) -> Self {
-        let budget = budget.max(BUDGET_BYTES_MIN);
+        // A folder that was told more in the past must open still.
+        let budget = budget.clamp(BUDGET_BYTES_MIN, limits::BUDGET_BYTES_MAX);
         let reserve = (budget / RESERVE_SHARE).min(RESERVE_BYTES_MAX);
         let beside = reserve + LOCK_FILE_BYTES * (SHELVES as u64 + 1);
         let tables = whole_steps(budget / TABLES_SHARE - beside);
@@ -142,7 +144,16 @@ mod tests {
 
     #[test]
     fn the_parts_of_a_budget_never_pass_it() {
-        for budget in [0, 16_000_000, 16 << 20, 33_333_333, 1_000_000_000, 10 << 40] {
+        let budgets = [
+            0,
+            16_000_000,
+            16 << 20,
+            33_333_333,
+            1_000_000_000,
+            10 << 40,
+            u64::MAX,
+        ];
+        for budget in budgets {
             let shares = Shares::of(budget);
             let beside = shares.reserve + LOCK_FILE_BYTES * (SHELVES as u64 + 1);
             let all = shares.tables + beside + SHELVES as u64 * shares.shelf;

@@ -147,6 +147,11 @@ pub enum MediaFault {
     /// It would take more memory than a decoder has.
     #[error("the picture takes too much memory to decode")]
     TooMuchMemory,
+    /// A camera wrote it, in a form that is not read here: what else it holds cannot be taken out.
+    #[error(
+        "this picture or film is of a kind that may hold where and when it was taken, which cannot be taken out here"
+    )]
+    Untold,
     /// It does not decode.
     #[error("the picture is damaged or cut short")]
     Damaged,
@@ -198,6 +203,7 @@ impl MediaFault {
                 Some("make it smaller in a picture program and attach that")
             }
             Self::Damaged => Some("open it in a picture program, save it anew and attach that"),
+            Self::Untold => Some("save it as JPEG, PNG or WebP and attach that"),
             _ => None,
         }
     }
@@ -210,6 +216,9 @@ impl MediaFault {
 /// [`MediaFault`] where it says that it is a picture and nobody could show it, or say what else it holds.
 pub fn publishable(bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
     let head = head_of(&bytes)?;
+    if head.media_type == MediaType::Other && metadata::is_of_a_camera(&bytes) {
+        return Err(MediaFault::Untold);
+    }
     let stripped = metadata::without_metadata(head.media_type, bytes);
     let stripped = stripped.map_err(|metadata::Damaged| MediaFault::Damaged)?;
     match head_of(&stripped)? == head {

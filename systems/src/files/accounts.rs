@@ -153,6 +153,9 @@ fn answer(
             Wish::Budget(bytes) if bytes < limits::BUDGET_BYTES_MIN => {
                 Err(CallError::Refused("the least budget is 64 MB"))
             }
+            Wish::Budget(bytes) if bytes > limits::BUDGET_BYTES_MAX => {
+                Err(CallError::Refused("the largest budget is 16 TB"))
+            }
             Wish::Budget(bytes) if archive.own_bytes() > bytes / limits::OWN_SHARE => {
                 Err(CallError::Refused(
                     "own posts may take a quarter of the budget, and yours take more than that: delete some first, or choose a larger one",

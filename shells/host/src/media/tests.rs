@@ -226,3 +226,22 @@ fn what_was_not_looked_at_for_longest_goes_first() {
     kept.insert(key(8), one(most - 256), most);
     assert!(kept.get(&key(8)).is_some() && kept.made.len() == 1 && kept.by_use.len() == 1);
 }
+
+#[test]
+fn what_a_camera_wrote_in_a_form_that_is_not_read_is_not_published() {
+    let jpeg = [&b"\0\xff\xd8\xff\xe1\0\x20Exif\0\0"[..], &[7; 100]].concat();
+    for bytes in [
+        b"II*\0 a raw picture".to_vec(),
+        b"MM\0* another".to_vec(),
+        b"\0\0\0\x18ftypheic\0\0\0\0".to_vec(),
+        jpeg,
+    ] {
+        let refused = publishable(bytes);
+        assert!(matches!(refused, Err(MediaFault::Untold)), "{refused:?}");
+    }
+    let (head, bytes) = publishable(b"%PDF-1.7".to_vec()).unwrap();
+    assert_eq!(
+        (head.media_type, &bytes[..]),
+        (MediaType::Other, &b"%PDF-1.7"[..])
+    );
+}

@@ -20,6 +20,15 @@ use std::ops::Range;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Damaged;
 
+/// Whether a file of another type is one that cameras write (TIFF and the raw forms made of it; HEIC, AVIF and films), or has what they
+/// write about a picture anywhere in it.
+pub(super) fn is_of_a_camera(bytes: &[u8]) -> bool {
+    let is_tiff = bytes.starts_with(b"II*\0") || bytes.starts_with(b"MM\0*");
+    let is_media_container = bytes.get(4..8) == Some(b"ftyp");
+    let has_exif = || bytes.windows(6).any(|window| window == b"Exif\0\0");
+    is_tiff || is_media_container || has_exif()
+}
+
 /// The same picture without metadata; another file as it is.
 pub(super) fn without_metadata(media_type: MediaType, bytes: Vec<u8>) -> Result<Vec<u8>, Damaged> {
     let mut file = Shrinking { bytes, written: 0 };

@@ -20,6 +20,7 @@ pub mod knowledge;
 pub mod left_records;
 pub mod map;
 pub mod outbox;
+pub mod pace;
 pub mod peers;
 pub mod searches;
 pub mod slots;

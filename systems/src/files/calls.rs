@@ -15,6 +15,7 @@ use distsoc_engine::wire::{
 use distsoc_engine::world::authors::KeptLists;
 use distsoc_engine::world::keepers::{Keepers, SwarmCall, SwarmCalls};
 use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::pace::Pace;
 use distsoc_engine::world::peers::{Link, Neighbours, Partings, is_tellable};
 use distsoc_engine::world::searches::{Errand, Errands};
 use std::collections::BTreeMap;
@@ -35,24 +36,22 @@ enum Calling {
 }
 
 /// Calls under way, and how many more may be made.
-#[derive(Resource, Debug)]
+#[derive(Resource, Debug, Default)]
 struct Line {
     under_way: BTreeMap<NodeId, Calling>,
-    /// The time from which calls are counted: one is [`HOUR_MS`] / [`limits::SWARM_CALLS_PER_HOUR`] long, and it never lies further
-    /// ahead than a quarter of an hour.
-    spent_ms: u64,
+    pace: Pace,
 }
 
 impl Line {
-    /// When one more call may be made; `None` for now.
+    /// When one more call may be made; `None` means at once.
     fn next_ms(&self, now_ms: u64) -> Option<u64> {
-        let free_ms = (self.spent_ms + CALL_EVERY_MS).saturating_sub(HOUR_MS / 4);
-        (free_ms > now_ms).then_some(free_ms)
+        self.pace
+            .next_ms(now_ms, CALL_EVERY_MS, limits::SWARM_CALLS_PER_HOUR / 4)
     }
 
     /// A call is made.
     fn call(&mut self, now_ms: u64) {
-        self.spent_ms = self.spent_ms.max(now_ms) + CALL_EVERY_MS;
+        self.pace.spend(now_ms, CALL_EVERY_MS);
     }
 }
 
@@ -188,10 +187,7 @@ fn attend(
 
 /// Calls.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.world.insert_resource(Line {
-        under_way: BTreeMap::new(),
-        spent_ms: 0,
-    });
+    frame.world.insert_resource(Line::default());
     frame.add(Phase::Plan, attend);
     frame.add(Phase::Plan, call);
 }
@@ -202,10 +198,7 @@ mod tests {
 
     #[test]
     fn so_many_calls_an_hour_and_a_quarter_of_them_at_once() {
-        let mut line = Line {
-            under_way: BTreeMap::new(),
-            spent_ms: 0,
-        };
+        let mut line = Line::default();
         let mut calls = |now_ms| {
             let mut count = 0;
             while line.next_ms(now_ms).is_none() {

@@ -83,14 +83,20 @@ fn settle(
     }
 }
 
-/// Files that would go only for copies that were seen and not proved of late, and are worth much: what was seen does not count for
-/// them before it is.
-fn doubt(archive: &mut Archive, fetches: &Fetches, bytes: u64, count: usize, now_s: u32) {
+/// Files that go, without those that would go only for copies that were seen and not proved of late, and are worth much: what was
+/// seen does not count for these before it is.
+fn choose_proved(
+    archive: &mut Archive,
+    fetches: &Fetches,
+    bytes: u64,
+    count: usize,
+    now_s: u32,
+) -> Vec<KeepRow> {
     // Each may bring another to the front, which then is looked at in its turn.
     loop {
         let chosen = choose_freeing(archive, fetches, bytes, count);
-        let doubtful = chosen.into_iter().filter_map(|row| {
-            let candidate = archive.order.get(row)?;
+        let doubtful = chosen.iter().filter_map(|row| {
+            let candidate = archive.order.get(*row)?;
             // As if its author were followed: holders who are asked must not see a difference.
             let alone = KeepFacts {
                 copies: 0,
@@ -103,7 +109,7 @@ fn doubt(archive: &mut Archive, fetches: &Fetches, bytes: u64, count: usize, now
         });
         let doubtful: Vec<PostId> = doubtful.collect();
         if doubtful.is_empty() {
-            return;
+            return chosen;
         }
         for id in doubtful {
             archive.copies.doubt(id);
@@ -241,9 +247,8 @@ fn evict(
     }
     if bytes > 0 || count > 0 {
         archive.order.turn(now_s);
-        doubt(&mut archive, &fetches, bytes, count, now_s);
         let mut highest = floor.least.unwrap_or_default();
-        for row in choose_freeing(&archive, &fetches, bytes, count) {
+        for row in choose_proved(&mut archive, &fetches, bytes, count, now_s) {
             highest = highest.max(archive.order.priority(row).unwrap_or_default());
             let Some(id) = archive.order.get(row).map(|candidate| candidate.id) else {
                 continue;

@@ -9,6 +9,7 @@ use distsoc_engine::limits;
 use distsoc_engine::wire::FileRequest;
 use distsoc_engine::world::fetches::Fetches;
 use distsoc_engine::world::keepers::Keepers;
+use distsoc_engine::world::pace::Pace;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Peers asked for one blob that are not known to keep its author, in one round.
@@ -68,26 +69,25 @@ pub(super) fn pause_ms(times: u32) -> u64 {
     (limits::FETCH_PAUSE_MS << times.min(7)).min(limits::FOLLOW_PULL_MS)
 }
 
-/// How far each holder was asked ahead: what goes past its rate is refused, and then looks as if it had nothing. Mono ms.
+/// How far each holder was asked ahead: what goes past its rate is refused, and then looks as if it had nothing.
 #[derive(Resource, Debug, Default)]
-pub(super) struct Paced(BTreeMap<NodeId, u64>);
+pub(super) struct Paced(BTreeMap<NodeId, Pace>);
 
 impl Paced {
-    /// When a holder may be asked next; `None` for now.
+    /// When a holder may be asked next: mono ms; `None` means at once.
     pub(super) fn next_ms(&self, node: &NodeId, now: Now) -> Option<u64> {
-        let spent_ms = self.0.get(node).copied().unwrap_or_default();
-        let free_ms = (spent_ms + ASKED_EVERY_MS).saturating_sub(ASKED_AT_ONCE * ASKED_EVERY_MS);
-        (free_ms > now.mono_ms).then_some(free_ms)
+        let pace = self.0.get(node).copied().unwrap_or_default();
+        pace.next_ms(now.mono_ms, ASKED_EVERY_MS, ASKED_AT_ONCE)
     }
 
     /// A holder was asked.
     pub(super) fn asked(&mut self, node: NodeId, now: Now) {
         if self.0.len() >= PACED_MAX && !self.0.contains_key(&node) {
-            self.0.retain(|_, spent_ms| *spent_ms > now.mono_ms);
+            self.0.retain(|_, pace| !pace.is_rested(now.mono_ms));
         }
         if self.0.len() < PACED_MAX || self.0.contains_key(&node) {
-            let spent_ms = self.0.entry(node).or_default();
-            *spent_ms = (*spent_ms).max(now.mono_ms) + ASKED_EVERY_MS;
+            let pace = self.0.entry(node).or_default();
+            pace.spend(now.mono_ms, ASKED_EVERY_MS);
         }
     }
 }

@@ -71,6 +71,7 @@ impl Node {
         world.insert_resource(files::Wanted::default());
         world.insert_resource(files::KeepFloor::default());
         world.insert_resource(blobs::BlobBook::default());
+        world.insert_resource(authors::RelationshipChanges::default());
         world.insert_resource(copies::Copies::default());
         world.insert_resource(deletions::Deletions::default());
         world.insert_resource(deletions::DeletionOffers::default());

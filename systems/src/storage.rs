@@ -7,7 +7,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::io::{Notice, Write};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::world::authors::KeptLists;
+use distsoc_engine::world::authors::{KeptLists, RelationshipChanges};
 use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::files::{FileIndex, still_holds};
 use distsoc_engine::world::inbox::Inbox;
@@ -64,13 +64,20 @@ fn acknowledge(
     }
 }
 
-/// Whether another list of its author was adopted while this one waited.
-fn is_old_list(write: &Write, lists: &KeptLists) -> bool {
-    let Write::RecentPosts { head, .. } = write else {
-        return false;
-    };
-    let known = lists.head(&head.author);
-    known.is_some_and(|known| known != head)
+/// Whether what it says of an author has changed while it waited: another list was adopted, or the person did something.
+fn is_overtaken(write: &Write, lists: &KeptLists, changes: &RelationshipChanges) -> bool {
+    match write {
+        Write::RecentPosts { head, .. } => {
+            let known = lists.head(&head.author);
+            known.is_some_and(|known| known != head)
+        }
+        Write::Relationship { node, relationship } => {
+            let said = relationship.clone().unwrap_or_default();
+            changes.is_under_way(node) || lists.relationship(node) != said
+        }
+        Write::ForgetAuthor(node) => changes.is_under_way(node) || lists.keeps(node),
+        _ => false,
+    }
 }
 
 fn hand_out(
@@ -80,6 +87,7 @@ fn hand_out(
     files: Res<FileIndex>,
     blobs: Res<BlobBook>,
     lists: KeptLists,
+    changes: Res<RelationshipChanges>,
     mut outbox: ResMut<Outbox>,
     mut counts: ResMut<RefusalCounts>,
 ) {
@@ -96,7 +104,9 @@ fn hand_out(
         writes.extend(learned);
         // What goes for lack of room has gone to the disk already: what came of it with this frame, or waits since one before, must
         // not come after.
-        writes.retain(|write| still_holds(write, &files, &blobs) && !is_old_list(write, &lists));
+        writes.retain(|write| {
+            still_holds(write, &files, &blobs) && !is_overtaken(write, &lists, &changes)
+        });
         match storage.retry_max {
             Some(max) if writes.len() > max && !inbox.stopping => {
                 storage.retry = writes.split_off(max);
@@ -130,4 +140,59 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
 pub(crate) fn install_last(frame: &mut Installer<'_>) {
     frame.add(Phase::Emit, hand_out);
     frame.add(Phase::Emit, end_of_stop);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bevy_ecs::system::SystemState;
+    use distsoc_engine::domain::NodeId;
+    use distsoc_engine::io::{BatchId, CallId, Relationship};
+    use distsoc_engine::world::authors::{Author, AuthorIndex, OwnHead, RelationshipChange};
+
+    #[test]
+    fn what_waited_is_not_written_over_an_act_of_the_persons() {
+        let node = NodeId::from_bytes([7; 32]);
+        let mut world = World::new();
+        world.insert_resource(OwnHead::default());
+        let entity = world.spawn(Author::new(node)).id();
+        let mut index = AuthorIndex::default();
+        index.insert(node, entity);
+        world.insert_resource(index);
+        let hosted = Relationship {
+            hosted_since_ms: Some(5),
+            ..Relationship::default()
+        };
+        let followed = Relationship {
+            followed_since_ms: Some(6),
+            ..Relationship::default()
+        };
+        let says = |relationship| Write::Relationship { node, relationship };
+        let [takes, ends, forgets] = [
+            says(Some(hosted.clone())),
+            says(None),
+            Write::ForgetAuthor(node),
+        ];
+        let mut state = SystemState::<KeptLists>::new(&mut world);
+        let mut overtaken = |relationship: &Relationship, changes: &RelationshipChanges| {
+            let author = world.get_mut::<Author>(entity);
+            author.expect("it is there").relationship = relationship.clone();
+            let lists = state.get(&world).expect("its resources are there");
+            [&takes, &ends, &forgets].map(|write| is_overtaken(write, &lists, changes))
+        };
+        let nothing = RelationshipChanges::default();
+        assert_eq!(overtaken(&hosted, &nothing), [false, true, true]);
+        let none = Relationship::default();
+        assert_eq!(overtaken(&none, &nothing), [true, false, false]);
+        assert_eq!(overtaken(&followed, &nothing), [true; 3]);
+        // The disk is about to have it.
+        let change = RelationshipChange {
+            call: CallId(1),
+            node,
+            relationship: followed,
+        };
+        let mut changes = RelationshipChanges::default();
+        changes.0.insert(BatchId(1), change);
+        assert_eq!(overtaken(&none, &changes), [true; 3]);
+    }
 }

@@ -3,13 +3,15 @@
 mod table;
 
 use distsoc_engine::domain::{
-    BlobRef, Cut, Event, EventKind, MediaDescription, PostId, PostText, RecentPosts, Verified,
+    BlobRef, Content, Cut, Event, EventKind, MediaDescription, PostBody, PostId, PostText,
+    PublicContent, RecentPosts, SignedPost, Verified,
 };
 use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Notice, Reply};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop};
 use distsoc_engine::refusal::Refusal;
+use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     Expected, FileRequest, Hello, Packet, PostNotification, PullSyncRequest, Purpose,
 };
@@ -365,6 +367,10 @@ fn list_of(number: usize, generation: u32, events: &[(u8, u32)]) -> Verified<Rec
 }
 
 fn notify(table: &mut Table, seat: usize, list: &RecentPosts) {
+    notify_with(table, seat, list, None);
+}
+
+fn notify_with(table: &mut Table, seat: usize, list: &RecentPosts, post: Option<&SignedPost>) {
     let stranger = secret(60).node_id();
     let remote = "127.0.0.1:9999".parse().expect("a literal");
     let link = table.stranger(seat, stranger, remote);
@@ -374,7 +380,7 @@ fn notify(table: &mut Table, seat: usize, list: &RecentPosts) {
     let packet = PostNotification {
         head: list.head().clone(),
         newest: list.list().clone(),
-        post: None,
+        post: post.cloned(),
     };
     let bytes = Packet::from(packet).encode();
     table.deliver(seat, link, &bytes, Expected::Notification);
@@ -541,4 +547,73 @@ fn an_older_list_is_no_answer() {
     table.pass(4 * 60 * 60_000);
     let asked = table.requests[&PullSyncRequest::SPEC.code] - before;
     assert!((2..60).contains(&asked), "{asked} requests in four hours");
+}
+
+/// A post of somebody who says that another's picture is as long as this.
+fn misnaming(number: usize, text: &str, blob: BlobRef) -> (SignedPost, Verified<RecentPosts>) {
+    let body = PostBody {
+        author: secret(number).node_id(),
+        created_at_ms: table::START_MS,
+        content: Content::Public(PublicContent {
+            text: PostText::new(text).expect("a text"),
+            parent: None,
+            descriptions: Bounded::default(),
+        }),
+        blobs: Bounded::truncated(vec![blob]),
+    };
+    let post = SignedPost::sign(body, &secret(number)).expect("it says something");
+    let event = Event {
+        id: post.id(),
+        created_at_s: (table::START_MS / 1000) as u32,
+        kind: EventKind::Public,
+    };
+    let list = RecentPosts::append(None, event, 1, table::START_MS, &secret(number));
+    (post, list)
+}
+
+/// A picture of somebody's, named by others with wrong lengths, before it comes, afterwards and over a start: whoever keeps it has
+/// it, serves it, and may name it again.
+#[test]
+fn whoever_says_that_a_picture_is_longer_or_shorter_takes_it_from_nobody() {
+    let mut table = town(0, 4);
+    let bytes = picture(300_000, 1);
+    let right = Cut::new(&bytes).expect("a length within bounds").blob();
+    let lengths = [5, right.length - 1, right.length + 1, 5_000_000];
+    let wrong = lengths.map(|length| BlobRef { length, ..right });
+    for (liar, blob) in (20..).zip(wrong) {
+        let (post, list) = misnaming(liar, "before", blob);
+        for seat in [1, 2] {
+            table.follow(seat, liar);
+            notify_with(&mut table, seat, &list, Some(&post));
+            assert!(table.seats[seat].posts.contains_key(&post.id()));
+        }
+    }
+    table.follow(1, 2);
+    stage(&mut table, 2, &bytes);
+    let id = post_with(&mut table, 2, right).expect("it is staged");
+    table.pass(2 * 60_000);
+    assert!(holds_whole(&table, 1, &bytes));
+    // Their ids come before that of the post which is right.
+    for (liar, blob) in (30..).zip(wrong) {
+        let mut posts = (0..).map(|round| misnaming(liar, &format!("after {round}"), blob));
+        let (post, list) = posts.find(|(post, _)| post.id() < id).expect("one of many");
+        for seat in [1, 2] {
+            table.follow(seat, liar);
+            notify_with(&mut table, seat, &list, Some(&post));
+            assert!(table.seats[seat].posts.contains_key(&post.id()));
+        }
+    }
+    for seat in [1, 2] {
+        table.restart_with_files(seat, profile(Desktop, 0), &[0]);
+    }
+    table.pass(60_000);
+    post_with(&mut table, 2, right).expect("it is here");
+    table.unreachable.push(2);
+    for seat in [0, 1, 3] {
+        table.cut(seat, 2);
+    }
+    table.follow(3, 2);
+    table.pass(5 * 60_000);
+    assert!(holds_whole(&table, 3, &bytes), "a holder gives it");
+    assert!(holds_whole(&table, 1, &bytes));
 }

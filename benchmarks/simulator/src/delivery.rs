@@ -87,10 +87,10 @@ impl Arrived {
                 }
             }
             Packet::FileResponse(fetched) => {
-                let state = world.resource::<BlobBook>().get(&fetched.blob.hash);
+                let part = world.resource::<BlobBook>().get(&fetched.blob);
                 for slice in &fetched.slices {
-                    let is_here = state.is_some_and(|state| state.run_from(slice.number()) > 0);
-                    arrived.add(slice.bytes().len(), state.is_some(), is_here);
+                    let is_here = part.is_some_and(|part| part.run_from(slice.number()) > 0);
+                    arrived.add(slice.bytes().len(), part.is_some(), is_here);
                 }
             }
             _ => {}

@@ -23,7 +23,7 @@ pub enum PostKind {
 }
 
 /// A blob that a post names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct BlobRef {
     /// blake3 of its bytes (for a sealed post, of the ciphertext's).
     pub hash: BlobHash,

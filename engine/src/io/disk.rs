@@ -248,6 +248,13 @@ impl StoredFileRow {
             is_pinned: false,
         }
     }
+
+    /// Its blobs, each once, however often it names one.
+    pub fn distinct_blobs(&self) -> impl Iterator<Item = &BlobRef> {
+        let places = self.blobs.iter().enumerate();
+        let first = places.filter(|(place, blob)| !self.blobs[..*place].contains(blob));
+        first.map(|(_, blob)| blob)
+    }
 }
 
 /// A blob that lies on the disk, in part or whole.
@@ -257,6 +264,8 @@ pub struct StoredBlob {
     pub hash: BlobHash,
     /// The slices that are there, ascending.
     pub slices: Vec<Range<u32>>,
+    /// Bytes of the highest of them with its proof.
+    pub last_bytes: u32,
 }
 
 /// How full the disk is, as of the last commit (PROTOCOL section 7, quota).

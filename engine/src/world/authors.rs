@@ -5,7 +5,7 @@ use crate::domain::{
     ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, SignedPost,
     check_time,
 };
-use crate::io::{CallError, LinkId, Relationship, Write};
+use crate::io::{BatchId, CallError, CallId, LinkId, Relationship, Write};
 use crate::limits;
 use crate::refusal::Refusal;
 use crate::world::agenda::Agenda;
@@ -174,6 +174,29 @@ impl AuthorsView<'_, '_> {
     }
 }
 
+/// What the person wants to have to do with somebody from now on.
+#[derive(Clone, Debug)]
+pub struct RelationshipChange {
+    /// Who asked for it.
+    pub call: CallId,
+    /// With whom.
+    pub node: NodeId,
+    /// What.
+    pub relationship: Relationship,
+}
+
+/// Changes on their way to the disk. Nothing that was not the person's own act is written about these authors meanwhile.
+#[derive(Resource, Debug, Default)]
+pub struct RelationshipChanges(pub BTreeMap<BatchId, RelationshipChange>);
+
+impl RelationshipChanges {
+    /// Whether one about this author is.
+    #[must_use]
+    pub fn is_under_way(&self, node: &NodeId) -> bool {
+        self.0.values().any(|change| change.node == *node)
+    }
+}
+
 /// The head of the newest durable version of the own list.
 #[derive(Resource, Debug, Default)]
 pub struct OwnHead(pub Option<RecentPostsHead>);
@@ -216,6 +239,13 @@ pub struct KeptLists<'w, 's> {
 }
 
 impl KeptLists<'_, '_> {
+    /// What one has to do with an author.
+    #[must_use]
+    pub fn relationship(&self, node: &NodeId) -> Relationship {
+        let author = self.authors.get(node);
+        author.map_or_else(Relationship::default, |author| author.relationship.clone())
+    }
+
     /// The head of the newest list of somebody who is kept.
     #[must_use]
     pub fn head(&self, node: &NodeId) -> Option<&RecentPostsHead> {

@@ -1,4 +1,7 @@
 //! What is here of which blob (PROTOCOL section 7), and which files name it.
+//!
+//! A file says how long each of its blobs is, and may be wrong: what others say of the same hash stands beside it. Whatever slice was
+//! proved against the hash is the blob's own, whoever's length it was asked for with; only the highest says more about the length.
 
 use crate::domain::{BlobHash, BlobRef, PostId};
 use crate::io::StoredBlob;
@@ -6,49 +9,99 @@ use bevy_ecs::prelude::Resource;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Range;
 
-/// A blob that a file names, or that waits for one.
-#[derive(Clone, Debug)]
-pub struct BlobState {
-    /// Which.
-    pub blob: BlobRef,
-    /// Files that name it.
-    pub posts: BTreeSet<PostId>,
+/// A blob that files name, or that waits for one.
+#[derive(Debug)]
+struct BlobState {
+    /// Files that name it, by the length that they say.
+    claims: BTreeMap<u64, BTreeSet<PostId>>,
     /// Slices that are on the disk, ascending, apart from each other.
     have: Vec<Range<u32>>,
-    /// It is kept until then, whether a file names it or not: mono ms.
-    pub forget_at_ms: Option<u64>,
-    /// No two states of one blob have the same: what was on its way when one was forgotten is no part of the next.
-    pub life: u64,
+    /// Bytes of the highest of them with its proof; 0 where there is none.
+    last_bytes: usize,
+    /// It is kept with this length until then, whether a file names it or not: mono ms.
+    staged: Option<(u64, u64)>,
+    life: u64,
 }
 
 impl BlobState {
-    fn new(blob: BlobRef, life: u64) -> Self {
+    fn new(life: u64) -> Self {
         Self {
-            blob,
-            posts: BTreeSet::new(),
+            claims: BTreeMap::new(),
             have: Vec::new(),
-            forget_at_ms: None,
+            last_bytes: 0,
+            staged: None,
             life,
         }
+    }
+
+    /// Slices are on the disk now, with so many bytes in the last of them.
+    fn add(&mut self, slices: Range<u32>, last_bytes: usize) {
+        if slices.is_empty() {
+            return;
+        }
+        if self.have.last().is_none_or(|last| last.end < slices.end) {
+            self.last_bytes = last_bytes;
+        }
+        self.have.push(slices);
+        self.have.sort_unstable_by_key(|range| range.start);
+        let mut merged: Vec<Range<u32>> = Vec::with_capacity(self.have.len());
+        for range in self.have.drain(..) {
+            match merged.last_mut().filter(|last| range.start <= last.end) {
+                Some(last) => last.end = last.end.max(range.end),
+                None => merged.push(range),
+            }
+        }
+        self.have = merged;
+    }
+}
+
+/// A blob as some files name it, with what is here of it.
+#[derive(Clone, Copy, Debug)]
+pub struct BlobPart<'a> {
+    blob: BlobRef,
+    state: &'a BlobState,
+}
+
+impl<'a> BlobPart<'a> {
+    /// Which, as long as it is said to be.
+    #[must_use]
+    pub fn blob(&self) -> BlobRef {
+        self.blob
+    }
+
+    /// Files that name it so.
+    pub fn posts(&self) -> impl Iterator<Item = &'a PostId> {
+        let posts = self.state.claims.get(&self.blob.length);
+        posts.into_iter().flatten()
+    }
+
+    /// No two states of one blob have the same: what was on its way when one was forgotten is no part of the next.
+    #[must_use]
+    pub fn life(&self) -> u64 {
+        self.state.life
+    }
+
+    /// Whether it may be as long as it is said to be, by what is here. The highest slice decides: the last of a blob has as many
+    /// bytes and neighbours on its way to the hash as no slice of a longer or shorter one.
+    #[must_use]
+    pub fn is_possible(&self) -> bool {
+        self.state.have.last().is_none_or(|last| {
+            last.end <= self.blob.slices()
+                && self.blob.slice_bytes(last.end - 1) == self.state.last_bytes
+        })
     }
 
     /// Whether all of it is on the disk.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.missing().is_none()
-    }
-
-    /// The first run of slices that are not on the disk.
-    #[must_use]
-    pub fn missing(&self) -> Option<Range<u32>> {
-        self.missing_from(0)
+        self.is_possible() && self.missing_from(0).is_none()
     }
 
     /// The first run of slices from one on that are not on the disk.
     #[must_use]
     pub fn missing_from(&self, from: u32) -> Option<Range<u32>> {
         let mut start = from;
-        for range in &self.have {
+        for range in &self.state.have {
             if start < range.start {
                 return Some(start..range.start);
             }
@@ -61,30 +114,21 @@ impl BlobState {
     /// How many slices from one on are on the disk, without a gap.
     #[must_use]
     pub fn run_from(&self, first: u32) -> u32 {
-        let range = self.have.iter().find(|range| range.contains(&first));
+        let mut ranges = self.state.have.iter().filter(|_| self.is_possible());
+        let range = ranges.find(|range| range.contains(&first));
         range.map_or(0, |range| range.end - first)
     }
 
     /// Bytes of it that are not on the disk.
     #[must_use]
     pub fn missing_bytes(&self) -> u64 {
-        let here = self.have.iter().flat_map(Clone::clone);
-        let here: u64 = here.map(|slice| self.blob.slice_bytes(slice) as u64).sum();
-        self.blob.stored_bytes() - here
-    }
-
-    /// Slices are on the disk now.
-    pub fn add(&mut self, slices: Range<u32>) {
-        self.have.push(slices);
-        self.have.sort_unstable_by_key(|range| range.start);
-        let mut merged: Vec<Range<u32>> = Vec::with_capacity(self.have.len());
-        for range in self.have.drain(..) {
-            match merged.last_mut().filter(|last| range.start <= last.end) {
-                Some(last) => last.end = last.end.max(range.end),
-                None => merged.push(range),
-            }
+        let all = self.blob.stored_bytes();
+        if !self.is_possible() {
+            return all;
         }
-        self.have = merged;
+        let here = self.state.have.iter().flat_map(Clone::clone);
+        let here: u64 = here.map(|slice| self.blob.slice_bytes(slice) as u64).sum();
+        all - here
     }
 }
 
@@ -100,56 +144,78 @@ pub struct BlobBook {
 }
 
 impl BlobBook {
-    /// A blob.
+    /// A blob, where a file names it with this length or it waits for one.
     #[must_use]
-    pub fn get(&self, hash: &BlobHash) -> Option<&BlobState> {
-        self.by_hash.get(hash)
+    pub fn get(&self, blob: &BlobRef) -> Option<BlobPart<'_>> {
+        let state = self.by_hash.get(&blob.hash)?;
+        let is_staged = state
+            .staged
+            .is_some_and(|(_, length)| length == blob.length);
+        let is_named = is_staged || state.claims.contains_key(&blob.length);
+        is_named.then_some(BlobPart { blob: *blob, state })
     }
 
-    /// A blob, to change.
-    pub fn get_mut(&mut self, hash: &BlobHash) -> Option<&mut BlobState> {
-        self.by_hash.get_mut(hash)
+    /// Whether anything names a blob of this hash.
+    #[must_use]
+    pub fn contains(&self, hash: &BlobHash) -> bool {
+        self.by_hash.contains_key(hash)
     }
 
     /// A file names it.
     pub fn refer(&mut self, blob: BlobRef, post: PostId) {
-        self.entry(blob).posts.insert(post);
+        let claims = &mut self.entry(blob.hash).claims;
+        claims.entry(blob.length).or_default().insert(post);
     }
 
     /// A blob that is to come before its file, or is to stay for one until a time, whatever else names it and goes.
-    pub fn stage(&mut self, blob: BlobRef, until_ms: u64) -> &mut BlobState {
+    pub fn stage(&mut self, blob: BlobRef, until_ms: u64) -> BlobPart<'_> {
         self.unstage(&blob.hash);
         self.staged.insert((until_ms, blob.hash));
-        let state = self.entry(blob);
-        state.forget_at_ms = Some(until_ms);
-        state
+        let state = self.entry(blob.hash);
+        state.staged = Some((until_ms, blob.length));
+        BlobPart { blob, state }
     }
 
     /// Its file is there.
     pub fn unstage(&mut self, hash: &BlobHash) {
         let state = self.by_hash.get_mut(hash);
-        if let Some(at_ms) = state.and_then(|state| state.forget_at_ms.take()) {
+        if let Some((at_ms, _)) = state.and_then(|state| state.staged.take()) {
             self.staged.remove(&(at_ms, *hash));
         }
     }
 
-    fn entry(&mut self, blob: BlobRef) -> &mut BlobState {
+    fn entry(&mut self, hash: BlobHash) -> &mut BlobState {
         let lives = &mut self.lives;
-        self.by_hash.entry(blob.hash).or_insert_with(|| {
+        self.by_hash.entry(hash).or_insert_with(|| {
             *lives += 1;
-            BlobState::new(blob, *lives)
+            BlobState::new(*lives)
         })
     }
 
+    /// Slices of a blob are on the disk now, proved with this length. Where it is forgotten or in another life, these went with it,
+    /// though somebody names it again.
+    pub fn add(&mut self, blob: &BlobRef, slices: Range<u32>, life: u64) {
+        let state = self.by_hash.get_mut(&blob.hash);
+        if let Some(state) = state.filter(|state| state.life == life) {
+            let last_bytes = blob.slice_bytes(slices.end.saturating_sub(1));
+            state.add(slices, last_bytes);
+        }
+    }
+
     /// A file goes; true where it was the last to name this blob, which then is forgotten here.
-    pub fn release(&mut self, hash: &BlobHash, post: &PostId) -> bool {
-        let Some(state) = self.by_hash.get_mut(hash) else {
+    pub fn release(&mut self, blob: &BlobRef, post: &PostId) -> bool {
+        let Some(state) = self.by_hash.get_mut(&blob.hash) else {
             return false;
         };
-        state.posts.remove(post);
-        let is_last = state.posts.is_empty() && state.forget_at_ms.is_none();
+        if let Some(posts) = state.claims.get_mut(&blob.length) {
+            posts.remove(post);
+            if posts.is_empty() {
+                state.claims.remove(&blob.length);
+            }
+        }
+        let is_last = state.claims.is_empty() && state.staged.is_none();
         if is_last {
-            self.by_hash.remove(hash);
+            self.by_hash.remove(&blob.hash);
         }
         is_last
     }
@@ -159,11 +225,9 @@ impl BlobBook {
         let Some(state) = self.by_hash.get_mut(&stored.hash) else {
             return false;
         };
-        let slices = state.blob.slices();
         for range in &stored.slices {
-            state.add(range.start.min(slices)..range.end.min(slices));
+            state.add(range.clone(), stored.last_bytes as usize);
         }
-        state.have.retain(|range| !range.is_empty());
         true
     }
 
@@ -175,7 +239,7 @@ impl BlobBook {
         {
             self.unstage(&hash);
             let state = self.by_hash.get(&hash);
-            if state.is_some_and(|state| state.posts.is_empty()) {
+            if state.is_some_and(|state| state.claims.is_empty()) {
                 self.by_hash.remove(&hash);
                 over.push(hash);
             }
@@ -184,10 +248,15 @@ impl BlobBook {
     }
 
     /// Blobs that wait for their file.
-    pub fn staged(&self) -> impl Iterator<Item = &BlobState> {
-        let hashes = self.staged.iter();
-        let states = hashes.filter_map(|(_, hash)| self.by_hash.get(hash));
-        states.filter(|state| state.posts.is_empty())
+    pub fn staged(&self) -> impl Iterator<Item = BlobRef> {
+        self.staged.iter().filter_map(|(_, hash)| {
+            let state = self.by_hash.get(hash)?;
+            let (_, length) = state.staged.filter(|_| state.claims.is_empty())?;
+            Some(BlobRef {
+                hash: *hash,
+                length,
+            })
+        })
     }
 }
 
@@ -203,37 +272,119 @@ mod tests {
         }
     }
 
+    fn post(number: u8) -> PostId {
+        PostId::from_bytes([number; 32])
+    }
+
+    /// A book in which a post names a blob, and its life.
+    fn book_of(blob: BlobRef) -> (BlobBook, u64) {
+        let mut book = BlobBook::default();
+        book.refer(blob, post(1));
+        let life = book.get(&blob).unwrap().life();
+        (book, life)
+    }
+
     #[test]
     fn what_is_missing_is_what_is_not_there() {
-        let mut state = BlobState::new(blob(10), 1);
-        assert_eq!(state.missing(), Some(0..10));
-        state.add(2..4);
-        state.add(6..7);
-        assert_eq!(state.missing(), Some(0..2));
-        assert_eq!(state.missing_from(2), Some(4..6));
-        assert_eq!((state.run_from(2), state.run_from(4)), (2, 0));
-        state.add(0..2);
-        state.add(3..7);
-        assert_eq!(state.missing(), Some(7..10));
-        assert_eq!(state.run_from(0), 7);
-        let last: u64 = (7..10)
-            .map(|slice| blob(10).slice_bytes(slice) as u64)
-            .sum();
-        assert_eq!(state.missing_bytes(), last);
-        state.add(7..10);
-        assert!(state.is_whole());
-        assert_eq!(state.missing_bytes(), 0);
+        let blob = blob(10);
+        let (mut book, life) = book_of(blob);
+        let missing = |book: &BlobBook, from| book.get(&blob).unwrap().missing_from(from);
+        assert_eq!(missing(&book, 0), Some(0..10));
+        book.add(&blob, 2..4, life);
+        book.add(&blob, 6..7, life);
+        assert_eq!(missing(&book, 0), Some(0..2));
+        assert_eq!(missing(&book, 2), Some(4..6));
+        let run_from = |book: &BlobBook, first| book.get(&blob).unwrap().run_from(first);
+        assert_eq!((run_from(&book, 2), run_from(&book, 4)), (2, 0));
+        book.add(&blob, 0..2, life);
+        book.add(&blob, 3..7, life);
+        assert_eq!(missing(&book, 0), Some(7..10));
+        assert_eq!(run_from(&book, 0), 7);
+        let last: u64 = (7..10).map(|slice| blob.slice_bytes(slice) as u64).sum();
+        assert_eq!(book.get(&blob).unwrap().missing_bytes(), last);
+        book.add(&blob, 7..10, life + 1);
+        assert!(!book.get(&blob).unwrap().is_whole(), "of another life");
+        book.add(&blob, 7..10, life);
+        let whole = book.get(&blob).unwrap();
+        assert!(whole.is_whole() && whole.missing_bytes() == 0);
+    }
+
+    #[test]
+    fn a_wrong_length_takes_the_blob_from_nobody_before_or_after_a_start() {
+        let hash = BlobHash::from_bytes([7; 32]);
+        let of = |length| BlobRef { hash, length };
+        let slice = SLICE_BYTES as u64;
+        for length in [
+            5,
+            slice - 1,
+            slice,
+            slice + 9,
+            5 * slice,
+            8 * slice + 40_000,
+        ] {
+            let right = of(length);
+            let wrong = [
+                1,
+                4,
+                slice,
+                slice + 10,
+                5 * slice + 1,
+                9 * slice,
+                length + 1,
+                length - 1,
+            ];
+            let wrong = wrong.map(of);
+            let mut book = BlobBook::default();
+            for (number, wrong) in (0..).zip(wrong) {
+                book.refer(wrong, post(number));
+            }
+            book.refer(right, post(200));
+            let life = book.get(&right).unwrap().life();
+            for number in 0..right.slices() {
+                assert!(!book.get(&right).unwrap().is_whole());
+                book.add(&right, number..number + 1, life);
+                assert!(book.get(&right).unwrap().is_possible());
+            }
+            let last = right.slices() - 1;
+            let stored = StoredBlob {
+                hash,
+                slices: std::iter::once(0..right.slices()).collect(),
+                last_bytes: right.slice_bytes(last) as u32,
+            };
+            let mut restarted = BlobBook::default();
+            for (number, wrong) in (0..).zip(wrong) {
+                restarted.refer(wrong, post(number));
+            }
+            restarted.refer(right, post(200));
+            assert!(restarted.restore(&stored));
+            for book in [&book, &restarted] {
+                let right = book.get(&right).unwrap();
+                assert!(right.is_whole() && right.missing_bytes() == 0 && right.run_from(0) > 0);
+                for wrong in wrong.iter().filter(|wrong| wrong.length != length) {
+                    assert!(
+                        !book.get(wrong).unwrap().is_whole(),
+                        "{length} as {wrong:?}"
+                    );
+                }
+            }
+            assert!(book.get(&of(77)).is_none(), "nobody says so");
+            // The wrong ones go: it stays.
+            for (number, wrong) in (0..).zip(wrong) {
+                assert!(!book.release(&wrong, &post(number)));
+            }
+            assert!(book.get(&right).unwrap().is_whole());
+            assert!(book.release(&right, &post(200)));
+        }
     }
 
     #[test]
     fn a_blob_goes_with_the_last_file_that_names_it() {
         let mut book = BlobBook::default();
-        let [one, other] = [1, 2].map(|number| PostId::from_bytes([number; 32]));
-        book.refer(blob(3), one);
-        book.refer(blob(3), other);
-        assert!(!book.release(&blob(3).hash, &one));
-        assert!(book.release(&blob(3).hash, &other));
-        assert!(book.get(&blob(3).hash).is_none());
+        book.refer(blob(3), post(1));
+        book.refer(blob(3), post(2));
+        assert!(!book.release(&blob(3), &post(1)));
+        assert!(book.release(&blob(3), &post(2)));
+        assert!(!book.contains(&blob(3).hash) && book.get(&blob(3)).is_none());
     }
 
     #[test]
@@ -241,32 +392,38 @@ mod tests {
         let mut book = BlobBook::default();
         book.stage(blob(1), 100);
         book.stage(blob(2), 100);
-        book.refer(blob(2), PostId::from_bytes([1; 32]));
+        book.refer(blob(2), post(1));
+        assert_eq!(book.staged().collect::<Vec<_>>(), [blob(1)]);
         assert!(book.take_overdue(99).is_empty());
         assert_eq!(book.take_overdue(100), [blob(1).hash]);
-        assert!(book.get(&blob(2).hash).is_some());
+        assert!(book.get(&blob(2)).is_some());
     }
 
     #[test]
     fn what_is_to_stay_for_a_file_outlives_the_posts_of_others() {
         let mut book = BlobBook::default();
-        let [other, own] = [1, 2].map(|number| PostId::from_bytes([number; 32]));
-        book.refer(blob(3), other);
-        book.stage(blob(3), 100).add(0..3);
+        let [other, own] = [1, 2].map(post);
+        // It names the same bytes, and says that there are more.
+        let longer = BlobRef {
+            length: blob(3).length + 1,
+            ..blob(3)
+        };
+        book.refer(longer, other);
+        let life = book.stage(blob(3), 100).life();
+        book.add(&blob(3), 0..3, life);
         assert_eq!(book.staged().count(), 0, "it takes no room of its own");
-        assert!(!book.release(&blob(3).hash, &other));
-        assert!(book.get(&blob(3).hash).unwrap().is_whole());
+        assert!(!book.release(&longer, &other));
+        assert!(book.get(&blob(3)).unwrap().is_whole());
         // Another post of somebody else comes and goes.
         book.refer(blob(3), other);
-        assert!(!book.release(&blob(3).hash, &other));
+        assert!(!book.release(&blob(3), &other));
         book.refer(blob(3), own);
         book.unstage(&blob(3).hash);
         assert!(book.take_overdue(100).is_empty());
-        let life = book.get(&blob(3).hash).unwrap().life;
-        assert!(book.release(&blob(3).hash, &own));
+        assert!(book.release(&blob(3), &own));
         book.refer(blob(3), other);
-        let again = book.get(&blob(3).hash).unwrap();
-        assert!(again.life != life && !again.is_whole());
+        let again = book.get(&blob(3)).unwrap();
+        assert!(again.life() != life && !again.is_whole());
     }
 
     #[test]
@@ -274,11 +431,12 @@ mod tests {
         let mut book = BlobBook::default();
         let stored = StoredBlob {
             hash: blob(3).hash,
-            slices: vec![0..2, 2..9],
+            slices: vec![0..2, 2..3],
+            last_bytes: blob(3).slice_bytes(2) as u32,
         };
         assert!(!book.restore(&stored));
-        book.refer(blob(3), PostId::from_bytes([1; 32]));
+        book.refer(blob(3), post(1));
         assert!(book.restore(&stored));
-        assert!(book.get(&blob(3).hash).unwrap().is_whole());
+        assert!(book.get(&blob(3)).unwrap().is_whole());
     }
 }

@@ -51,6 +51,8 @@ struct OfFile {
     proved_s: Option<u32>,
     /// Who has, since it is in doubt.
     proofs: BTreeSet<HolderKey>,
+    /// When holders were last asked: seconds since the epoch.
+    asked_s: Option<u32>,
 }
 
 impl OfFile {
@@ -114,14 +116,14 @@ impl Copies {
     }
 
     /// Takes a file whose holders are to be asked, with these.
-    pub fn take_doubted(&mut self) -> Option<(PostId, Vec<NodeId>)> {
+    pub fn take_doubted(&mut self, now_s: u32) -> Option<(PostId, Vec<NodeId>)> {
         let post = self.wanted.pop_first()?;
-        let of = self.files.get(&post);
-        let holders = of.map_or(&[][..], |of| &of.holders);
-        Some((
-            post,
-            holders.iter().map(|(holder, _)| holder.node).collect(),
-        ))
+        let Some(of) = self.files.get_mut(&post) else {
+            return Some((post, Vec::new()));
+        };
+        of.asked_s = Some(now_s);
+        let holders = of.holders.iter().map(|(holder, _)| holder.node);
+        Some((post, holders.collect()))
     }
 
     /// Whether any holder is to be asked.
@@ -152,15 +154,23 @@ impl Copies {
         of.count() > 0
     }
 
-    /// Forgets holders from which nothing came for too long; gives back the files that have fewer now.
+    /// Forgets holders from which nothing came for too long; gives back the files that have fewer now. Holders of what is still in
+    /// doubt are to be asked again a day after they were.
     pub fn turn(&mut self, now_s: u32) -> Vec<PostId> {
         let mut fewer = Vec::new();
+        let wanted = &mut self.wanted;
         self.files.retain(|post, of| {
             let before = of.count();
             of.holders
                 .retain(|(_, seen_s)| now_s.saturating_sub(*seen_s) < COPY_COUNTS_S);
             if of.count() < before {
                 fewer.push(*post);
+            }
+            let is_due = of
+                .asked_s
+                .is_none_or(|at_s| now_s.saturating_sub(at_s) >= PROOF_COUNTS_S);
+            if of.in_doubt && is_due && wanted.len() < limits::PROOFS_WANTED_MAX {
+                wanted.insert(*post);
             }
             !of.holders.is_empty()
         });
@@ -225,11 +235,16 @@ mod tests {
         copies.doubt(POST);
         assert_eq!(copies.count(&POST), 0);
         assert!(!copies.saw(POST, holder(4), 5), "nor does what is seen now");
-        let (post, asked) = copies.take_doubted().unwrap();
+        let (post, asked) = copies.take_doubted(5).unwrap();
         assert_eq!((post, asked.len()), (POST, 4));
         assert!(!copies.has_doubted());
         assert!(!copies.proved(POST, holder(1), true, 10));
         assert!(!copies.proved(POST, holder(1), true, 10), "twice is once");
+        copies.turn(4 + PROOF_COUNTS_S);
+        assert!(!copies.has_doubted());
+        copies.turn(5 + PROOF_COUNTS_S);
+        assert!(copies.has_doubted(), "they are asked again a day later");
+        assert!(copies.take_doubted(10).is_some());
         assert!(!copies.proved(POST, holder(2), false, 10));
         assert!(copies.proved(POST, holder(9), true, 10));
         assert_eq!(copies.count(&POST), 4, "who had nothing is forgotten");

@@ -1,6 +1,6 @@
 //! Blobs on their way here (PROTOCOL section 7).
 
-use crate::domain::{BlobHash, NodeId, SLICE_BYTES};
+use crate::domain::{BlobRef, NodeId, SLICE_BYTES};
 use crate::io::{BatchId, LinkId, RequestId};
 use bevy_ecs::prelude::Resource;
 use std::collections::BTreeMap;
@@ -10,7 +10,7 @@ use std::ops::Range;
 #[derive(Clone, Debug)]
 pub struct Fetch {
     /// Of which blob.
-    pub blob: BlobHash,
+    pub blob: BlobRef,
     /// Which slices.
     pub slices: Range<u32>,
     /// Who was asked.
@@ -24,20 +24,20 @@ pub struct Fetch {
 pub struct Fetches {
     /// By request.
     pub requests: BTreeMap<RequestId, Fetch>,
-    /// By batch of writes, with the blob's [`life`](crate::world::blobs::BlobState::life).
-    pub writes: BTreeMap<BatchId, (BlobHash, Range<u32>, u64)>,
+    /// By batch of writes, with the blob's [`life`](crate::world::blobs::BlobPart::life).
+    pub writes: BTreeMap<BatchId, (BlobRef, Range<u32>, u64)>,
 }
 
 impl Fetches {
     /// Whether anything of a blob is on its way.
     #[must_use]
-    pub fn is_under_way(&self, blob: &BlobHash) -> bool {
+    pub fn is_under_way(&self, blob: &BlobRef) -> bool {
         let asked = self.requests.values().any(|fetch| fetch.blob == *blob);
         asked || self.writes.values().any(|(written, ..)| written == blob)
     }
 
     /// Runs of a blob that are on their way.
-    pub fn runs_of<'a>(&'a self, blob: &'a BlobHash) -> impl Iterator<Item = &'a Range<u32>> {
+    pub fn runs_of<'a>(&'a self, blob: &'a BlobRef) -> impl Iterator<Item = &'a Range<u32>> {
         let asked = self.requests.values();
         let asked = asked
             .filter(move |fetch| fetch.blob == *blob)
@@ -52,7 +52,7 @@ impl Fetches {
 
     /// Requests for a blob that are not answered: what is on its way to the disk keeps nobody from asking on.
     #[must_use]
-    pub fn asked_for(&self, blob: &BlobHash) -> usize {
+    pub fn asked_for(&self, blob: &BlobRef) -> usize {
         let of = |fetch: &&Fetch| fetch.blob == *blob;
         self.requests.values().filter(of).count()
     }
@@ -85,10 +85,14 @@ impl Fetches {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::domain::BlobHash;
 
     #[test]
     fn what_is_on_its_way_to_the_disk_is_no_request_and_asked_for_no_more() {
-        let blob = BlobHash::from_bytes([1; 32]);
+        let [blob, other] = [1, 2].map(|length| BlobRef {
+            hash: BlobHash::from_bytes([1; 32]),
+            length,
+        });
         let mut fetches = Fetches::default();
         let fetch = Fetch {
             blob,
@@ -101,7 +105,7 @@ mod tests {
             fetches.writes.insert(BatchId(batch), (blob, 0..8, 0));
         }
         assert_eq!(fetches.asked_for(&blob), 1);
-        assert_eq!(fetches.asked_for(&BlobHash::from_bytes([9; 32])), 0);
+        assert_eq!(fetches.asked_for(&other), 0);
         assert_eq!(fetches.runs_of(&blob).count(), 10);
         assert_eq!(fetches.slices_in_flight(), 72);
     }

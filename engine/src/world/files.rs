@@ -1,7 +1,9 @@
 //! Stored files (PROTOCOL section 7): what this node holds, what of it may go, and what it knows it lacks.
 
 use crate::clock::Now;
-use crate::domain::{AuthorStanding, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts};
+use crate::domain::{
+    AuthorStanding, BlobRef, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts,
+};
 use crate::io::{StoredFileRow, Write};
 use crate::limits;
 use crate::world::authors::{Author, AuthorIndex, Missing};
@@ -38,7 +40,7 @@ impl StoredFile {
 /// Bytes that a post takes on the disk, its blobs included.
 #[must_use]
 pub fn disk_bytes(row: &StoredFileRow) -> u64 {
-    let blobs: u64 = row.blobs.iter().map(|blob| blob.stored_bytes()).sum();
+    let blobs: u64 = row.distinct_blobs().map(BlobRef::stored_bytes).sum();
     u64::from(row.bytes) + ROW_BYTES + blobs
 }
 
@@ -203,9 +205,9 @@ impl Archive<'_, '_> {
         self.copies.forget(id);
         self.commands.entity(entity).despawn();
         let mut writes = vec![Write::ForgetPost(*id)];
-        let hashes = row.blobs.iter().map(|blob| blob.hash);
-        let freed = hashes.filter(|hash| self.blobs.release(hash, id));
-        writes.extend(freed.map(Write::ForgetBlob));
+        let freed = row.blobs.iter();
+        let freed = freed.filter(|blob| self.blobs.release(blob, id));
+        writes.extend(freed.map(|blob| Write::ForgetBlob(blob.hash)));
         writes
     }
 
@@ -213,6 +215,14 @@ impl Archive<'_, '_> {
     #[must_use]
     pub fn get(&self, id: &PostId) -> Option<&StoredFile> {
         self.files.get(self.index.get(id)?).ok()
+    }
+
+    /// Bytes of a file's blobs that are not on the disk.
+    #[must_use]
+    pub fn missing_bytes(&self, file: &StoredFile) -> u64 {
+        let parts = file.row.distinct_blobs();
+        let parts = parts.filter_map(|blob| self.blobs.get(blob));
+        parts.map(|part| part.missing_bytes()).sum()
     }
 
     /// Stored files of an author.
@@ -318,7 +328,7 @@ pub fn still_holds(write: &Write, files: &FileIndex, blobs: &BlobBook) -> bool {
         Write::Post { post, .. } => files.contains(&post.id()),
         Write::Heart(heart) => files.contains(&heart.post),
         Write::ForgetPost(id) => !files.contains(id),
-        Write::ForgetBlob(hash) => blobs.get(hash).is_none(),
+        Write::ForgetBlob(hash) => !blobs.contains(hash),
         _ => true,
     }
 }

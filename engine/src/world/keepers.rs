@@ -293,29 +293,53 @@ impl Swarm<'_, '_> {
 #[derive(Resource, Debug, Default)]
 pub struct ListNews(pub Vec<(NodeId, Option<NodeId>)>);
 
-/// Authors of whom something is missing that no peer has.
+/// What an author lacks here that no peer has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    /// Lists, posts, or blobs.
+    Content,
+    /// Others to tell each other what is new.
+    Links,
+}
+
+/// Authors of whom something is missing that no peer has, each once.
 #[derive(Resource, Debug, Default)]
-pub struct Starving(BTreeSet<NodeId>);
+pub struct Starving {
+    /// Content before links, then whoever was named first.
+    order: BTreeSet<(Lack, u64, NodeId)>,
+    by_author: BTreeMap<NodeId, (Lack, u64)>,
+    named: u64,
+}
 
 impl Starving {
     /// Nobody had what is missing of an author, round after round. No more than are kept are here.
-    pub fn note(&mut self, author: NodeId) {
-        self.0.insert(author);
+    pub fn note(&mut self, author: NodeId, lack: Lack) {
+        let known = self.by_author.get(&author).copied();
+        if known.is_some_and(|(known, _)| known <= lack) {
+            return;
+        }
+        if let Some((known, at)) = known {
+            self.order.remove(&(known, at, author));
+        }
+        self.named += 1;
+        self.order.insert((lack, self.named, author));
+        self.by_author.insert(author, (lack, self.named));
     }
 
     /// Takes so many.
     pub fn take(&mut self, count: usize) -> Vec<NodeId> {
-        let some: Vec<NodeId> = self.0.iter().take(count).copied().collect();
-        for author in &some {
-            self.0.remove(author);
+        let taken = std::iter::from_fn(|| self.order.pop_first()).take(count);
+        let taken: Vec<NodeId> = taken.map(|(.., author)| author).collect();
+        for author in &taken {
+            self.by_author.remove(author);
         }
-        some
+        taken
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.order.is_empty()
     }
 }
 
@@ -364,6 +388,21 @@ mod tests {
             expiry_ms: u64::MAX,
         };
         crate::domain::Signed::sign(body, &secret)
+    }
+
+    #[test]
+    fn content_is_looked_for_before_links_and_in_turn() {
+        let mut starving = Starving::default();
+        for (number, lack) in [(3, Lack::Links), (9, Lack::Content), (1, Lack::Content)] {
+            starving.note(node(number), lack);
+        }
+        starving.note(node(9), Lack::Links);
+        assert_eq!(starving.take(1), [node(9)]);
+        starving.note(node(9), Lack::Content);
+        starving.note(node(3), Lack::Content);
+        let rest = [node(1), node(9), node(3)];
+        assert_eq!(starving.take(5), rest, "whoever was taken waits anew");
+        assert!(starving.is_empty() && starving.by_author.is_empty());
     }
 
     #[test]

@@ -185,14 +185,18 @@ pub struct Errand {
 
 /// Errands that wait to be dialled, at most [`limits::ERRANDS_MAX`]. Who asked sees the peer come up, or gives up by itself.
 #[derive(Resource, Debug, Default)]
-pub struct Errands(BTreeMap<NodeId, Errand>);
+pub struct Errands {
+    waiting: BTreeMap<NodeId, Errand>,
+    /// Those that were not dialled for reasons of our own, of what was last taken.
+    declined: BTreeSet<NodeId>,
+}
 
 impl Errands {
     /// Asks for a connection; whether there is room.
     pub fn want(&mut self, node: NodeId, errand: Errand) -> bool {
-        let has_room = self.0.len() < limits::ERRANDS_MAX || self.0.contains_key(&node);
+        let has_room = self.has_room() || self.has(&node);
         if has_room {
-            self.0.insert(node, errand);
+            self.waiting.insert(node, errand);
         }
         has_room
     }
@@ -200,24 +204,35 @@ impl Errands {
     /// Whether one more would be taken.
     #[must_use]
     pub fn has_room(&self) -> bool {
-        self.0.len() < limits::ERRANDS_MAX
+        self.waiting.len() < limits::ERRANDS_MAX
     }
 
     /// Whether a connection to this node is still to be dialled.
     #[must_use]
     pub fn has(&self, node: &NodeId) -> bool {
-        self.0.contains_key(node)
+        self.waiting.contains_key(node)
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.waiting.is_empty()
     }
 
     /// Takes them all.
     pub fn take(&mut self) -> BTreeMap<NodeId, Errand> {
-        std::mem::take(&mut self.0)
+        self.declined.clear();
+        std::mem::take(&mut self.waiting)
+    }
+
+    /// A node is not dialled, by limits of our own: that says nothing of whether it is there.
+    pub fn decline(&mut self, node: NodeId) {
+        self.declined.insert(node);
+    }
+
+    /// Whether a node was not dialled of late; who asked hears it once.
+    pub fn take_declined(&mut self, node: &NodeId) -> bool {
+        self.declined.remove(node)
     }
 }
 

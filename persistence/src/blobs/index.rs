@@ -23,6 +23,8 @@ struct Part {
     /// The slices, a bit each.
     slices: u16,
     pages: u32,
+    /// Bytes of the highest.
+    last_bytes: u32,
 }
 
 /// All that is stored.
@@ -57,14 +59,18 @@ impl Index {
     }
 
     /// Takes up a slice; false where it is there already.
-    pub(crate) fn add(&mut self, hash: &BlobHash, slice: u32, shelf: u8, pages: u64) -> bool {
+    pub(crate) fn add(&mut self, hash: &BlobHash, slice: u32, shelf: u8, bytes: usize) -> bool {
         if self.shelf_of(hash, slice).is_some() {
             return false;
         }
+        let pages = pages_of(bytes);
         let (stripe, bit) = place_of(slice);
         let parts = self.stripes.entry((*hash, stripe)).or_default();
         match parts.iter_mut().find(|part| part.shelf == shelf) {
             Some(part) => {
+                if part.slices < bit {
+                    part.last_bytes = bytes as u32;
+                }
                 part.slices |= bit;
                 part.pages += pages as u32;
             }
@@ -72,6 +78,7 @@ impl Index {
                 shelf,
                 slices: bit,
                 pages: pages as u32,
+                last_bytes: bytes as u32,
             }),
         }
         self.used[usize::from(shelf)] += pages;
@@ -108,8 +115,9 @@ impl Index {
         self.used[usize::from(shelf)] -= freed;
     }
 
-    /// A slice lies on another shelf from now on.
-    pub(crate) fn moved(&mut self, hash: &BlobHash, slice: u32, to: u8, pages: u64) {
+    /// A slice lies on another shelf from now on: one that [`any_on`](Self::any_on) gave, so no lower one is left behind it.
+    pub(crate) fn moved(&mut self, hash: &BlobHash, slice: u32, to: u8, bytes: usize) {
+        let pages = pages_of(bytes);
         let (stripe, bit) = place_of(slice);
         let Some(parts) = self.stripes.get_mut(&(*hash, stripe)) else {
             return;
@@ -121,10 +129,10 @@ impl Index {
         part.pages -= pages as u32;
         self.used[usize::from(part.shelf)] -= pages;
         parts.retain(|part| part.slices != 0);
-        self.add(hash, slice, to, pages);
+        self.add(hash, slice, to, bytes);
     }
 
-    /// Any slice on a shelf.
+    /// Any slice on a shelf, the lowest there of its stripe.
     pub(crate) fn any_on(&self, shelf: u8) -> Option<(BlobHash, u32)> {
         self.stripes.iter().find_map(|((hash, stripe), parts)| {
             let part = parts.iter().find(|part| part.shelf == shelf)?;
@@ -138,14 +146,18 @@ impl Index {
         let mut all: Vec<StoredBlob> = Vec::new();
         for ((hash, stripe), parts) in &self.stripes {
             let slices = parts.iter().fold(0, |slices, part| slices | part.slices);
+            let last = parts.iter().max_by_key(|part| part.slices);
+            let last_bytes = last.map_or(0, |part| part.last_bytes);
             if all.last().is_none_or(|blob| blob.hash != *hash) {
                 all.push(StoredBlob {
                     hash: *hash,
                     slices: Vec::new(),
+                    last_bytes,
                 });
             }
-            let ranges = all.last_mut().map(|blob| &mut blob.slices);
-            let Some(ranges) = ranges else { continue };
+            let Some(blob) = all.last_mut() else { continue };
+            blob.last_bytes = last_bytes;
+            let ranges = &mut blob.slices;
             for place in (0..STRIPE_SLICES).filter(|place| slices & (1 << place) != 0) {
                 let slice = stripe * STRIPE_SLICES + place;
                 match ranges.last_mut() {
@@ -167,17 +179,21 @@ mod tests {
         let mut index = Index::default();
         let hash = BlobHash::from_bytes([1; 32]);
         for (count, slice) in [5, 3, 4, 0, 9, 1, 2, 7, 3, 15, 16, 40].iter().enumerate() {
-            let is_new = index.add(&hash, *slice, (count % 3) as u8, 2);
+            let is_new = index.add(&hash, *slice, (count % 3) as u8, 4_100 + *slice as usize);
             assert_eq!(is_new, count != 8);
         }
         let stored = index.stored();
         assert_eq!(stored[0].slices, vec![0..6, 7..8, 9..10, 15..17, 40..41]);
+        assert_eq!(stored[0].last_bytes, 4_140);
         assert_eq!(index.used().iter().sum::<u64>(), 22);
         let (from, pages) = (index.used()[0], index.pages_of_blob(&hash)[0]);
         assert_eq!(from, pages);
-        index.moved(&hash, 5, 7, 2);
-        assert_eq!(index.shelf_of(&hash, 5), Some(7));
-        assert_eq!(index.used()[7], 2);
+        let moved = [16, 40].map(|slice| {
+            index.moved(&hash, slice, 7, 4_100 + slice as usize);
+            (index.shelf_of(&hash, slice), index.stored() == stored)
+        });
+        assert_eq!(moved, [(Some(7), true); 2]);
+        assert_eq!(index.used()[7], 4);
         for shelf in 0..SHELVES as u8 {
             index.remove(&hash, shelf);
         }

@@ -206,9 +206,9 @@ impl Blobs {
     }
 
     fn added(&self, slice: &Slice, shelf: u8) {
-        let pages = pages_of(slice.bytes().len());
         let hash = slice.blob().hash;
-        self.state().index.add(&hash, slice.number(), shelf, pages);
+        let bytes = slice.bytes().len();
+        self.state().index.add(&hash, slice.number(), shelf, bytes);
     }
 
     /// A place for each slice, and those that have none: beside the others of its stripe, else where most is free.
@@ -360,7 +360,7 @@ impl Blobs {
         if free < pages || !self.shelves[usize::from(to)].take(&hash, slice, &bytes)? {
             return Ok(false);
         }
-        self.state().index.moved(&hash, slice, to, pages);
+        self.state().index.moved(&hash, slice, to, bytes.len());
         self.shelves[usize::from(from)].drop_slice(&hash, slice)?;
         Ok(true)
     }

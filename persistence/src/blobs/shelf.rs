@@ -1,6 +1,6 @@
 //! One environment of slices.
 
-use super::index::{Index, pages_of};
+use super::index::Index;
 use crate::environment::Environment;
 use crate::fault::Fault;
 use crate::tables::{Raw, open_one};
@@ -68,9 +68,8 @@ impl Shelf {
             let txn = opened.env().read_txn().map_err(fault)?;
             for row in opened.handles().iter(&txn).map_err(fault)? {
                 let (key, value) = row.map_err(fault)?;
-                let is_new = parts_of(key).is_some_and(|(hash, slice)| {
-                    index.add(&hash, slice, number, pages_of(value.len()))
-                });
+                let is_new = parts_of(key)
+                    .is_some_and(|(hash, slice)| index.add(&hash, slice, number, value.len()));
                 if !is_new {
                     gone.push(key.to_vec());
                 }

@@ -382,8 +382,11 @@ fn run_errands(
         return;
     }
     for (node, Errand { target, purpose }) in errands.take() {
-        let is_on_its_way = peers.is_linked(&node) || dialling.is_dialling(&node);
-        if is_on_its_way || cool_offs.is_cooling(&node, now.mono_ms) {
+        if peers.is_linked(&node) || dialling.is_dialling(&node) {
+            continue;
+        }
+        if cool_offs.is_cooling(&node, now.mono_ms) {
+            errands.decline(node);
             continue;
         }
         if dialling.count() >= limits::DIALS_IN_FLIGHT_MAX {
@@ -400,6 +403,7 @@ fn run_errands(
             host @ DialTarget::Host { .. } => (host, Vec::new()),
         };
         if target == DialTarget::Addresses(Vec::new()) {
+            errands.decline(node);
             continue;
         }
         let id = outbox.dial(node, target);

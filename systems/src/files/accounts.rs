@@ -38,15 +38,13 @@ enum Wish {
 fn kept_view(archive: &Archive, file: &StoredFile, now: Now, rank: Option<usize>) -> KeptView {
     let candidate = file.keep.and_then(|keep| archive.order.get(keep));
     let facts = candidate.map(|candidate| candidate.facts((now.wall_ms / 1000) as u32));
-    let blobs = file.row.blobs.iter();
-    let missing = blobs.filter_map(|blob| archive.blobs.get(&blob.hash));
     KeptView {
         post: file.row.id,
         author: file.row.author,
         bytes: file.disk_bytes(),
         worth: facts.map(|facts| (facts, facts.priority())),
         rank,
-        missing_bytes: missing.map(|state| state.missing_bytes()).sum(),
+        missing_bytes: archive.missing_bytes(file),
         author_is_equivocal: archive
             .author(&file.row.author)
             .is_some_and(|author| author.is_equivocal),
@@ -103,7 +101,7 @@ fn overview(
         } else {
             &mut view.hosted_bytes
         };
-        *share += file.disk_bytes();
+        *share += file.disk_bytes() - archive.missing_bytes(file);
     }
     archive.order.least_worth(|_, candidate| {
         let rank = view.next_to_go.len();

@@ -145,6 +145,7 @@ fn attend(
     neighbours: Neighbours,
     mut keepers: ResMut<Keepers>,
     mut line: ResMut<Line>,
+    mut errands: ResMut<Errands>,
     mut partings: ResMut<Partings>,
     mut outbox: ResMut<Outbox>,
 ) {
@@ -158,6 +159,8 @@ fn attend(
                 outbox.wake_at(now.after(limits::SWARM_CALL_QUIET_MS));
                 true
             }
+            // What was not dialled was said to nobody: others say it too.
+            (Calling::Dialled(..), None) if errands.take_declined(node) => false,
             (Calling::Dialled(_, until_ms), None) => {
                 let is_late = *until_ms <= now.mono_ms;
                 match is_late {

@@ -10,7 +10,7 @@ use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::ListRechecks;
-use distsoc_engine::world::blobs::BlobState;
+use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::fetches::Fetches;
 use distsoc_engine::world::files::{Archive, KeepFloor, still_holds};
 use distsoc_engine::world::inbox::Inbox;
@@ -26,6 +26,8 @@ const RELIEF_MS: u64 = 10 * 60 * 1000;
 const RELIEF_SHARE: u64 = 20;
 /// What went is taken in again below this, percent.
 const FLOOR_ENDS_PERCENT: u64 = 80;
+/// How often in a frame it is chosen anew because holders of what was chosen are to be asked first.
+const DOUBT_ROUNDS_MAX: usize = 4;
 /// Files that go in one batch, at most.
 const BATCH_MAX: usize = 1_024;
 /// Holders that are heard of no more are forgotten this often.
@@ -84,16 +86,16 @@ fn settle(
 }
 
 /// Files that go, without those that would go only for copies that were seen and not proved of late, and are worth much: what was
-/// seen does not count for these before it is.
+/// seen does not count for these before it is. `None` where more are to be looked at than a frame has time for.
 fn choose_proved(
     archive: &mut Archive,
     fetches: &Fetches,
     bytes: u64,
     count: usize,
     now_s: u32,
-) -> Vec<KeepRow> {
-    // Each may bring another to the front, which then is looked at in its turn.
-    loop {
+) -> Option<Vec<KeepRow>> {
+    // Each may bring another to the front, which then is looked at in its turn: in the next frame, where there are many.
+    for _ in 0..DOUBT_ROUNDS_MAX {
         let chosen = choose_freeing(archive, fetches, bytes, count);
         let doubtful = chosen.iter().filter_map(|row| {
             let candidate = archive.order.get(*row)?;
@@ -109,13 +111,14 @@ fn choose_proved(
         });
         let doubtful: Vec<PostId> = doubtful.collect();
         if doubtful.is_empty() {
-            return chosen;
+            return Some(chosen);
         }
         for id in doubtful {
             archive.copies.doubt(id);
             archive.judge_file(&id, None);
         }
     }
+    None
 }
 
 /// Files that go for so many bytes, or so many files.
@@ -124,13 +127,7 @@ fn choose(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize) -> Vec
         let id = archive.order.get(row).map(|candidate| candidate.id);
         id.is_some_and(|id| {
             let file = archive.get(&id);
-            file.is_some_and(|file| {
-                !file
-                    .row
-                    .blobs
-                    .iter()
-                    .any(|blob| fetches.is_under_way(&blob.hash))
-            })
+            file.is_some_and(|file| !file.row.blobs.iter().any(|blob| fetches.is_under_way(blob)))
         })
     };
     let mut chosen = archive.order.choose(bytes, is_free);
@@ -156,11 +153,7 @@ fn choose_freeing(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize
     let missing = |row: &KeepRow| {
         let candidate = archive.order.get(*row);
         let file = candidate.and_then(|candidate| archive.get(&candidate.id));
-        let blobs = file.map_or(&[][..], |file| &file.row.blobs);
-        let states = blobs
-            .iter()
-            .filter_map(|blob| archive.blobs.get(&blob.hash));
-        states.map(BlobState::missing_bytes).sum::<u64>()
+        file.map_or(0, |file| archive.missing_bytes(file))
     };
     let (mut wanted, mut before) = (bytes, 0);
     loop {
@@ -248,7 +241,11 @@ fn evict(
     if bytes > 0 || count > 0 {
         archive.order.turn(now_s);
         let mut highest = floor.least.unwrap_or_default();
-        for row in choose_proved(&mut archive, &fetches, bytes, count, now_s) {
+        let chosen = choose_proved(&mut archive, &fetches, bytes, count, now_s);
+        if chosen.is_none() {
+            outbox.wake_at(now.mono_ms);
+        }
+        for row in chosen.into_iter().flatten() {
             highest = highest.max(archive.order.priority(row).unwrap_or_default());
             let Some(id) = archive.order.get(row).map(|candidate| candidate.id) else {
                 continue;
@@ -280,9 +277,7 @@ fn evict(
 /// What goes when the disk is nearly full.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let stored = std::mem::take(&mut frame.restored.blobs);
-    let mut book = frame
-        .world
-        .resource_mut::<distsoc_engine::world::blobs::BlobBook>();
+    let mut book = frame.world.resource_mut::<BlobBook>();
     let orphans = stored.iter().filter(|blob| !book.restore(blob));
     let evicting = Evicting {
         orphans: orphans.map(|blob| blob.hash).collect(),

@@ -10,7 +10,9 @@ use distsoc_engine::io::{Relationship, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::Phase;
-use distsoc_engine::world::authors::{Author, AuthorIndex, HostCandidates, KeptProfiles};
+use distsoc_engine::world::authors::{
+    Author, AuthorIndex, HostCandidates, KeptProfiles, RelationshipChanges,
+};
 use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::{Archive, Wanted};
 use distsoc_engine::world::identity::Identity;
@@ -46,6 +48,7 @@ fn host(
     mut next: ResMut<NextHost>,
     mut entropy: ResMut<Entropy>,
     mut outbox: ResMut<Outbox>,
+    changes: Res<RelationshipChanges>,
     mut authors: Query<&mut Author>,
     mut commands: Commands,
 ) {
@@ -71,7 +74,8 @@ fn host(
     next.0 = now.after(entropy.jittered(PAUSE_MS));
     let entity = index.get(&chosen);
     let known = entity.and_then(|entity| authors.get_mut(entity).ok());
-    if chosen == identity.node_id() || known.as_ref().is_some_and(|author| author.is_kept()) {
+    let is_kept = known.as_ref().is_some_and(|author| author.is_kept());
+    if chosen == identity.node_id() || is_kept || changes.is_under_way(&chosen) {
         return;
     }
     let relationship = Relationship {
@@ -113,6 +117,7 @@ fn outdated(
 fn let_go(
     now: Res<Now>,
     profile: Res<NodeProfile>,
+    changes: Res<RelationshipChanges>,
     mut next: ResMut<NextParting>,
     mut archive: Archive,
     mut wanted_posts: ResMut<Wanted>,
@@ -128,6 +133,7 @@ fn let_go(
     let followed = archive.kept.iter().filter(|author| author.is_followed());
     let wanted = wanted(&profile, followed.count());
     let hosted = archive.kept.iter().filter(|author| !author.is_followed());
+    let hosted = hosted.filter(|author| !changes.is_under_way(&author.node));
     let hosted =
         hosted.filter_map(|author| Some((author.node, author.relationship.hosted_since_ms?)));
     // One at a time: it may have thousands of files.

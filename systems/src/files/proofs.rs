@@ -115,7 +115,7 @@ fn ask(
     }
     asking.next_ms = now.after(60 * 60 * 1000 / limits::PROOFS_PER_HOUR);
     outbox.wake_at(asking.next_ms);
-    let Some((post, mut holders)) = archive.copies.take_doubted() else {
+    let Some((post, mut holders)) = archive.copies.take_doubted((now.wall_ms / 1000) as u32) else {
         return;
     };
     let Some(author) = archive.get(&post).map(|file| file.row.author) else {

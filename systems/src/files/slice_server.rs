@@ -36,11 +36,10 @@ fn look_up(
             continue;
         };
         let request = arrival.packet;
-        let state = book.get(&request.blob.hash);
-        let state = state.filter(|state| state.blob == request.blob);
         // What waits for its post is nobody's business yet.
-        let state = state.filter(|state| !state.posts.is_empty());
-        let run = state.map_or(0, |state| state.run_from(request.first));
+        let part = book.get(&request.blob);
+        let part = part.filter(|part| part.posts().next().is_some());
+        let run = part.map_or(0, |part| part.run_from(request.first));
         if run == 0 {
             let bytes = Some(encoded(&request, std::iter::empty()));
             outbox.push(Effect::Respond { stream, bytes });

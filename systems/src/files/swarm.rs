@@ -17,7 +17,7 @@ use distsoc_engine::world::authors::{
 };
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Arrivals;
-use distsoc_engine::world::keepers::{Keepers, ListNews, Starving, SwarmCalls};
+use distsoc_engine::world::keepers::{Keepers, Lack, ListNews, Starving, SwarmCalls};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
     Link, Neighbours, Offences, Peer, PeerChanges, Peers, is_tellable, tellable_record,
@@ -64,10 +64,15 @@ impl Looking {
         known.is_some_and(|until_ms| *until_ms > now.mono_ms)
     }
 
-    /// When to look again, after so many looks that led to nobody.
-    fn pause_ms(&self, author: &NodeId) -> u64 {
-        let fruitless = self.fruitless.get(author).copied().unwrap_or_default();
-        let pause_ms = limits::SWARM_LOOK_MS.saturating_mul(1 << fruitless.min(16));
+    /// Links of an author were looked for, of which there are enough or not: how long until the next look.
+    fn looked(&mut self, author: NodeId, is_linked: bool) -> u64 {
+        if is_linked {
+            self.fruitless.remove(&author);
+            return limits::SWARM_LOOK_MS_MAX;
+        }
+        let fruitless = self.fruitless.entry(author).or_default();
+        *fruitless += 1;
+        let pause_ms = limits::SWARM_LOOK_MS.saturating_mul(1 << (*fruitless).min(16));
         pause_ms.min(limits::SWARM_LOOK_MS_MAX)
     }
 }
@@ -216,18 +221,15 @@ fn take_links(
 
 /// Offers links for an author to whoever is known to keep them, while there are too few; false where nobody is left.
 fn offer(
-    author: NodeId,
+    head: &RecentPostsHead,
     now: Now,
-    lists: &KeptLists,
     neighbours: &Neighbours,
     keepers: &Keepers,
     looking: &mut Looking,
     calls: &mut SwarmCalls,
     outbox: &mut Outbox,
 ) -> bool {
-    let Some(head) = lists.head(&author) else {
-        return true;
-    };
+    let author = head.author;
     let linked: Vec<NodeId> = keepers.links(&author).collect();
     let mut lacking = limits::SWARM_LINKS_WANTED.saturating_sub(linked.len());
     let mut is_known = lacking == 0;
@@ -324,22 +326,16 @@ fn look(
     // One after the other, or whoever keeps hundreds would be charged by those it offers links to.
     looking.next_ms = now.after(limits::SWARM_LOOK_EVERY_MS);
     looking.due.remove(&author);
-    let due = [author];
     let lasting = peers.up().filter_map(|(node, _)| {
         let (link, peer) = neighbours.by_node(&node)?;
         (peer.slot != Slot::Visit).then_some((node, link.id))
     });
     let mut lasting: Vec<(NodeId, LinkId)> = lasting.collect();
     entropy.shuffle(&mut lasting);
-    for author in due {
-        let Some(head) = lists.head(&author) else {
-            looking.fruitless.remove(&author);
-            continue;
-        };
+    if let Some(head) = lists.head(&author) {
         let is_known = offer(
-            author,
+            head,
             *now,
-            &lists,
             &neighbours,
             &keepers,
             &mut looking,
@@ -349,22 +345,15 @@ fn look(
         let is_known =
             is_known || offer_blindly(head, &lasting, *now, &keepers, &mut looking, &mut outbox);
         if !is_known && author != identity.node_id() && !lasting.is_empty() {
-            starving.note(author);
+            starving.note(author, Lack::Links);
         }
         let is_linked = keepers.links(&author).count() >= limits::SWARM_LINKS_WANTED;
-        match is_linked {
-            true => {
-                looking.fruitless.remove(&author);
-            }
-            false => *looking.fruitless.entry(author).or_default() += 1,
-        }
-        let pause_ms = match is_linked {
-            true => limits::SWARM_LOOK_MS_MAX,
-            false => looking.pause_ms(&author),
-        };
+        let pause_ms = looking.looked(author, is_linked);
         looking
             .due
             .set(author, now.after(entropy.jittered(pause_ms)));
+    } else {
+        looking.fruitless.remove(&author);
     }
     if let Some((at_ms, _)) = looking.due.first() {
         outbox.wake_at(at_ms.max(looking.next_ms));

@@ -163,9 +163,8 @@ impl Desk<'_, '_> {
         }
         let (blobs, descriptions): (Vec<_>, Vec<_>) = media.into_iter().unzip();
         for blob in &blobs {
-            let state = self.archive.blobs.get(&blob.hash);
-            let is_here = state.is_some_and(|state| state.blob == *blob && state.is_whole());
-            if !is_here {
+            let part = self.archive.blobs.get(blob);
+            if !part.is_some_and(|part| part.is_whole()) {
                 return Err(CallError::NotFound(
                     "a picture of this post is not stored here: upload it first",
                 ));

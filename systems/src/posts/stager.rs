@@ -59,7 +59,7 @@ fn take(
             outbox.reply(call, Err(partial));
             continue;
         };
-        let staged: u64 = book.staged().map(|state| state.blob.stored_bytes()).sum();
+        let staged: u64 = book.staged().map(|blob| blob.stored_bytes()).sum();
         let own_max = storage.usage.budget_bytes / limits::OWN_SHARE;
         let max = match own_max {
             0 => limits::STAGED_BYTES_MAX,
@@ -72,8 +72,8 @@ fn take(
             outbox.reply(call, Err(full));
             continue;
         }
-        let state = book.stage(blob, now.after(limits::STAGED_MS));
-        if state.is_whole() {
+        let part = book.stage(blob, now.after(limits::STAGED_MS));
+        if part.is_whole() {
             outbox.reply(call, Ok(Reply::Done));
             continue;
         }
@@ -116,8 +116,9 @@ fn settle(
         let staging = stagings.by_call.remove(&call).expect("it was just seen");
         let reply = match staging.failed {
             None => {
-                let state = book.stage(staging.blob, now.after(limits::STAGED_MS));
-                state.add(0..staging.blob.slices());
+                let blob = staging.blob;
+                let life = book.stage(blob, now.after(limits::STAGED_MS)).life();
+                book.add(&blob, 0..blob.slices(), life);
                 Ok(Reply::Done)
             }
             Some(trouble) => {

@@ -6,28 +6,18 @@ use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemState;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{ConnectString, NodeId};
-use distsoc_engine::io::{BatchId, Call, CallError, CallId, Relationship, Reply, Write};
+use distsoc_engine::io::{Call, CallError, Relationship, Reply, Write};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::world::authors::{Author, AuthorIndex, KeptProfiles, ListRechecks};
+use distsoc_engine::world::authors::{
+    Author, AuthorIndex, KeptProfiles, ListRechecks, RelationshipChange, RelationshipChanges,
+};
 use distsoc_engine::world::candidates::Candidates;
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Peer, Peers};
-use std::collections::BTreeMap;
-
-/// Changes that wait for the disk.
-#[derive(Resource, Debug, Default)]
-struct Changing(BTreeMap<BatchId, Change>);
-
-#[derive(Debug)]
-struct Change {
-    call: CallId,
-    node: NodeId,
-    relationship: Option<Relationship>,
-}
 
 enum Wish {
     Follow(NodeId, Option<ConnectString>),
@@ -43,25 +33,24 @@ fn take_wishes(world: &mut World) {
     for (call, wish) in wishes {
         let change = match wish {
             Wish::Follow(node, place) => {
-                follow(world, node, place).map(|relationship| (node, Some(relationship)))
+                follow(world, node, place).map(|relationship| (node, relationship))
             }
-            Wish::Unfollow(node) => {
-                unfollow(world, node).map(|relationship| (node, Some(relationship)))
-            }
+            Wish::Unfollow(node) => unfollow(world, node).map(|relationship| (node, relationship)),
         };
         match change {
             Ok((node, relationship)) => {
                 let write = Write::Relationship {
                     node,
-                    relationship: relationship.clone(),
+                    relationship: Some(relationship.clone()),
                 };
                 let batch = world.resource_mut::<Outbox>().store_durable(vec![write]);
-                let change = Change {
+                let change = RelationshipChange {
                     call,
                     node,
                     relationship,
                 };
-                world.resource_mut::<Changing>().0.insert(batch, change);
+                let mut changes = world.resource_mut::<RelationshipChanges>();
+                changes.0.insert(batch, change);
             }
             Err(error) => world.resource_mut::<Outbox>().reply(call, Err(error)),
         }
@@ -119,19 +108,17 @@ fn unfollow(world: &World, node: NodeId) -> Result<Relationship, CallError> {
 }
 
 fn settle(world: &mut World) {
-    if world.resource::<Changing>().0.is_empty() {
+    if world.resource::<RelationshipChanges>().0.is_empty() {
         return;
     }
-    let ends = world.resource_scope(|world, mut changing: Mut<Changing>| {
-        world
-            .resource_mut::<Inbox>()
-            .take_batches(|batch| changing.0.remove(&batch))
+    let ends = world.resource_scope(|world, mut changes: Mut<RelationshipChanges>| {
+        let mut inbox = world.resource_mut::<Inbox>();
+        inbox.take_batches(|batch| changes.0.remove(&batch))
     });
     for (change, result) in ends {
         let reply = match result {
             Ok(()) => {
-                let followed = change.relationship.as_ref();
-                let is_followed = followed.is_some_and(|known| known.followed_since_ms.is_some());
+                let is_followed = change.relationship.followed_since_ms.is_some();
                 let node = change.node;
                 apply(world, node, change.relationship);
                 if is_followed {
@@ -149,7 +136,7 @@ fn settle(world: &mut World) {
 }
 
 /// What the disk now says counts.
-fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
+fn apply(world: &mut World, node: NodeId, relationship: Relationship) {
     let entity = match world.resource::<AuthorIndex>().get(&node) {
         Some(entity) => entity,
         None => {
@@ -158,16 +145,12 @@ fn apply(world: &mut World, node: NodeId, relationship: Option<Relationship>) {
             entity
         }
     };
-    let followed = relationship
-        .as_ref()
-        .is_some_and(|relationship| relationship.followed_since_ms.is_some());
-    let place = relationship
-        .as_ref()
-        .and_then(|relationship| relationship.place.clone());
+    let followed = relationship.followed_since_ms.is_some();
+    let place = relationship.place.clone();
     let mut author = world
         .get_mut::<Author>(entity)
         .expect("an entity in AuthorIndex is an Author");
-    author.relationship = relationship.unwrap_or_default();
+    author.relationship = relationship;
     if followed {
         world
             .resource_mut::<Candidates>()
@@ -204,7 +187,7 @@ fn keep_profile(world: &mut World, node: NodeId) {
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let relationships = std::mem::take(&mut frame.restored.relationships);
     for (node, relationship) in relationships {
-        apply(frame.world, node, Some(relationship));
+        apply(frame.world, node, relationship);
     }
     for profile in std::mem::take(&mut frame.restored.profiles) {
         let authors = frame.world.resource::<AuthorIndex>();
@@ -230,7 +213,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
             author.is_equivocal = true;
         }
     }
-    frame.world.insert_resource(Changing::default());
     frame.on(Occasions::BATCH, Phase::Ingest, settle);
     frame.on(Occasions::CALL, Phase::Judge, take_wishes);
 }

@@ -7,19 +7,22 @@ impl Seat {
         let own = |author: &NodeId| *author == self.id;
         let lists = self.lists.values();
         let others = lists.filter(|stored| !own(&stored.head.author));
-        let mut blobs: BTreeMap<BlobHash, Vec<std::ops::Range<u32>>> = BTreeMap::new();
-        for (hash, number) in self.slices.keys() {
-            blobs.entry(*hash).or_default().push(*number..*number + 1);
+        let mut blobs: BTreeMap<BlobHash, StoredBlob> = BTreeMap::new();
+        for ((hash, number), bytes) in &self.slices {
+            let stored = blobs.entry(*hash).or_insert_with(|| StoredBlob {
+                hash: *hash,
+                slices: Vec::new(),
+                last_bytes: 0,
+            });
+            stored.slices.push(*number..*number + 1);
+            stored.last_bytes = bytes.len() as u32;
         }
-        let blobs = blobs.into_iter();
         let hearts = self.hearts.values();
         Restored {
             relationships: self.relationships.clone().into_iter().collect(),
             authors: others.map(|stored| (stored.head.clone(), 1)).collect(),
             files: self.files.values().cloned().collect(),
-            blobs: blobs
-                .map(|(hash, slices)| StoredBlob { hash, slices })
-                .collect(),
+            blobs: blobs.into_values().collect(),
             hearts: hearts
                 .map(|heart| (HeartBody::clone(heart), heart.hash()))
                 .collect(),

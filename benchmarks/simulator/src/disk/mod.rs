@@ -208,15 +208,20 @@ impl Disk {
 
     fn blobs(&self) -> Vec<StoredBlob> {
         let mut blobs: Vec<StoredBlob> = Vec::new();
-        for (hash, number) in self.tables.slices.keys() {
+        for ((hash, number), slice) in self.tables.slices.iter() {
+            let last_bytes = slice.len() as u32;
             match blobs.last_mut().filter(|blob| blob.hash == *hash) {
-                Some(blob) => match blob.slices.last_mut() {
-                    Some(run) if run.end == *number => run.end += 1,
-                    _ => blob.slices.push(*number..number + 1),
-                },
+                Some(blob) => {
+                    blob.last_bytes = last_bytes;
+                    match blob.slices.last_mut() {
+                        Some(run) if run.end == *number => run.end += 1,
+                        _ => blob.slices.push(*number..number + 1),
+                    }
+                }
                 None => blobs.push(StoredBlob {
                     hash: *hash,
                     slices: std::iter::once(*number..number + 1).collect(),
+                    last_bytes,
                 }),
             }
         }

@@ -170,7 +170,7 @@ pub(super) fn choose_holder(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use distsoc_engine::domain::{BlobHash, PostId};
+    use distsoc_engine::domain::{BlobHash, BlobRef, PostId};
     use distsoc_engine::world::fetches::Fetch;
 
     fn at(mono_ms: u64) -> Now {
@@ -225,7 +225,10 @@ mod tests {
         let connected = [(idle, LinkId(2)), (busy, LinkId(3))];
         let mut fetches = Fetches::default();
         let fetch = Fetch {
-            blob: BlobHash::from_bytes([1; 32]),
+            blob: BlobRef {
+                hash: BlobHash::from_bytes([1; 32]),
+                length: 1,
+            },
             slices: 0..1,
             holder: busy,
             link: LinkId(3),

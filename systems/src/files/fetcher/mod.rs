@@ -7,19 +7,19 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use choice::{Choice, Paced, Stalled, choose_holder, pause_ms};
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{BlobHash, NodeId, PostId, Slice, Verified};
+use distsoc_engine::domain::{BlobRef, NodeId, PostId, Slice, Verified};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestFailure, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{FileRequest, FileResponse, Packet};
-use distsoc_engine::world::blobs::BlobState;
+use distsoc_engine::world::blobs::BlobPart;
 use distsoc_engine::world::copies::Holder;
 use distsoc_engine::world::fetches::{Fetch, Fetches};
-use distsoc_engine::world::files::Archive;
+use distsoc_engine::world::files::{Archive, StoredFile};
 use distsoc_engine::world::inbox::Inbox;
-use distsoc_engine::world::keepers::{Keepers, Starving};
+use distsoc_engine::world::keepers::{Keepers, Lack, Starving};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -45,55 +45,66 @@ struct Lacking {
     from_ms: Option<u64>,
 }
 
+impl Lacking {
+    fn of(file: &StoredFile) -> Self {
+        Self {
+            post: file.row.id,
+            author: file.row.author,
+            written_s: file.row.created_at_s,
+            tried: BTreeSet::new(),
+            strangers: 0,
+            fruitless: 0,
+            from_ms: None,
+        }
+    }
+}
+
 /// What is to be fetched.
 #[derive(Resource, Debug, Default)]
 struct ToFetch {
-    blobs: BTreeMap<BlobHash, Lacking>,
+    blobs: BTreeMap<BlobRef, Lacking>,
     /// Those to ask for now, of the newest post first.
-    ready: BTreeSet<(Reverse<u32>, BlobHash)>,
+    ready: BTreeSet<(Reverse<u32>, BlobRef)>,
     /// The others, by when they are: mono ms.
-    waiting: BTreeSet<(u64, BlobHash)>,
+    waiting: BTreeSet<(u64, BlobRef)>,
 }
 
 impl ToFetch {
-    fn add(&mut self, hash: BlobHash, lacking: Lacking) {
-        if !self.blobs.contains_key(&hash) {
-            self.ready.insert((Reverse(lacking.written_s), hash));
-            self.blobs.insert(hash, lacking);
+    fn add(&mut self, blob: BlobRef, lacking: Lacking) {
+        if !self.blobs.contains_key(&blob) {
+            self.ready.insert((Reverse(lacking.written_s), blob));
+            self.blobs.insert(blob, lacking);
         }
     }
 
-    fn remove(&mut self, hash: &BlobHash) {
-        if let Some(lacking) = self.blobs.remove(hash) {
-            self.ready.remove(&(Reverse(lacking.written_s), *hash));
-            self.waiting
-                .remove(&(lacking.from_ms.unwrap_or_default(), *hash));
-        }
+    fn remove(&mut self, blob: &BlobRef) -> Option<Lacking> {
+        let lacking = self.blobs.remove(blob)?;
+        self.ready.remove(&(Reverse(lacking.written_s), *blob));
+        self.waiting
+            .remove(&(lacking.from_ms.unwrap_or_default(), *blob));
+        Some(lacking)
     }
 
     /// It is asked for at this time, or now.
-    fn set_from(&mut self, hash: &BlobHash, from_ms: Option<u64>) {
-        let Some(mut lacking) = self.blobs.remove(hash) else {
+    fn set_from(&mut self, blob: &BlobRef, from_ms: Option<u64>) {
+        let Some(mut lacking) = self.remove(blob) else {
             return;
         };
-        self.ready.remove(&(Reverse(lacking.written_s), *hash));
-        self.waiting
-            .remove(&(lacking.from_ms.unwrap_or_default(), *hash));
         match from_ms {
-            Some(at_ms) => self.waiting.insert((at_ms, *hash)),
-            None => self.ready.insert((Reverse(lacking.written_s), *hash)),
+            Some(at_ms) => self.waiting.insert((at_ms, *blob)),
+            None => self.ready.insert((Reverse(lacking.written_s), *blob)),
         };
         lacking.from_ms = from_ms;
-        self.blobs.insert(*hash, lacking);
+        self.blobs.insert(*blob, lacking);
     }
 
     /// Those whose time has come are asked for; gives back when the next is.
     fn wake(&mut self, now_ms: u64) -> Option<u64> {
-        while let Some((at_ms, hash)) = self.waiting.first().copied() {
+        while let Some((at_ms, blob)) = self.waiting.first().copied() {
             if at_ms > now_ms {
                 return Some(at_ms);
             }
-            self.set_from(&hash, None);
+            self.set_from(&blob, None);
         }
         None
     }
@@ -109,18 +120,9 @@ fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>) {
             continue;
         };
         for blob in &file.row.blobs {
-            let state = archive.blobs.get(&blob.hash);
-            if state.is_some_and(|state| !state.is_whole()) {
-                let lacking = Lacking {
-                    post: id,
-                    author: file.row.author,
-                    written_s: file.row.created_at_s,
-                    tried: BTreeSet::new(),
-                    strangers: 0,
-                    fruitless: 0,
-                    from_ms: None,
-                };
-                to_fetch.add(blob.hash, lacking);
+            let part = archive.blobs.get(blob);
+            if part.is_some_and(|part| !part.is_whole()) {
+                to_fetch.add(*blob, Lacking::of(file));
             }
         }
     }
@@ -150,7 +152,7 @@ fn take_answers(
             }
             _ => Ok(Vec::new()),
         };
-        let life = archive.blobs.get(&fetch.blob).map(|state| state.life);
+        let life = archive.blobs.get(&fetch.blob).map(|part| part.life());
         match (slices, life) {
             (Ok(slices), Some(life)) if !slices.is_empty() => {
                 stalled.forgive(&fetch.holder);
@@ -165,6 +167,7 @@ fn take_answers(
                     keepers.saw(lacking.author, fetch.holder);
                     let post = lacking.post;
                     let remote = links.iter().find(|link| link.id == fetch.link);
+                    let remote = remote.filter(|_| archive.index.contains(&post));
                     if let Some(link) = remote {
                         let holder = Holder::of(fetch.holder, link.remote.ip());
                         if archive
@@ -190,7 +193,7 @@ fn take_answers(
 
 /// The slices of a response that were asked for.
 fn checked(fetch: &Fetch, response: FileResponse) -> Result<Vec<Verified<Slice>>, Refusal> {
-    let is_asked = response.blob.hash == fetch.blob
+    let is_asked = response.blob == fetch.blob
         && response.first == fetch.slices.start
         && response.slices.len() <= fetch.slices.len();
     is_asked
@@ -208,41 +211,37 @@ fn settle(
 ) {
     let writes = &mut fetches.writes;
     let ends = inbox.take_batches(|batch| writes.remove(&batch));
-    for ((hash, slices, life), result) in ends {
+    for ((blob, slices, life), result) in ends {
         match result {
             Ok(()) => {
                 storage.blobs_refused = false;
-                let state = archive.blobs.get_mut(&hash);
-                // Where it was forgotten meanwhile, these went with it, though somebody names it again.
-                let Some(state) = state.filter(|state| state.life == life) else {
-                    continue;
-                };
-                state.add(slices);
-                if state.is_whole() {
-                    to_fetch.remove(&hash);
+                archive.blobs.add(&blob, slices, life);
+                let part = archive.blobs.get(&blob);
+                if part.is_some_and(|part| part.is_whole()) {
+                    to_fetch.remove(&blob);
                 }
             }
             Err(trouble) => {
                 storage.blobs_refused |= trouble == StorageTrouble::Full;
-                to_fetch.set_from(&hash, Some(now.after(limits::FETCH_PAUSE_MS)));
+                to_fetch.set_from(&blob, Some(now.after(limits::FETCH_PAUSE_MS)));
             }
         }
     }
 }
 
 /// The first run of a blob that is neither here nor on its way, of a request's length at most.
-fn next_run(state: &BlobState, fetches: &Fetches) -> Option<Range<u32>> {
-    let mut from = 0;
+fn next_run(part: &BlobPart<'_>, fetches: &Fetches) -> Option<Range<u32>> {
+    let (mut from, blob) = (0, part.blob());
     loop {
-        let run = state.missing_from(from)?;
+        let run = part.missing_from(from)?;
         let busy = fetches
-            .runs_of(&state.blob.hash)
+            .runs_of(&blob)
             .find(|busy| busy.contains(&run.start));
         match busy {
             Some(busy) => from = busy.end,
             None => {
                 let next_busy = fetches
-                    .runs_of(&state.blob.hash)
+                    .runs_of(&blob)
                     .filter(|busy| busy.start > run.start)
                     .map(|busy| busy.start)
                     .min();
@@ -278,14 +277,14 @@ fn fetch(
     if changes.came_up().next().is_some() {
         // Whoever is new may have it.
         let mut fruitless = Vec::new();
-        for (hash, lacking) in &mut to_fetch.blobs {
+        for (blob, lacking) in &mut to_fetch.blobs {
             lacking.strangers = 0;
             if lacking.fruitless > 0 {
-                fruitless.push(*hash);
+                fruitless.push(*blob);
             }
         }
-        for hash in fruitless {
-            to_fetch.set_from(&hash, None);
+        for blob in fruitless {
+            to_fetch.set_from(&blob, None);
         }
     }
     if let Some(at_ms) = to_fetch.wake(now.mono_ms) {
@@ -313,20 +312,32 @@ fn fetch(
     entropy.shuffle(&mut connected);
     let to_fetch = &mut *to_fetch;
     let (mut gone, mut later) = (Vec::new(), Vec::new());
-    for (_, hash) in to_fetch.ready.iter().take(LOOKED_AT_MAX) {
+    for (_, blob) in to_fetch.ready.iter().take(LOOKED_AT_MAX) {
         if !has_room(&fetches) {
             break;
         }
         let lacking = to_fetch
             .blobs
-            .get_mut(hash)
+            .get_mut(blob)
             .expect("what is asked for is there");
-        let Some(state) = archive.blobs.get(hash).filter(|state| !state.is_whole()) else {
-            gone.push(*hash);
+        // What cannot be as long as its file says never comes.
+        let part = archive.blobs.get(blob);
+        let part = part.filter(|part| part.is_possible() && !part.is_whole());
+        let Some(part) = part else {
+            gone.push(*blob);
             continue;
         };
-        while fetches.asked_for(hash) < limits::FETCHES_PER_BLOB_MAX && has_room(&fetches) {
-            let Some(run) = next_run(state, &fetches) else {
+        if !archive.index.contains(&lacking.post) {
+            // Another that names it is the reason from now on.
+            let mut others = part.posts();
+            let Some(file) = others.find_map(|post| archive.get(post)) else {
+                gone.push(*blob);
+                continue;
+            };
+            (lacking.post, lacking.author) = (file.row.id, file.row.author);
+        }
+        while fetches.asked_for(blob) < limits::FETCHES_PER_BLOB_MAX && has_room(&fetches) {
+            let Some(run) = next_run(&part, &fetches) else {
                 break;
             };
             let choice = choose_holder(
@@ -340,17 +351,17 @@ fn fetch(
             else {
                 if let Choice::Wait(at_ms) = choice {
                     outbox.wake_at(at_ms);
-                } else if !fetches.is_under_way(hash) && fetches.requests.is_empty() {
+                } else if !fetches.is_under_way(blob) && fetches.requests.is_empty() {
                     // Nobody has it now.
                     let pause_ms = pause_ms(lacking.fruitless);
                     lacking.fruitless += 1;
                     if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
-                        starving.note(lacking.author);
+                        starving.note(lacking.author, Lack::Content);
                     }
                     let from_ms = now.after(entropy.jittered(pause_ms));
                     lacking.tried.clear();
                     lacking.strangers = 0;
-                    later.push((*hash, from_ms));
+                    later.push((*blob, from_ms));
                     outbox.wake_at(from_ms);
                 }
                 break;
@@ -358,13 +369,13 @@ fn fetch(
             lacking.strangers += usize::from(is_stranger);
             paced.asked(node, *now);
             let request = FileRequest {
-                blob: state.blob,
+                blob: *blob,
                 first: run.start,
                 count: run.len() as u32,
             };
             let id = outbox.request(link, &request.into());
             let fetch = Fetch {
-                blob: *hash,
+                blob: *blob,
                 slices: run,
                 holder: node,
                 link,
@@ -372,11 +383,11 @@ fn fetch(
             fetches.requests.insert(id, fetch);
         }
     }
-    for hash in gone {
-        to_fetch.remove(&hash);
+    for blob in gone {
+        to_fetch.remove(&blob);
     }
-    for (hash, from_ms) in later {
-        to_fetch.set_from(&hash, Some(from_ms));
+    for (blob, from_ms) in later {
+        to_fetch.set_from(&blob, Some(from_ms));
     }
 }
 

@@ -22,7 +22,7 @@ use distsoc_engine::world::deletions::DeletionOffers;
 use distsoc_engine::world::files::Wanted;
 use distsoc_engine::world::hearts::HeartOffers;
 use distsoc_engine::world::inbox::Inbox;
-use distsoc_engine::world::keepers::{Keepers, Starving};
+use distsoc_engine::world::keepers::{Keepers, Lack, Starving};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Link, Peer, PeerChanges, Peers};
 use distsoc_engine::world::storage::Storage;
@@ -414,7 +414,7 @@ fn pull(
                     let rounds = pulls.fruitless.entry(node).or_default();
                     *rounds += u32::from(nobody_left);
                     if *rounds >= limits::FRUITLESS_ROUNDS_BEFORE_WORM && nobody_left {
-                        starving.note(node);
+                        starving.note(node, Lack::Content);
                     }
                     retry_pause_ms(rounds.saturating_sub(1))
                 };

@@ -617,3 +617,33 @@ fn whoever_says_that_a_picture_is_longer_or_shorter_takes_it_from_nobody() {
     assert!(holds_whole(&table, 3, &bytes), "a holder gives it");
     assert!(holds_whole(&table, 1, &bytes));
 }
+
+/// A picture of one's own that has no room gets it: what is worth least of others goes, before the upload is refused.
+#[test]
+fn what_is_worth_least_makes_room_for_an_upload() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    let of_other = picture(400_000, 1);
+    let blob = stage(&mut table, 2, &of_other);
+    let id = post_with(&mut table, 2, blob).expect("it is staged");
+    table.pass(60_000);
+    assert!(holds_whole(&table, 1, &of_other));
+    let usage = DiskUsage {
+        budget_bytes: 4_000_000,
+        row_room_bytes: 1_000_000,
+        blob_bytes: 900_000,
+        blob_room_bytes: 1_000_000,
+        ..DiskUsage::default()
+    };
+    table.seats[1].inputs.push_back(Input::Disk(usage));
+    for (length, stays) in [(50_000, true), (200_000, false)] {
+        let own = picture(length, 2);
+        let cut = Cut::new(&own).expect("a length within bounds");
+        let staged = Call::Stage(cut.slices().collect());
+        let staged = table.try_call(1, staged, 60_000);
+        assert_eq!(staged, Ok(Reply::Done));
+        assert!(holds_whole(&table, 1, &own));
+        assert_eq!(table.seats[1].posts.contains_key(&id), stays, "{length}");
+        assert_eq!(holds_whole(&table, 1, &of_other), stays, "{length}");
+    }
+}

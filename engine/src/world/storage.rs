@@ -20,6 +20,8 @@ pub struct Storage {
     pub usage: DiskUsage,
     /// How often that was told, and whether again in the last frame that heard of the disk.
     pub usage_told: (u64, bool),
+    /// Bytes of a blob of the person's own that waits for room, for which something of others goes.
+    pub own_blob_bytes: u64,
     /// Slices had no room at last.
     pub blobs_refused: bool,
     /// The newest trouble, until a batch gets through.
@@ -31,6 +33,20 @@ impl Storage {
     #[must_use]
     pub fn is_full(&self) -> bool {
         self.blobs_refused || self.trouble == Some(StorageTrouble::Full)
+    }
+
+    /// Bytes that must go so that a blob of the person's own has room.
+    #[must_use]
+    pub fn own_blob_bytes_lacking(&self) -> u64 {
+        let free = self
+            .usage
+            .blob_room_bytes
+            .saturating_sub(self.usage.blob_bytes);
+        match self.usage.blob_room_bytes {
+            // Nothing is known of the disk yet.
+            0 => 0,
+            _ => self.own_blob_bytes.saturating_sub(free),
+        }
     }
 
     /// Bytes of blobs that have room: past the mark where eviction begins, what comes would be refused or push out what is there.

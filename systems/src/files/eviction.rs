@@ -213,7 +213,8 @@ fn evict(
     let usage = &storage.usage;
     let files = archive.index.len();
     let mut bytes = lacking(usage.row_bytes, usage.row_room_bytes)
-        .max(lacking(usage.blob_bytes, usage.blob_room_bytes));
+        .max(lacking(usage.blob_bytes, usage.blob_room_bytes))
+        .max(storage.own_blob_bytes_lacking());
     let count = lacking(files as u64, profile.files_max as u64) as usize;
     let may_relieve = evicting
         .relieved_ms

@@ -11,8 +11,12 @@ use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::storage::Storage;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
+/// So long it is waited for room that eviction makes.
+const ROOM_MS: u64 = 30_000;
+/// Pages that a slice takes beyond its bytes, at most, as a share of these: one in so many.
+const PAGES_SHARE: u64 = 8;
 /// Slices written in one batch.
 const BATCH_SLICES: usize = 32;
 
@@ -27,6 +31,8 @@ struct Staging {
 /// Blobs on their way, by the call that brought them.
 #[derive(Resource, Debug, Default)]
 struct Stagings {
+    /// In order, with the time until when room is waited for: mono ms.
+    waiting: VecDeque<(CallId, Vec<Verified<Slice>>, u64)>,
     by_call: BTreeMap<CallId, Staging>,
     batches: BTreeMap<BatchId, CallId>,
 }
@@ -77,6 +83,36 @@ fn take(
             outbox.reply(call, Ok(Reply::Done));
             continue;
         }
+        let until_ms = now.after(ROOM_MS);
+        stagings.waiting.push_back((call, slices, until_ms));
+    }
+}
+
+/// Hands blobs to the disk, one after the other as there is room. Past the time that eviction has for it, the disk decides.
+fn write(
+    now: Res<Now>,
+    mut storage: ResMut<Storage>,
+    mut stagings: ResMut<Stagings>,
+    mut outbox: ResMut<Outbox>,
+) {
+    if stagings.waiting.is_empty() {
+        return;
+    }
+    let stagings = &mut *stagings;
+    let takes = |blob: BlobRef| blob.stored_bytes() + blob.stored_bytes() / PAGES_SHARE;
+    storage.own_blob_bytes = 0;
+    while let Some((_, slices, until_ms)) = stagings.waiting.front() {
+        let blob = slices[0].blob();
+        let under_way = stagings.by_call.values().map(|staging| staging.blob);
+        storage.own_blob_bytes = under_way.chain([blob]).map(takes).sum();
+        if storage.own_blob_bytes_lacking() > 0 && now.mono_ms < *until_ms {
+            outbox.wake_at(*until_ms);
+            return;
+        }
+        storage.own_blob_bytes = 0;
+        let Some((call, slices, _)) = stagings.waiting.pop_front() else {
+            return;
+        };
         let batches = slices.chunks(BATCH_SLICES);
         let staging = Staging {
             blob,
@@ -119,6 +155,7 @@ fn settle(
                 let blob = staging.blob;
                 let life = book.stage(blob, now.after(limits::STAGED_MS)).life();
                 book.add(&blob, 0..blob.slices(), life);
+                storage.blobs_refused = false;
                 Ok(Reply::Done)
             }
             Some(trouble) => {
@@ -135,4 +172,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Stagings::default());
     frame.on(Occasions::BATCH, Phase::Ingest, settle);
     frame.on(Occasions::CALL, Phase::Judge, take);
+    frame.add(Phase::Plan, write);
 }

@@ -67,6 +67,8 @@ struct ToFetch {
     ready: BTreeSet<(Reverse<u32>, BlobRef)>,
     /// The others, by when they are: mono ms.
     waiting: BTreeSet<(u64, BlobRef)>,
+    /// What the disk may take, as of the last frame.
+    budget_bytes: u64,
 }
 
 impl ToFetch {
@@ -286,6 +288,11 @@ fn fetch(
         for blob in fruitless {
             to_fetch.set_from(&blob, None);
         }
+    }
+    let budget_bytes = storage.usage.budget_bytes;
+    if budget_bytes > std::mem::replace(&mut to_fetch.budget_bytes, budget_bytes) {
+        // What had no room may have it now.
+        to_fetch.wake(u64::MAX);
     }
     if let Some(at_ms) = to_fetch.wake(now.mono_ms) {
         outbox.wake_at(at_ms);

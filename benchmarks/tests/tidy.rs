@@ -159,6 +159,23 @@ fn crypto_crates_have_one_user() {
     }
 }
 
+/// What is on the own disk was proved before it was stored: nobody else takes bytes at their word.
+#[test]
+fn only_the_disk_is_believed_unproved() {
+    let mut seen = 0;
+    for path in files(".rs") {
+        let text = std::fs::read_to_string(&path).unwrap();
+        if path.ends_with("tests/tidy.rs") || !text.contains("from_own_disk") {
+            continue;
+        }
+        seen += 1;
+        let may = ["engine/src/domain/record.rs", "persistence/src/rows.rs"];
+        let may = may.map(|file| root().join(file));
+        assert!(may.contains(&path), "{} trusts bytes", path.display());
+    }
+    assert_eq!(seen, 2, "the rule has something to look at");
+}
+
 #[test]
 fn no_file_is_too_long() {
     for path in files(".rs") {

@@ -366,6 +366,8 @@ pub const SWARM_CALL_QUIET_MS: u64 = 10_000;
 pub const SWARM_CALL_MS_MAX: u64 = 60_000;
 /// Links are looked for of one author after the other, this far apart: less than what a peer takes of offers and their answers.
 pub const SWARM_LOOK_EVERY_MS: u64 = 2_500;
+/// So many times at once: with the answers to the offers of others, a peer still takes them all.
+pub const SWARM_LOOKS_AT_ONCE: u64 = 16;
 /// Links of a kept author are looked for within this after its first list came; the pause doubles while none is found.
 pub const SWARM_LOOK_MS: u64 = 60_000;
 /// And after this at the latest.

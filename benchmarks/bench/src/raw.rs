@@ -32,7 +32,8 @@ async fn serve(mut server: Server, content: Bytes) {
         let content = content.clone();
         spawn(async move {
             while let Ok(Some(stream)) = connection.accept_bidirectional_stream().await {
-                let (_, mut send) = stream.split();
+                // Where it were dropped, the asker would hear that nobody reads.
+                let (_asked, mut send) = stream.split();
                 let mut rest = content.clone();
                 while !rest.is_empty() {
                     let piece = rest.split_to(rest.len().min(PIECE_BYTES));

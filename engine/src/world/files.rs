@@ -2,7 +2,7 @@
 
 use crate::clock::Now;
 use crate::domain::{
-    AuthorStanding, BlobRef, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts,
+    AuthorStanding, BlobHash, BlobRef, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts,
 };
 use crate::io::{StoredFileRow, Write};
 use crate::limits;
@@ -42,6 +42,36 @@ impl StoredFile {
 pub fn disk_bytes(row: &StoredFileRow) -> u64 {
     let blobs: u64 = row.distinct_blobs().map(BlobRef::stored_bytes).sum();
     u64::from(row.bytes) + ROW_BYTES + blobs
+}
+
+/// Bytes that files take on the disk: a blob that several of them name counts once, and what has not come not at all.
+#[derive(Debug, Default)]
+pub struct Tally(BTreeSet<BlobHash>);
+
+/// Bytes of a blob that are here.
+fn here(blob: &BlobRef, blobs: &BlobBook) -> u64 {
+    let part = blobs.get(blob);
+    part.map_or(0, |part| blob.stored_bytes() - part.missing_bytes())
+}
+
+impl Tally {
+    /// Bytes of a file beside those that were counted.
+    #[must_use]
+    pub fn of(&self, row: &StoredFileRow, blobs: &BlobBook) -> u64 {
+        let new = row.distinct_blobs();
+        let new = new.filter(|blob| !self.0.contains(&blob.hash));
+        let blobs: u64 = new.map(|blob| here(blob, blobs)).sum();
+        u64::from(row.bytes) + ROW_BYTES + blobs
+    }
+
+    /// The same, and they are counted from now on.
+    pub fn count(&mut self, row: &StoredFileRow, blobs: &BlobBook) -> u64 {
+        let bytes = self.of(row, blobs);
+        // Of several that differ in length, one has something here.
+        let here = row.blobs.iter().filter(|blob| here(blob, blobs) > 0);
+        self.0.extend(here.map(|blob| blob.hash));
+        bytes
+    }
 }
 
 /// Stored files by id and by author.
@@ -234,8 +264,14 @@ impl Archive<'_, '_> {
     /// Bytes that own content takes.
     #[must_use]
     pub fn own_bytes(&self) -> u64 {
+        self.count_own(&mut Tally::default())
+    }
+
+    /// Bytes of own content beside those that were counted before.
+    pub fn count_own(&self, tally: &mut Tally) -> u64 {
         let own = self.identity.node_id();
-        self.of_author(&own).map(StoredFile::disk_bytes).sum()
+        let files = self.of_author(&own);
+        files.map(|file| tally.count(&file.row, &self.blobs)).sum()
     }
 
     /// What one has to do with an author has changed.

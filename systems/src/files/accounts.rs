@@ -10,7 +10,7 @@ use distsoc_engine::io::{
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::Author;
-use distsoc_engine::world::files::{Archive, StoredFile};
+use distsoc_engine::world::files::{Archive, StoredFile, Tally};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
@@ -87,21 +87,22 @@ fn overview(
             .count(),
         ..StorageView::default()
     };
+    let mut tally = Tally::default();
+    view.own_bytes = archive.count_own(&mut tally);
     for (id, _) in archive.index.iter() {
-        let Some(file) = archive.get(&id) else {
+        let file = archive.get(&id);
+        let Some(file) = file.filter(|file| file.row.author != identity.node_id()) else {
             continue;
         };
         let author = archive.author(&file.row.author);
-        let share = if file.row.author == identity.node_id() {
-            &mut view.own_bytes
-        } else if file.row.is_pinned {
+        let share = if file.row.is_pinned {
             &mut view.pinned_bytes
         } else if author.is_some_and(Author::is_followed) {
             &mut view.followed_bytes
         } else {
             &mut view.hosted_bytes
         };
-        *share += file.disk_bytes() - archive.missing_bytes(file);
+        *share += tally.count(&file.row, &archive.blobs);
     }
     archive.order.least_worth(|_, candidate| {
         let rank = view.next_to_go.len();

@@ -19,6 +19,7 @@ use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::keepers::{Keepers, Lack, ListNews, Starving, SwarmCalls};
 use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::pace::Pace;
 use distsoc_engine::world::peers::{
     Link, Neighbours, Offences, Peer, PeerChanges, Peers, is_tellable, tellable_record,
 };
@@ -35,8 +36,7 @@ const OFFERS_MAX: usize = 4_096;
 #[derive(Resource, Debug, Default)]
 struct Looking {
     due: Agenda,
-    /// No look before this: mono ms.
-    next_ms: u64,
+    pace: Pace,
     /// Author → times in a row that nobody was left to be offered one.
     fruitless: BTreeMap<NodeId, u32>,
     /// Author and node → until when no other offer is made: mono ms.
@@ -62,6 +62,21 @@ impl Looking {
     fn has_offered(&self, author: NodeId, node: NodeId, now: Now) -> bool {
         let known = self.offers.get(&(author, node));
         known.is_some_and(|until_ms| *until_ms > now.mono_ms)
+    }
+
+    /// The author whose links are looked for now; else when that is, if at all: mono ms.
+    fn next(&self, now: Now) -> Result<NodeId, Option<u64>> {
+        let (at_ms, author) = self.due.first().ok_or(None)?;
+        let may_ms = self.pace.next_ms(
+            now.mono_ms,
+            limits::SWARM_LOOK_EVERY_MS,
+            limits::SWARM_LOOKS_AT_ONCE,
+        );
+        let at_ms = at_ms.max(may_ms.unwrap_or_default());
+        match at_ms > now.mono_ms {
+            true => Err(Some(at_ms)),
+            false => Ok(author),
+        }
     }
 
     /// Links of an author were looked for, of which there are enough or not: how long until the next look.
@@ -315,48 +330,50 @@ fn look(
             .due
             .at(author, now.after(entropy.jittered(limits::SWARM_LOOK_MS)));
     }
-    let Some((at_ms, author)) = looking.due.first() else {
-        return;
+    let first = match looking.next(*now) {
+        Ok(author) => author,
+        Err(at_ms) => {
+            at_ms.into_iter().for_each(|at_ms| outbox.wake_at(at_ms));
+            return;
+        }
     };
-    let at_ms = at_ms.max(looking.next_ms);
-    if at_ms > now.mono_ms {
-        outbox.wake_at(at_ms);
-        return;
-    }
-    // One after the other, or whoever keeps hundreds would be charged by those it offers links to.
-    looking.next_ms = now.after(limits::SWARM_LOOK_EVERY_MS);
-    looking.due.remove(&author);
     let lasting = peers.up().filter_map(|(node, _)| {
         let (link, peer) = neighbours.by_node(&node)?;
         (peer.slot != Slot::Visit).then_some((node, link.id))
     });
     let mut lasting: Vec<(NodeId, LinkId)> = lasting.collect();
     entropy.shuffle(&mut lasting);
-    if let Some(head) = lists.head(&author) {
-        let is_known = offer(
-            head,
-            *now,
-            &neighbours,
-            &keepers,
-            &mut looking,
-            &mut calls,
-            &mut outbox,
-        );
-        let is_known =
-            is_known || offer_blindly(head, &lasting, *now, &keepers, &mut looking, &mut outbox);
-        if !is_known && author != identity.node_id() && !lasting.is_empty() {
-            starving.note(author, Lack::Links);
+    let mut next = Ok(first);
+    while let Ok(author) = next {
+        // Not all at once, or whoever keeps hundreds would be charged by those it offers links to.
+        looking.pace.spend(now.mono_ms, limits::SWARM_LOOK_EVERY_MS);
+        looking.due.remove(&author);
+        if let Some(head) = lists.head(&author) {
+            let is_known = offer(
+                head,
+                *now,
+                &neighbours,
+                &keepers,
+                &mut looking,
+                &mut calls,
+                &mut outbox,
+            );
+            let is_known = is_known
+                || offer_blindly(head, &lasting, *now, &keepers, &mut looking, &mut outbox);
+            if !is_known && author != identity.node_id() && !lasting.is_empty() {
+                starving.note(author, Lack::Links);
+            }
+            let is_linked = keepers.links(&author).count() >= limits::SWARM_LINKS_WANTED;
+            let pause_ms = looking.looked(author, is_linked);
+            let at_ms = now.after(entropy.jittered(pause_ms));
+            looking.due.set(author, at_ms);
+        } else {
+            looking.fruitless.remove(&author);
         }
-        let is_linked = keepers.links(&author).count() >= limits::SWARM_LINKS_WANTED;
-        let pause_ms = looking.looked(author, is_linked);
-        looking
-            .due
-            .set(author, now.after(entropy.jittered(pause_ms)));
-    } else {
-        looking.fruitless.remove(&author);
+        next = looking.next(*now);
     }
-    if let Some((at_ms, _)) = looking.due.first() {
-        outbox.wake_at(at_ms.max(looking.next_ms));
+    if let Err(Some(at_ms)) = next {
+        outbox.wake_at(at_ms);
     }
 }
 

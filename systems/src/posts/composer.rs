@@ -16,7 +16,7 @@ use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{DeleteRecord, Packet, PostNotification};
 use distsoc_engine::world::authors::{OwnHead, Succession};
 use distsoc_engine::world::deletions::{Deletions, Proof};
-use distsoc_engine::world::files::{Archive, disk_bytes};
+use distsoc_engine::world::files::{Archive, Tally};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keepers::ListNews;
@@ -122,6 +122,13 @@ fn take_drafts(
     }
 }
 
+/// What own content takes.
+#[derive(Default)]
+struct OwnBytes {
+    tally: Tally,
+    bytes: u64,
+}
+
 /// What deeds are made from.
 #[derive(bevy_ecs::system::SystemParam)]
 struct Desk<'w, 's> {
@@ -133,14 +140,14 @@ struct Desk<'w, 's> {
 }
 
 impl Desk<'_, '_> {
-    /// `own_bytes`: what own content takes, with what was made before.
-    fn make(&self, act: Act, made: &[Made], own_bytes: u64) -> Result<(Deed, Event), CallError> {
+    /// `own`: what own content takes, with what was made before.
+    fn make(&self, act: Act, made: &[Made], own: &OwnBytes) -> Result<(Deed, Event), CallError> {
         match act {
             Act::Post {
                 text,
                 parent,
                 media,
-            } => self.make_post(text, parent, media, made.len(), own_bytes),
+            } => self.make_post(text, parent, media, made.len(), own),
             Act::Delete(post) => self.make_deletion(post, made),
         }
     }
@@ -151,7 +158,7 @@ impl Desk<'_, '_> {
         parent: Option<PostId>,
         media: Vec<(BlobRef, MediaDescription)>,
         made: usize,
-        own_bytes: u64,
+        own: &OwnBytes,
     ) -> Result<(Deed, Event), CallError> {
         if self.archive.index.len() + made >= self.profile.files_max {
             return Err(CallError::Refused(
@@ -183,7 +190,8 @@ impl Desk<'_, '_> {
         let post = SignedPost::sign(body, self.identity.secret())
             .map_err(|_| CallError::Refused("a post must say something"))?;
         let budget = self.storage.usage.budget_bytes;
-        let own = own_bytes + disk_bytes(&StoredFileRow::of(&post));
+        let row = StoredFileRow::of(&post);
+        let own = own.bytes + own.tally.of(&row, &self.archive.blobs);
         if budget > 0 && own > budget / limits::OWN_SHARE {
             return Err(CallError::Refused(
                 "own posts may take a quarter of the budget, and this one is past it: delete some, or raise the budget",
@@ -230,9 +238,10 @@ fn compose(mut desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>
     let own = &mut *own;
     let now = *desk.now;
     let (mut made, mut writes): (Vec<Made>, Vec<Write>) = (Vec::new(), Vec::new());
-    let mut own_bytes = desk.archive.own_bytes();
+    let mut own_bytes = OwnBytes::default();
+    own_bytes.bytes = desk.archive.count_own(&mut own_bytes.tally);
     while let Some(Draft { call, act }) = own.waiting.pop_front() {
-        let (deed, event) = match desk.make(act, &made, own_bytes) {
+        let (deed, event) = match desk.make(act, &made, &own_bytes) {
             Ok(made) => made,
             Err(error) => {
                 outbox.reply(call, Err(error));
@@ -255,7 +264,8 @@ fn compose(mut desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>
         let list = RecentPosts::append(known, event, seconds, now.wall_ms, secret);
         match &deed {
             Deed::Post(post) => {
-                own_bytes += disk_bytes(&StoredFileRow::of(post));
+                let row = StoredFileRow::of(post);
+                own_bytes.bytes += own_bytes.tally.count(&row, &desk.archive.blobs);
                 // A post of somebody else that names one may go before this one counts.
                 for blob in post.body().blobs.iter() {
                     let until_ms = now.after(limits::STAGED_MS);

@@ -5,7 +5,7 @@ use crate::stage::Stage;
 use distsoc_engine::domain::{BlobHash, PostId};
 use distsoc_engine::io::{Call, Reply, StorageView};
 use distsoc_engine::world::files::ROW_BYTES;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 fn disk_bytes(file: &File) -> u64 {
     let blobs: u64 = file.blobs.iter().map(|blob| blob.stored_bytes()).sum();
@@ -13,11 +13,34 @@ fn disk_bytes(file: &File) -> u64 {
 }
 
 impl Stage {
-    /// Bytes that own content takes.
-    pub(crate) fn own_bytes(&self) -> u64 {
+    /// Bytes of a blob that the node knows to be on its disk.
+    fn here(&self, hash: &BlobHash) -> u64 {
+        let account = &self.disk_ref().account;
+        let here = account.slices.get(hash).into_iter();
+        let bytes = here.flat_map(|(blob, slices)| {
+            let told = slices.iter();
+            let told = told.filter(|slice| !account.untold.contains(&(*hash, **slice)));
+            told.map(|slice| blob.slice_bytes(*slice) as u64)
+        });
+        bytes.sum()
+    }
+
+    /// Bytes that a file takes beside the blobs that were counted.
+    fn count(&self, file: &File, counted: &mut BTreeSet<BlobHash>) -> u64 {
+        let hashes = file.blobs.iter().map(|blob| blob.hash);
+        let new = hashes.filter(|hash| counted.insert(*hash));
+        file.body_bytes + ROW_BYTES + new.map(|hash| self.here(&hash)).sum::<u64>()
+    }
+
+    fn count_own(&self, counted: &mut BTreeSet<BlobHash>) -> u64 {
         let own = self.model.files.values();
         let own = own.filter(|file| file.author == self.own);
-        own.map(disk_bytes).sum()
+        own.map(|file| self.count(file, counted)).sum()
+    }
+
+    /// Bytes that own content takes.
+    pub(crate) fn own_bytes(&self) -> u64 {
+        self.count_own(&mut BTreeSet::new())
     }
 
     fn storage(&mut self) -> StorageView {
@@ -88,18 +111,21 @@ impl Stage {
 
     /// What the person is told of who takes how much.
     fn check_shares(&mut self, view: &StorageView) {
-        let (mut own, mut pinned, mut followed, mut hosted) = (0, 0, 0, 0);
-        for file in self.model.files.values() {
-            let share = if file.author == self.own {
-                &mut own
-            } else if file.is_pinned {
+        let (mut pinned, mut followed, mut hosted) = (0, 0, 0);
+        let mut counted = BTreeSet::new();
+        let own = self.count_own(&mut counted);
+        let others = self.model.files.iter();
+        // The node counts in the order of the ids.
+        let others: BTreeMap<_, _> = others.filter(|(_, file)| file.author != self.own).collect();
+        for file in others.into_values() {
+            let share = if file.is_pinned {
                 &mut pinned
             } else if self.model.followed.contains(&file.author) {
                 &mut followed
             } else {
                 &mut hosted
             };
-            *share += disk_bytes(file);
+            *share += self.count(file, &mut counted);
         }
         let told = (
             view.own_bytes,
@@ -146,19 +172,9 @@ impl Stage {
             let file = &self.model.files[&told.post];
             let blobs = file.blobs.clone();
             assert_eq!(told.bytes, disk_bytes(file), "bytes of {}", told.post);
-            let account = &self.disk().account;
-            let here = |hash: &BlobHash| {
-                let here = account.slices.get(hash).into_iter();
-                let bytes = here.flat_map(|(blob, slices)| {
-                    let told = slices.iter();
-                    let told = told.filter(|slice| !account.untold.contains(&(*hash, **slice)));
-                    told.map(|slice| blob.slice_bytes(*slice) as u64)
-                });
-                bytes.sum::<u64>()
-            };
             let missing = blobs
                 .iter()
-                .map(|blob| blob.stored_bytes() - here(&blob.hash));
+                .map(|blob| blob.stored_bytes() - self.here(&blob.hash));
             let missing: u64 = missing.sum();
             assert_eq!(told.missing_bytes, missing, "missing of {}", told.post);
         }

@@ -12,7 +12,7 @@ use crate::{Api, CALL_MS_MAX, http, within};
 use distsoc_engine::domain::{BlobRef, Cut, PostId};
 use distsoc_engine::io::{self, Call};
 use distsoc_engine::limits::BLOB_BYTES_MAX;
-use distsoc_host::media::{MediaFault, MediaType, ThumbnailSide, publishable};
+use distsoc_host::media::{MediaFault, MediaType, ThumbnailSide};
 use distsoc_host::{Host, PART_BYTES_MAX};
 use distsoc_net::runtime;
 use futures_lite::StreamExt;
@@ -62,14 +62,16 @@ impl Api {
     /// # Errors
     /// [`ApiError`] where it is empty, too long, a picture that nobody could show, or where the disk does not take it.
     pub async fn upload(&self, bytes: Vec<u8>) -> Result<Value, ApiError> {
+        let sent = bytes.len();
+        let published = self.host().publishable(bytes).await;
+        let (head, bytes) = published.map_err(|fault| unfit(&fault))?;
+        let removed_bytes = sent - bytes.len();
         let cut = runtime::spawn_blocking(move || {
-            let sent = bytes.len();
-            let (head, bytes) = publishable(bytes).map_err(|fault| unfit(&fault))?;
             let cut = Cut::new(&bytes).map_err(|_| wrong_length(bytes.len() as u64))?;
             let slices: Vec<_> = cut.slices().collect();
-            Ok::<_, ApiError>((head, cut.blob(), slices, sent - bytes.len()))
+            Ok::<_, ApiError>((cut.blob(), slices))
         });
-        let (head, blob, slices, removed_bytes) = cut.await?;
+        let (blob, slices) = cut.await?;
         let staged = async { Ok(self.host().call(Call::Stage(slices)).await?) };
         expected!(within(CALL_MS_MAX, staged).await, io::Reply::Done => ());
         Ok(json!({

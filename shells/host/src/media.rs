@@ -3,10 +3,11 @@
 //! Anybody may have made the bytes. So the dimensions in the head are checked before anything is decoded, decoders have a limit
 //! of memory, at most two work at once, on threads that may block, and what they made is kept within so many bytes.
 //!
-//! A picture that is published here tells nothing of its maker that cannot be seen in it: see [`publishable`].
+//! A picture that is published here tells nothing of its maker that cannot be seen in it, and was decoded once: see `publishable`.
 
 mod frame;
 mod metadata;
+mod proof;
 
 use crate::blobs::BlobReader;
 use async_channel::{Receiver, Sender};
@@ -228,17 +229,18 @@ impl MediaFault {
 ///
 /// # Errors
 /// [`MediaFault`] where it says that it is a picture and nobody could show it, or say what else it holds.
-pub fn publishable(bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
+fn publishable(bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
     let head = head_of(&bytes)?;
     if head.media_type == MediaType::Other && metadata::is_of_a_camera(&bytes) {
         return Err(MediaFault::Untold);
     }
     let stripped = metadata::without_metadata(head.media_type, bytes);
     let stripped = stripped.map_err(|metadata::Damaged| MediaFault::Damaged)?;
-    match head_of(&stripped)? == head {
-        true => Ok((head, stripped)),
-        false => Err(MediaFault::Damaged),
+    if head_of(&stripped)? != head {
+        return Err(MediaFault::Damaged);
     }
+    proof::decodes(head.media_type, &stripped)?;
+    Ok((head, stripped))
 }
 
 fn check_pixels((width, height): (u32, u32)) -> Result<(), MediaFault> {
@@ -438,6 +440,16 @@ impl Thumbnails {
         Turn(self.leave.clone())
     }
 
+    /// What is published of a file, and what its head says.
+    pub(crate) async fn publishable(&self, bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
+        let turn = self.turn().await;
+        let made = distsoc_net::runtime::spawn_blocking(move || {
+            let _turn = turn;
+            publishable(bytes)
+        });
+        made.await
+    }
+
     /// The thumbnail of a stored blob.
     pub(crate) async fn get(
         &self,
@@ -462,7 +474,7 @@ impl Thumbnails {
                 .fill_buf()
                 .map(MediaType::of)
                 .map_err(|_| MediaFault::NotHere)
-                .and_then(|media_type| thumbnail(media_type, &mut reader, side));
+                .and_then(|media_type| proof::guarded(|| thumbnail(media_type, &mut reader, side)));
             // What a decoder says of a part that could not be read is not what happened.
             match reader.trouble() {
                 Some(trouble) => Err(trouble),

@@ -11,7 +11,8 @@ use std::io::{BufRead, Error, ErrorKind, Seek, SeekFrom};
 pub(super) struct Frame {
     /// Width and height.
     pub(super) pixels: (u32, u32),
-    components: u8,
+    /// Colours.
+    pub(super) components: u8,
     /// Whether pixels are made only once all scans were read, of coefficients that are remembered until then.
     is_gathered: bool,
 }

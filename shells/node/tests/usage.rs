@@ -46,6 +46,21 @@ fn bad_command_lines_exit_2_with_one_sentence() {
     };
     let (picture, empty) = (file("some.png", 5), file("empty.png", 0));
     let huge = file("huge.png", 64 * 1024 * 1024 + 1);
+    let named = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let text = named("text.png", b"only words, whatever it is called");
+    let svg = named("drawing.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>");
+    let html = named("page.jpg", b"<!doctype html><p>");
+    for file in [&text, &svg, &html] {
+        let args = ["post", "x", "--picture", file, "--alt", "a"];
+        let output = distsoc(&dir.path().join("data"), &args);
+        one_sentence(&args, &output, 2);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("no PNG, JPEG, GIF or WebP picture"), "{said}");
+    }
     let long = "x".repeat(1_025);
     let no_key = format!("02{}@127.0.0.1:4000", "0".repeat(62));
     let at = |place: &str| format!("{ID}@{place}");

@@ -16,7 +16,7 @@ mod range;
 mod shapes;
 mod storage;
 
-pub use client::{Absent, Client, Events, Uploaded};
+pub use client::{Absent, Client, Events, Uploaded, Wait};
 pub use doctor::{Check, examine};
 pub use error::{ApiError, ErrorCode};
 pub use http::{ApiFile, Server};

@@ -2,7 +2,7 @@
 
 use crate::exit::Exit;
 use crate::{output, storage};
-use distsoc_api::{Client, Uploaded};
+use distsoc_api::{Client, Uploaded, Wait};
 use distsoc_engine::domain::MediaDescription;
 use distsoc_engine::limits::{BLOB_BYTES_MAX, POST_BLOBS_MAX};
 use distsoc_host::media::{MAGIC_BYTES, MediaType};
@@ -83,7 +83,12 @@ pub(crate) async fn upload(client: &Client, chosen: Vec<Chosen>) -> Result<Vec<V
         let (sent, length) = (Uploaded::default(), bytes.len() as u64);
         let picture = place + 1;
         let said = || so_far(picture, count, sent.load(Relaxed), length);
-        let answer = while_it_lasts(said, client.upload(bytes, sent.clone())).await;
+        let waits = |wait: Wait| {
+            output::progress("");
+            output::error(&format!("distsoc: {name}: {wait}"));
+        };
+        let upload = client.upload_when_free(bytes, sent.clone(), waits);
+        let answer = while_it_lasts(said, upload).await;
         let answer = answer.map_err(|error| Exit::from(error).about(&name))?;
         let (blob, length) = (&answer["blob"], &answer["length"]);
         uploaded.push(json!({"blob": blob, "length": length, "alt": alt}));

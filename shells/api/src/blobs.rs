@@ -22,7 +22,7 @@ use hyper::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap,
     HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER,
 };
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -101,17 +101,12 @@ fn wrong_length(length: u64) -> ApiError {
 }
 
 /// `POST /v1/blobs`: the body is the blob.
-pub(crate) async fn upload(api: &Api, uploads: &Uploads, request: Request<Incoming>) -> Reply {
+pub(crate) async fn upload(api: &Api, uploads: &Uploads, body: &mut Incoming) -> Reply {
     let Some(_place) = uploads.enter() else {
         let sentence = "too many uploads at once: try again in a moment";
         return unavailable(sentence);
     };
-    let bytes = match runtime::timeout(
-        Duration::from_millis(UPLOAD_MS_MAX),
-        body_of(request.into_body()),
-    )
-    .await
-    {
+    let bytes = match runtime::timeout(Duration::from_millis(UPLOAD_MS_MAX), body_of(body)).await {
         Some(Ok(bytes)) => bytes,
         Some(Err((status, error))) => return reply(status, &error.to_json()),
         None => {
@@ -126,7 +121,7 @@ pub(crate) async fn upload(api: &Api, uploads: &Uploads, request: Request<Incomi
 }
 
 /// All bytes of a body, once in memory; one that says or shows that it is too long is not read on.
-async fn body_of(mut body: Incoming) -> Result<Vec<u8>, (StatusCode, ApiError)> {
+async fn body_of(body: &mut Incoming) -> Result<Vec<u8>, (StatusCode, ApiError)> {
     let too_large = |length| (StatusCode::PAYLOAD_TOO_LARGE, wrong_length(length));
     let said = body.size_hint().exact();
     if let Some(length) = said.filter(|length| *length > BLOB_BYTES_MAX) {

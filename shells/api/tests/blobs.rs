@@ -266,6 +266,21 @@ fn a_bomb_of_64_megabytes_is_refused_with_its_size() {
     assert!(said.contains("100000 × 100000 pixels"), "{said}");
     assert!(
         said.contains("make it smaller in a picture program"),
+#[test]
+fn a_picture_that_shows_nothing_but_noise_is_refused_with_what_to_do() {
+    let node = Besieged::start();
+    let mut noise = png(200, 200);
+    // Where the packed pixels begin.
+    let at = noise.windows(4).position(|name| name == b"IDAT").unwrap() + 6;
+    noise[at..at + 100].fill(0x5a);
+    let said = node.upload(&noise);
+    assert_eq!(status(&said), 400, "{said}");
+    assert!(
+        said.contains("damaged or cut short: open it in a picture program, save it anew"),
+        "{said}"
+    );
+}
+
         "{said}"
     );
 }

@@ -163,7 +163,11 @@ async fn blob_at(host: &Host, place: &str) -> Result<BlobRef, ApiError> {
     let wrong = || ApiError::usage("a picture's place is POST_ID/INDEX, its index from 0 on");
     let (post, index) = place.split_once('/').ok_or_else(wrong)?;
     let post: PostId = parse(post)?;
-    let index: usize = index.parse().map_err(|_| wrong())?;
+    // Rust takes "+0" and "00" for numbers; a picture has one place.
+    let number: usize = index.parse().map_err(|_| wrong())?;
+    let index = (number.to_string() == index)
+        .then_some(number)
+        .ok_or_else(wrong)?;
     let entry = host.view(move |view| view.post(post)).await?;
     let entry = entry.ok_or_else(|| ApiError::not_found("that post is not stored here"))?;
     let blob = entry.body.blobs.get(index).copied();
@@ -208,6 +212,7 @@ pub(crate) async fn download(host: &Host, place: &str, headers: &HeaderMap) -> R
         Err(fault) => Err(fault),
     };
     let media_type = match here {
+        Ok(_) if is_any_known(headers) => return not_modified(&tag),
         Ok(known) => known.unwrap_or(MediaType::Other),
         Err(fault) => return refuse(&fault.into()),
     };
@@ -257,6 +262,9 @@ pub(crate) async fn thumbnail(
             return reply(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_json());
         }
     };
+    if is_any_known(headers) {
+        return not_modified(&tag);
+    }
     let mut response = Response::new(Either::Left(Full::new(Bytes::from(made.bytes.clone()))));
     describe(response.headers_mut(), made.media_type, &blob, &tag);
     response
@@ -266,21 +274,30 @@ fn side_of(query: Option<&str>) -> Result<ThumbnailSide, ApiError> {
     let Some(query) = query else {
         return Ok(ThumbnailSide::default());
     };
-    let wish = query
-        .strip_prefix("size=")
-        .and_then(|size| size.parse().ok());
+    let wish = query.strip_prefix("size=");
+    let is_number = |size: &&str| size.bytes().all(|byte| byte.is_ascii_digit());
+    let wish = wish.filter(is_number).and_then(|size| size.parse().ok());
     wish.and_then(ThumbnailSide::for_wish).ok_or_else(|| {
         let (least, most) = ThumbnailSide::RANGE.into_inner();
         ApiError::usage(format!("a thumbnail takes size={least} to size={most}"))
     })
 }
 
-/// Whether the asker has it already.
+/// Whether the asker has it already: a tag may be said to be weak, which makes no difference where nothing is compared but tags.
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    let known = headers
-        .get(IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok());
-    known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag))
+    let mut known = tags(headers);
+    known.any(|one| one.strip_prefix("W/").unwrap_or(one) == tag)
+}
+
+/// Whether the asker has enough in that there is something, whatever it is.
+fn is_any_known(headers: &HeaderMap) -> bool {
+    tags(headers).any(|one| one == "*")
+}
+
+fn tags(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(IF_NONE_MATCH).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',').map(str::trim))
 }
 
 fn not_modified(tag: &str) -> Reply {
@@ -351,6 +368,7 @@ mod tests {
             "size=15",
             "size=1025",
             "size=-1",
+            "size=+100",
             "size=1e3",
             "size=99999999999",
             "width=100",

@@ -463,6 +463,9 @@ fn pictures_that_are_not_there_are_told_apart() {
             (format!("{post}/0"), 404, "there is no picture 0"),
             (format!("{post}/x"), 400, "its index from 0 on"),
             (format!("{post}/-1"), 400, "its index from 0 on"),
+            (format!("{post}/+0"), 400, "its index from 0 on"),
+            (format!("{post}/00"), 400, "its index from 0 on"),
+            (format!("{post}/"), 400, "its index from 0 on"),
             (post.to_owned(), 400, "POST_ID/INDEX"),
         ] {
             let said = node.request(&format!("GET /v1/{kind}/{place}"), &headers, "");

@@ -76,7 +76,10 @@ fn node_count(text: &str) -> Result<usize, String> {
 
 /// Bytes as people write them.
 fn size(text: &str) -> Result<u64, String> {
-    let wrong = || "it must be bytes, or as 500MB, 10GB or 4GiB".to_owned();
+    let wrong = || {
+        "it must be a whole number of bytes from 1 on, or with a unit as 500MB, 10GB or 4GiB (1500MB for one and a half GB)"
+            .to_owned()
+    };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -90,12 +93,22 @@ fn size(text: &str) -> Result<u64, String> {
         "tib" => 1 << 40,
         _ => return Err(wrong()),
     };
-    let count: u64 = digits.trim_end().parse().map_err(|_| wrong())?;
+    let digits = digits.trim_end();
+    // Rust takes "+1" for a number.
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let count: u64 = digits.parse().map_err(|_| wrong())?;
     let bytes = count.checked_mul(unit).filter(|bytes| *bytes > 0);
     bytes.ok_or_else(wrong)
 }
 
 fn page(text: &str) -> Result<u64, String> {
+fn seed(text: &str) -> Result<u64, String> {
+    let wrong = format!("it must be a whole number from 0 to {}", u64::MAX);
+    text.parse().map_err(|_| wrong)
+}
+
     let wrong = format!("a page has 1 to {} posts", distsoc_api::methods::PAGE_MAX);
     let count: u64 = text.parse().map_err(|_| wrong.clone())?;
     (1..=distsoc_api::methods::PAGE_MAX)
@@ -138,7 +151,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct DevnetArgs {
     /// How many nodes
-    #[arg(long, default_value = "12", value_parser = node_count)]
+    #[arg(long, default_value = "12", value_parser = node_count, allow_negative_numbers = true)]
     pub(crate) nodes: usize,
     /// Profile of those that are no anchors
     #[arg(long, default_value = "desktop", value_parser = profile)]
@@ -147,7 +160,7 @@ pub(crate) struct DevnetArgs {
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT|off", value_parser = ui)]
     pub(crate) ui: Ui,
     /// The same identities and the same people for the same number
-    #[arg(long)]
+    #[arg(long, value_parser = seed, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// No example people
     #[arg(long)]
@@ -235,13 +248,13 @@ pub(crate) enum Command {
     /// Who uses how much of the disk, and what would go next
     Storage {
         /// Change what everything may take: bytes, or as 500MB, 10GB, 4GiB
-        #[arg(long, value_name = "BYTES", value_parser = size)]
+        #[arg(long, value_name = "BYTES", value_parser = size, allow_hyphen_values = true)]
         budget: Option<u64>,
     },
     /// Posts of people you follow, newest first
     Feed {
         /// How many
-        #[arg(long, default_value = "50", value_parser = page)]
+        #[arg(long, default_value = "50", value_parser = page, allow_negative_numbers = true)]
         limit: u64,
         /// Only what is older than this entry's cursor
         #[arg(long, value_name = "CURSOR")]
@@ -322,6 +335,7 @@ mod tests {
             "5 G",
             "99999999TB",
             "MB5",
+            "+1",
             "1é",
         ] {
             assert!(size(wrong).is_err(), "{wrong}");

@@ -122,6 +122,15 @@ fn bad_command_lines_exit_2_with_one_sentence() {
         vec!["storage", "--budget", "much"],
         vec!["storage", "--budget", "-5"],
         vec!["storage", "--budget", "1.5GB"],
+        vec!["storage", "--budget", "1.5 GB"],
+        vec!["storage", "--budget", "-1GB"],
+        vec!["storage", "--budget", "+1"],
+        vec!["storage", "--budget", "1e9"],
+        vec!["feed", "--limit", "-1"],
+        vec!["devnet", "--nodes", "-1"],
+        vec!["show", "abcde"],
+        vec!["show", "abcdeg"],
+        vec!["show", "abcdef12-"],
         vec!["storage", "extra"],
         vec!["explain"],
         vec!["explain", "xyz"],
@@ -156,6 +165,31 @@ fn bad_command_lines_exit_2_with_one_sentence() {
     assert!(lines.len() >= 40);
     for args in &lines {
         one_sentence(args, &distsoc(&dir.path().join("data"), args), 2);
+    }
+}
+
+#[test]
+fn what_is_accepted_is_said_where_a_number_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, accepted) in [
+        (["storage", "--budget", "-1"], "as 500MB, 10GB or 4GiB"),
+        (
+            ["storage", "--budget", "-1.5GB"],
+            "1500MB for one and a half GB",
+        ),
+        (
+            ["storage", "--budget", "1.5 GB"],
+            "1500MB for one and a half GB",
+        ),
+        (["storage", "--budget", "0"], "from 1 on"),
+        (["feed", "--limit", "-1"], "1 to 500 posts"),
+        (["feed", "--limit", "1.5"], "1 to 500 posts"),
+        (["devnet", "--nodes", "-3"], "2 to 200 nodes"),
+        (["devnet", "--seed", "-1"], "a whole number from 0 to"),
+    ] {
+        let said = distsoc(dir.path(), &args).stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains(accepted), "{args:?}: {said}");
     }
 }
 

@@ -83,11 +83,11 @@ struct Page<'a> {
 }
 
 impl View {
-    fn fault(&self, error: heed::Error) -> Fault {
+    pub(crate) fn fault(&self, error: heed::Error) -> Fault {
         Fault::lmdb(&self.dir, error)
     }
 
-    fn open(&self) -> Result<Opened<'_, Tables>, Fault> {
+    pub(crate) fn open(&self) -> Result<Opened<'_, Tables>, Fault> {
         self.disk.tables.get().map_err(|error| self.fault(error))
     }
 

@@ -8,6 +8,7 @@ mod client;
 mod doctor;
 mod error;
 mod http;
+mod lookup;
 pub mod methods;
 mod notice;
 mod params;

@@ -1,5 +1,6 @@
 //! The command line, as its contract names it.
 
+use crate::ids::Given;
 use clap::{Parser, Subcommand};
 use distsoc_engine::domain::{ConnectString, Name, NodeId, PostId};
 use distsoc_engine::profile::ProfileKind;
@@ -103,12 +104,12 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(wrong)
 }
 
-fn page(text: &str) -> Result<u64, String> {
 fn seed(text: &str) -> Result<u64, String> {
     let wrong = format!("it must be a whole number from 0 to {}", u64::MAX);
     text.parse().map_err(|_| wrong)
 }
 
+fn page(text: &str) -> Result<u64, String> {
     let wrong = format!("a page has 1 to {} posts", distsoc_api::methods::PAGE_MAX);
     let count: u64 = text.parse().map_err(|_| wrong.clone())?;
     (1..=distsoc_api::methods::PAGE_MAX)
@@ -190,17 +191,17 @@ pub(crate) enum Command {
     /// The map in numbers, or what it says of one node
     Map {
         /// Whom to look up
-        node_id: Option<NodeId>,
+        node_id: Option<Given<NodeId>>,
     },
     /// Find out where a node is
     Find {
         /// Whom to find
-        node_id: NodeId,
+        node_id: Given<NodeId>,
     },
     /// Tell why a node is a peer, or on the map, or why a post is kept
     Explain {
         /// Which node or post
-        id: NodeId,
+        id: Given<NodeId>,
     },
     /// Bytes by layer and cause
     Traffic,
@@ -212,7 +213,7 @@ pub(crate) enum Command {
         text: String,
         /// What it replies to
         #[arg(long, value_name = "POST_ID")]
-        reply: Option<PostId>,
+        reply: Option<Given<PostId>>,
         /// A picture to show with it; may be given several times
         #[arg(long = "picture", value_name = "FILE")]
         pictures: Vec<PathBuf>,
@@ -223,27 +224,27 @@ pub(crate) enum Command {
     /// Give a heart to a post
     Heart {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Take a heart back
     Unheart {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Keep a post by all means
     Pin {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Keep a post no more than any other
     Unpin {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Take a post of yours back, for good and everywhere
     Delete {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Who uses how much of the disk, and what would go next
     Storage {
@@ -266,7 +267,7 @@ pub(crate) enum Command {
     /// One post
     Show {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Follow somebody; they never learn of it
     Follow {
@@ -276,7 +277,7 @@ pub(crate) enum Command {
     /// Stop following
     Unfollow {
         /// Whom
-        node_id: NodeId,
+        node_id: Given<NodeId>,
     },
     /// Whom you follow
     Follows,
@@ -284,7 +285,7 @@ pub(crate) enum Command {
     #[command(args_conflicts_with_subcommands = true)]
     Profile {
         /// Whose
-        node_id: Option<NodeId>,
+        node_id: Option<Given<NodeId>>,
         #[command(subcommand)]
         change: Option<ProfileCommand>,
     },
@@ -334,8 +335,8 @@ mod tests {
             "1.5GB",
             "5 G",
             "99999999TB",
-            "MB5",
             "+1",
+            "MB5",
             "1é",
         ] {
             assert!(size(wrong).is_err(), "{wrong}");

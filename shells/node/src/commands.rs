@@ -2,8 +2,9 @@
 
 use crate::cli::{Cli, Command, ProfileCommand};
 use crate::exit::Exit;
+use crate::ids::Given;
 use crate::output::{self, safe};
-use crate::{devnet, pictures, place, run, storage};
+use crate::{devnet, ids, pictures, place, run, storage};
 use distsoc_api::{Absent, Check, Client, examine};
 use distsoc_engine::domain::PostId;
 use serde_json::{Value, json};
@@ -36,9 +37,11 @@ pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
         } if !pictures.is_empty() || !descriptions.is_empty() => {
             let chosen = pictures::choose(pictures, descriptions)?;
             let client = client(&dir).await?;
-            let uploaded = pictures::upload(&client, chosen).await?;
             let reply = reply.map(|id| id.to_string());
-            let params = json!({"text": text, "reply": reply, "pictures": uploaded});
+            let mut params = json!({"text": text, "reply": reply});
+            // Before the pictures are sent for nothing.
+            ids::complete(&client, &mut params).await?;
+            params["pictures"] = pictures::upload(&client, chosen).await?.into();
             let result = client.call("post", params).await?;
             match cli.json {
                 true => output::json(&result),
@@ -178,7 +181,7 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
     }
 }
 
-fn of_post(post_id: PostId) -> Value {
+fn of_post(post_id: Given<PostId>) -> Value {
     json!({"post_id": post_id.to_string()})
 }
 
@@ -188,8 +191,10 @@ fn show_post_id(result: &Value) {
 
 async fn ask(dir: &Path, command: Command, as_json: bool) -> Result<(), Exit> {
     let is_doctor = matches!(command, Command::Doctor);
-    let (method, params, show) = method_of(command);
-    let result = client(dir).await?.call(method, params).await?;
+    let (method, mut params, show) = method_of(command);
+    let client = client(dir).await?;
+    ids::complete(&client, &mut params).await?;
+    let result = client.call(method, params).await?;
     if is_doctor {
         return show_checks(result, as_json);
     }

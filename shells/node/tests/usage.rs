@@ -208,6 +208,7 @@ fn without_a_node_commands_exit_3() {
         &["delete", ID],
         &["storage"],
         &["explain", ID],
+        &["show", "abcdef"],
     ] {
         one_sentence(args, &distsoc(dir.path(), args), 3);
     }

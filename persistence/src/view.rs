@@ -138,6 +138,24 @@ impl View {
         self.begin(&opened)?.hearts_of(&post)
     }
 
+    /// Whether a person has given a post their heart.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn has_heart_of(&self, post: PostId, person: NodeId) -> Result<bool, Fault> {
+        let opened = self.open()?;
+        self.begin(&opened)?.has_heart_of(&post, &person)
+    }
+
+    /// Whether the person pinned a post.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn is_pinned(&self, post: PostId) -> Result<bool, Fault> {
+        let opened = self.open()?;
+        self.begin(&opened)?.is_pinned(&post)
+    }
+
     /// Bytes of a blob, as far as it reaches; `None` where a slice that they lie in is not here. A length that is not the blob's, as
     /// anybody may write it into a post, is that of a blob that nobody has.
     ///
@@ -284,6 +302,21 @@ impl Page<'_> {
             given += usize::from(HeartRow::decode(row).is_some_and(|row| row.is_given));
         }
         Ok(given)
+    }
+
+    fn has_heart_of(&self, post: &PostId, person: &NodeId) -> Result<bool, Fault> {
+        let key = rows::pair_key(post.as_bytes(), person.as_bytes());
+        let row = self.tables.hearts.get(&self.txn, &key);
+        let row = row.map_err(|error| self.fault(error))?;
+        Ok(row
+            .and_then(HeartRow::decode)
+            .is_some_and(|row| row.is_given))
+    }
+
+    fn is_pinned(&self, post: &PostId) -> Result<bool, Fault> {
+        let row = self.tables.stored_files.get(&self.txn, post.as_bytes());
+        let row = row.map_err(|error| self.fault(error))?;
+        Ok(row.is_some())
     }
 
     fn profile(&self, node: &NodeId) -> Result<Option<Profile>, Fault> {

@@ -67,10 +67,10 @@ methods! {
     "post" ("text?: text, reply?: post id, pictures?: [{blob, length, alt}]") -> "{post_id}", Act, posts::post;
     "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, posts::feed;
     "show" ("post_id: post id") -> "post", Read, posts::show;
-    "heart" ("post_id: post id") -> "{post_id}", Act, posts::heart;
-    "unheart" ("post_id: post id") -> "{post_id}", Act, posts::unheart;
-    "pin" ("post_id: post id") -> "{post_id}", Act, posts::pin;
-    "unpin" ("post_id: post id") -> "{post_id}", Act, posts::unpin;
+    "heart" ("post_id: post id") -> "{post_id, changed}", Act, posts::heart;
+    "unheart" ("post_id: post id") -> "{post_id, changed}", Act, posts::unheart;
+    "pin" ("post_id: post id") -> "{post_id, changed}", Act, posts::pin;
+    "unpin" ("post_id: post id") -> "{post_id, changed}", Act, posts::unpin;
     "delete" ("post_id: post id") -> "{post_id}", Act, posts::delete;
     "storage" ("preview?: number") -> "{budget_bytes, disk_bytes, own_bytes, pinned_bytes, followed_bytes, hosted_bytes, next_to_go: [kept post], …}", Read, storage::storage;
     "storage_set" ("budget_bytes: number") -> "as storage", Act, storage::storage_set;

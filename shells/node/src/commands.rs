@@ -114,17 +114,33 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
             let params = json!({"text": words, "reply": reply.map(|id| id.to_string())});
             ("post", params, show_post_id)
         }
-        Command::Heart { post_id } => ("heart", of_post(post_id), |_| {
-            output::line("Your heart is given: the author and who keeps the post will see it.");
+        Command::Heart { post_id } => ("heart", of_post(post_id), |result| {
+            show_change(
+                result,
+                "Your heart is given: the author and who keeps the post will see it.",
+                "You have given your heart to it already.",
+            );
         }),
-        Command::Unheart { post_id } => ("unheart", of_post(post_id), |_| {
-            output::line("Your heart is taken back.");
+        Command::Unheart { post_id } => ("unheart", of_post(post_id), |result| {
+            show_change(
+                result,
+                "Your heart is taken back.",
+                "There was no heart of yours to take back.",
+            );
         }),
-        Command::Pin { post_id } => ("pin", of_post(post_id), |_| {
-            output::line("Pinned: it is kept before all that is not.");
+        Command::Pin { post_id } => ("pin", of_post(post_id), |result| {
+            show_change(
+                result,
+                "Pinned: it is kept before all that is not.",
+                "It is pinned already.",
+            );
         }),
-        Command::Unpin { post_id } => ("unpin", of_post(post_id), |_| {
-            output::line("No longer pinned: it is kept as long as it is worth it.");
+        Command::Unpin { post_id } => ("unpin", of_post(post_id), |result| {
+            show_change(
+                result,
+                "No longer pinned: it is kept as long as it is worth it.",
+                "It was not pinned.",
+            );
         }),
         Command::Delete { post_id } => ("delete", of_post(post_id), |_| {
             output::line("Deleted here for good; whoever holds it drops it as they hear of it.");
@@ -183,6 +199,12 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
 
 fn of_post(post_id: Given<PostId>) -> Value {
     json!({"post_id": post_id.to_string()})
+}
+
+/// What was done, or that it was so already.
+fn show_change(result: &Value, done: &str, was_so: &str) {
+    let is_changed = result["changed"] != false;
+    output::line(if is_changed { done } else { was_so });
 }
 
 fn show_post_id(result: &Value) {

@@ -64,3 +64,24 @@ fn commands_take_what_feed_and_peers_show_of_an_id() {
     let why = String::from_utf8_lossy(&no_post.stderr);
     assert!(why.contains("no post that is stored here"), "{why}");
 }
+
+#[test]
+fn what_was_so_already_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let _node = Running::node(dir.path());
+    let post = json(dir.path(), &["post", "hello"])["post_id"].clone();
+    let post = post.as_str().unwrap();
+    for (command, words) in [
+        ("unheart", "There was no heart of yours to take back."),
+        ("heart", "Your heart is given"),
+        ("heart", "You have given your heart to it already."),
+        ("unheart", "Your heart is taken back."),
+        ("unpin", "It was not pinned."),
+        ("pin", "Pinned"),
+        ("pin", "It is pinned already."),
+        ("unpin", "No longer pinned"),
+    ] {
+        let said = said(dir.path(), &[command, post]);
+        assert!(said.starts_with(words), "{command}: {said}");
+    }
+}

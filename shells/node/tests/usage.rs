@@ -271,6 +271,15 @@ fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
         &["find", ID],
         &["profile", ID],
         &["profile"],
+        &["explain", ID],
+        &["explain", post.as_str()],
+        &["show", "abcdef"],
+        &["heart", "abcdef12"],
+        &["explain", "ABCDEF"],
+        &["unfollow", "abcdef"],
+        &["follow", "abcdef"],
+        &["map", "abcdef12"],
+        &["post", "x", "--reply", "abcdef"],
     ] {
         one_sentence(args, &distsoc(dir.path(), args), 4);
     }

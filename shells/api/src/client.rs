@@ -33,10 +33,10 @@ const WAIT_S_MAX: u64 = 30;
 
 /// A node is busy, and is asked again after a while. [`std::fmt::Display`] is the sentence for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{said}: trying again in {after_s} s, time {attempt} of {ATTEMPTS_MAX}")]
+#[error(
+    "the node has too many uploads under way: trying again in {after_s} s, time {attempt} of {ATTEMPTS_MAX}"
+)]
 pub struct Wait {
-    /// What the node says.
-    pub said: String,
     /// Seconds.
     pub after_s: u64,
     /// Which attempt was that, from 1 on.
@@ -175,12 +175,7 @@ impl Client {
             if attempt == ATTEMPTS_MAX {
                 return Err(error);
             }
-            let said = error.message;
-            waits(Wait {
-                said,
-                after_s,
-                attempt,
-            });
+            waits(Wait { after_s, attempt });
             runtime::sleep(Duration::from_secs(after_s)).await;
             attempt += 1;
         }
@@ -364,7 +359,9 @@ mod tests {
         assert_eq!(runtime::block_on(upload), Ok(json!(7)));
         assert_eq!(
             waits,
-            [1, 2].map(|time| format!("busy: trying again in 0 s, time {time} of 24"))
+            [1, 2].map(|time| format!(
+                "the node has too many uploads under way: trying again in 0 s, time {time} of 24"
+            ))
         );
         assert!(served.join().unwrap() == vec![bytes.clone(); 3]);
         assert_eq!(uploaded.load(Relaxed), bytes.len() as u64);

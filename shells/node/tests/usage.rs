@@ -171,6 +171,13 @@ fn bad_command_lines_exit_2_with_one_sentence() {
 #[test]
 fn what_is_accepted_is_said_where_a_number_is_wrong() {
     let dir = tempfile::tempdir().unwrap();
+    for words in [&["1.5", "GB"][..], &["500", "mib"]] {
+        let args = [&["storage", "--budget"], words].concat();
+        let output = distsoc(dir.path(), &args);
+        one_sentence(&args, &output, 2);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("a size is one word, as 500MB"), "{said}");
+    }
     for (args, accepted) in [
         (["storage", "--budget", "-1"], "as 500MB, 10GB or 4GiB"),
         (

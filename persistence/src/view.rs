@@ -83,11 +83,11 @@ struct Page<'a> {
 }
 
 impl View {
-    fn fault(&self, error: heed::Error) -> Fault {
+    pub(crate) fn fault(&self, error: heed::Error) -> Fault {
         Fault::lmdb(&self.dir, error)
     }
 
-    fn open(&self) -> Result<Opened<'_, Tables>, Fault> {
+    pub(crate) fn open(&self) -> Result<Opened<'_, Tables>, Fault> {
         self.disk.tables.get().map_err(|error| self.fault(error))
     }
 
@@ -136,6 +136,24 @@ impl View {
     pub fn hearts_of(&self, post: PostId) -> Result<usize, Fault> {
         let opened = self.open()?;
         self.begin(&opened)?.hearts_of(&post)
+    }
+
+    /// Whether a person has given a post their heart.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn has_heart_of(&self, post: PostId, person: NodeId) -> Result<bool, Fault> {
+        let opened = self.open()?;
+        self.begin(&opened)?.has_heart_of(&post, &person)
+    }
+
+    /// Whether the person pinned a post.
+    ///
+    /// # Errors
+    /// [`Fault`] where the disk cannot be read.
+    pub fn is_pinned(&self, post: PostId) -> Result<bool, Fault> {
+        let opened = self.open()?;
+        self.begin(&opened)?.is_pinned(&post)
     }
 
     /// Bytes of a blob, as far as it reaches; `None` where a slice that they lie in is not here. A length that is not the blob's, as
@@ -284,6 +302,21 @@ impl Page<'_> {
             given += usize::from(HeartRow::decode(row).is_some_and(|row| row.is_given));
         }
         Ok(given)
+    }
+
+    fn has_heart_of(&self, post: &PostId, person: &NodeId) -> Result<bool, Fault> {
+        let key = rows::pair_key(post.as_bytes(), person.as_bytes());
+        let row = self.tables.hearts.get(&self.txn, &key);
+        let row = row.map_err(|error| self.fault(error))?;
+        Ok(row
+            .and_then(HeartRow::decode)
+            .is_some_and(|row| row.is_given))
+    }
+
+    fn is_pinned(&self, post: &PostId) -> Result<bool, Fault> {
+        let row = self.tables.stored_files.get(&self.txn, post.as_bytes());
+        let row = row.map_err(|error| self.fault(error))?;
+        Ok(row.is_some())
     }
 
     fn profile(&self, node: &NodeId) -> Result<Option<Profile>, Fault> {

@@ -6,14 +6,14 @@ mod shelf;
 
 use distsoc_engine::crypto::Secret;
 use distsoc_engine::domain::{
-    Bio, Event, EventKind, Name, ProfileBody, RecentPosts, Signed, SignedPost,
+    Bio, Event, EventKind, Name, NodeId, ProfileBody, RecentPosts, Signed, SignedPost,
 };
 use distsoc_engine::io::{
     BatchId, Durability, GoodPeer, Input, MapRow, ReadId, ReadQuery, ReadResult, Restored,
     StorageTrouble, Write,
 };
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_persistence::Fault;
+use distsoc_persistence::{Fault, IdPrefix};
 use shelf::{PATIENCE, follow, open, open_with, own, persist, post, write_post};
 
 #[test]
@@ -273,4 +273,45 @@ fn the_map_comes_back_value_by_value_and_older_generations_go() {
     let (_store, restored, _) = open(dir.path()).unwrap();
     let chunks: Vec<u32> = restored.map.iter().map(|row| row.chunk).collect();
     assert_eq!(chunks, [1, 2, 3, 4, 5, 6, 7, 8]);
+}
+
+#[test]
+fn ids_are_found_by_how_they_begin() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open(dir.path()).unwrap();
+    let node = |third: u8, last: u8| {
+        let mut id = [0x77; 32];
+        (id[2], id[31]) = (third, last);
+        NodeId::from_bytes(id)
+    };
+    let nodes = [node(0x11, 1), node(0x12, 2), node(0x12, 3), node(0x13, 4)];
+    let secret = own();
+    let mut posts = [post(&secret, "one", 1_000), post(&secret, "two", 2_000)];
+    posts.sort_by_key(SignedPost::id);
+    let peer = GoodPeer {
+        node: nodes[1],
+        addresses: Vec::new(),
+        is_anchor: false,
+        last_up_ms: 3,
+    };
+    let mut writes: Vec<Write> = nodes.into_iter().map(follow).collect();
+    writes.push(Write::GoodPeer(peer));
+    writes.extend(posts.iter().map(write_post));
+    persist(&store, &receive, 1, writes).unwrap();
+    let view = store.view();
+    let found = |prefix: &str, limit| {
+        let prefix: IdPrefix = prefix.parse().unwrap();
+        view.nodes_beginning(&prefix, limit).unwrap()
+    };
+    assert_eq!(found("777712", 9), nodes[1..3]);
+    assert_eq!(found("777712", 1), nodes[1..2]);
+    assert_eq!(found("77771277", 9), nodes[1..3]);
+    assert_eq!(found(&nodes[3].to_string(), 9), nodes[3..]);
+    assert_eq!(found("777714", 9), []);
+    assert_eq!(found("ffffff", 9), []);
+    for post in &posts {
+        let prefix: IdPrefix = post.id().short().parse().unwrap();
+        assert_eq!(view.posts_beginning(&prefix, 9).unwrap(), [post.id()]);
+        assert_eq!(view.nodes_beginning(&prefix, 9).unwrap(), []);
+    }
 }

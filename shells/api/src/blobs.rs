@@ -12,7 +12,7 @@ use crate::{Api, CALL_MS_MAX, http, within};
 use distsoc_engine::domain::{BlobRef, Cut, PostId};
 use distsoc_engine::io::{self, Call};
 use distsoc_engine::limits::BLOB_BYTES_MAX;
-use distsoc_host::media::{MediaFault, MediaType, ThumbnailSide, publishable};
+use distsoc_host::media::{MediaFault, MediaType, ThumbnailSide};
 use distsoc_host::{Host, PART_BYTES_MAX};
 use distsoc_net::runtime;
 use futures_lite::StreamExt;
@@ -22,7 +22,7 @@ use hyper::header::{
     ACCEPT_RANGES, CONTENT_DISPOSITION, CONTENT_LENGTH, CONTENT_RANGE, ETAG, HeaderMap,
     HeaderValue, IF_NONE_MATCH, IF_RANGE, RANGE, RETRY_AFTER,
 };
-use hyper::{Request, Response, StatusCode};
+use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -62,14 +62,16 @@ impl Api {
     /// # Errors
     /// [`ApiError`] where it is empty, too long, a picture that nobody could show, or where the disk does not take it.
     pub async fn upload(&self, bytes: Vec<u8>) -> Result<Value, ApiError> {
+        let sent = bytes.len();
+        let published = self.host().publishable(bytes).await;
+        let (head, bytes) = published.map_err(|fault| unfit(&fault))?;
+        let removed_bytes = sent - bytes.len();
         let cut = runtime::spawn_blocking(move || {
-            let sent = bytes.len();
-            let (head, bytes) = publishable(bytes).map_err(|fault| unfit(&fault))?;
             let cut = Cut::new(&bytes).map_err(|_| wrong_length(bytes.len() as u64))?;
             let slices: Vec<_> = cut.slices().collect();
-            Ok::<_, ApiError>((head, cut.blob(), slices, sent - bytes.len()))
+            Ok::<_, ApiError>((cut.blob(), slices))
         });
-        let (head, blob, slices, removed_bytes) = cut.await?;
+        let (blob, slices) = cut.await?;
         let staged = async { Ok(self.host().call(Call::Stage(slices)).await?) };
         expected!(within(CALL_MS_MAX, staged).await, io::Reply::Done => ());
         Ok(json!({
@@ -99,17 +101,12 @@ fn wrong_length(length: u64) -> ApiError {
 }
 
 /// `POST /v1/blobs`: the body is the blob.
-pub(crate) async fn upload(api: &Api, uploads: &Uploads, request: Request<Incoming>) -> Reply {
+pub(crate) async fn upload(api: &Api, uploads: &Uploads, body: &mut Incoming) -> Reply {
     let Some(_place) = uploads.enter() else {
         let sentence = "too many uploads at once: try again in a moment";
         return unavailable(sentence);
     };
-    let bytes = match runtime::timeout(
-        Duration::from_millis(UPLOAD_MS_MAX),
-        body_of(request.into_body()),
-    )
-    .await
-    {
+    let bytes = match runtime::timeout(Duration::from_millis(UPLOAD_MS_MAX), body_of(body)).await {
         Some(Ok(bytes)) => bytes,
         Some(Err((status, error))) => return reply(status, &error.to_json()),
         None => {
@@ -124,7 +121,7 @@ pub(crate) async fn upload(api: &Api, uploads: &Uploads, request: Request<Incomi
 }
 
 /// All bytes of a body, once in memory; one that says or shows that it is too long is not read on.
-async fn body_of(mut body: Incoming) -> Result<Vec<u8>, (StatusCode, ApiError)> {
+async fn body_of(body: &mut Incoming) -> Result<Vec<u8>, (StatusCode, ApiError)> {
     let too_large = |length| (StatusCode::PAYLOAD_TOO_LARGE, wrong_length(length));
     let said = body.size_hint().exact();
     if let Some(length) = said.filter(|length| *length > BLOB_BYTES_MAX) {
@@ -166,7 +163,11 @@ async fn blob_at(host: &Host, place: &str) -> Result<BlobRef, ApiError> {
     let wrong = || ApiError::usage("a picture's place is POST_ID/INDEX, its index from 0 on");
     let (post, index) = place.split_once('/').ok_or_else(wrong)?;
     let post: PostId = parse(post)?;
-    let index: usize = index.parse().map_err(|_| wrong())?;
+    // Rust takes "+0" and "00" for numbers; a picture has one place.
+    let number: usize = index.parse().map_err(|_| wrong())?;
+    let index = (number.to_string() == index)
+        .then_some(number)
+        .ok_or_else(wrong)?;
     let entry = host.view(move |view| view.post(post)).await?;
     let entry = entry.ok_or_else(|| ApiError::not_found("that post is not stored here"))?;
     let blob = entry.body.blobs.get(index).copied();
@@ -211,6 +212,7 @@ pub(crate) async fn download(host: &Host, place: &str, headers: &HeaderMap) -> R
         Err(fault) => Err(fault),
     };
     let media_type = match here {
+        Ok(_) if is_any_known(headers) => return not_modified(&tag),
         Ok(known) => known.unwrap_or(MediaType::Other),
         Err(fault) => return refuse(&fault.into()),
     };
@@ -260,6 +262,9 @@ pub(crate) async fn thumbnail(
             return reply(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.to_json());
         }
     };
+    if is_any_known(headers) {
+        return not_modified(&tag);
+    }
     let mut response = Response::new(Either::Left(Full::new(Bytes::from(made.bytes.clone()))));
     describe(response.headers_mut(), made.media_type, &blob, &tag);
     response
@@ -269,21 +274,30 @@ fn side_of(query: Option<&str>) -> Result<ThumbnailSide, ApiError> {
     let Some(query) = query else {
         return Ok(ThumbnailSide::default());
     };
-    let wish = query
-        .strip_prefix("size=")
-        .and_then(|size| size.parse().ok());
+    let wish = query.strip_prefix("size=");
+    let is_number = |size: &&str| size.bytes().all(|byte| byte.is_ascii_digit());
+    let wish = wish.filter(is_number).and_then(|size| size.parse().ok());
     wish.and_then(ThumbnailSide::for_wish).ok_or_else(|| {
         let (least, most) = ThumbnailSide::RANGE.into_inner();
         ApiError::usage(format!("a thumbnail takes size={least} to size={most}"))
     })
 }
 
-/// Whether the asker has it already.
+/// Whether the asker has it already: a tag may be said to be weak, which makes no difference where nothing is compared but tags.
 fn is_known(headers: &HeaderMap, tag: &str) -> bool {
-    let known = headers
-        .get(IF_NONE_MATCH)
-        .and_then(|value| value.to_str().ok());
-    known.is_some_and(|known| known.split(',').any(|one| one.trim() == tag))
+    let mut known = tags(headers);
+    known.any(|one| one.strip_prefix("W/").unwrap_or(one) == tag)
+}
+
+/// Whether the asker has enough in that there is something, whatever it is.
+fn is_any_known(headers: &HeaderMap) -> bool {
+    tags(headers).any(|one| one == "*")
+}
+
+fn tags(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let lines = headers.get_all(IF_NONE_MATCH).iter();
+    let lines = lines.filter_map(|line| line.to_str().ok());
+    lines.flat_map(|line| line.split(',').map(str::trim))
 }
 
 fn not_modified(tag: &str) -> Reply {
@@ -354,6 +368,7 @@ mod tests {
             "size=15",
             "size=1025",
             "size=-1",
+            "size=+100",
             "size=1e3",
             "size=99999999999",
             "width=100",

@@ -6,7 +6,7 @@ use crate::{ApiError, CALL_MS_MAX, ErrorCode, within};
 use distsoc_net::runtime::{self, TcpStream};
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Body, Bytes, Frame, Incoming, SizeHint};
-use hyper::header::{AUTHORIZATION, HOST};
+use hyper::header::{AUTHORIZATION, HOST, RETRY_AFTER};
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use smol_hyper::rt::FuturesIo;
@@ -25,6 +25,29 @@ const PROBE_MS_MAX: u64 = 5_000;
 const ANSWER_MS_MAX: u64 = CALL_MS_MAX + 10_000;
 /// Bytes of an upload that are handed over at once.
 const PIECE_BYTES: usize = 64 * 1024;
+
+/// How often an upload is tried where the node has too many under way: with five seconds between them, for as long as one may take.
+const ATTEMPTS_MAX: u32 = 24;
+/// And how long is waited between two at most, whatever the node says.
+const WAIT_S_MAX: u64 = 30;
+
+/// A node is busy, and is asked again after a while. [`std::fmt::Display`] is the sentence for a person.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the node has too many uploads under way: trying again in {after_s} s, time {attempt} of {ATTEMPTS_MAX}"
+)]
+pub struct Wait {
+    /// Seconds.
+    pub after_s: u64,
+    /// Which attempt was that, from 1 on.
+    pub attempt: u32,
+}
+
+/// What became of an upload.
+enum Attempt {
+    Done(Value),
+    Busy { error: ApiError, after_s: u64 },
+}
 
 /// Bytes of an upload that are on their way, for whoever shows it.
 pub type Uploaded = Arc<AtomicU64>;
@@ -124,10 +147,53 @@ impl Client {
     /// # Errors
     /// What the node says, or that it does not answer.
     pub async fn upload(&self, bytes: Vec<u8>, uploaded: Uploaded) -> Result<Value, ApiError> {
+        match self.try_upload(bytes.into(), uploaded).await? {
+            Attempt::Done(result) => Ok(result),
+            Attempt::Busy { error, .. } => Err(error),
+        }
+    }
+
+    /// The same; where the node has too many uploads under way, it is asked again when it said, a bounded number of times. Each
+    /// wait is told before.
+    ///
+    /// # Errors
+    /// What the node says, in the end too that it is busy, or that it does not answer.
+    pub async fn upload_when_free(
+        &self,
+        bytes: Vec<u8>,
+        uploaded: Uploaded,
+        mut waits: impl FnMut(Wait),
+    ) -> Result<Value, ApiError> {
+        let bytes = Bytes::from(bytes);
+        let mut attempt = 1;
+        loop {
+            let tried = self.try_upload(bytes.clone(), uploaded.clone()).await?;
+            let (error, after_s) = match tried {
+                Attempt::Done(result) => return Ok(result),
+                Attempt::Busy { error, after_s } => (error, after_s.min(WAIT_S_MAX)),
+            };
+            if attempt == ATTEMPTS_MAX {
+                return Err(error);
+            }
+            waits(Wait { after_s, attempt });
+            runtime::sleep(Duration::from_secs(after_s)).await;
+            attempt += 1;
+        }
+    }
+
+    async fn try_upload(&self, bytes: Bytes, uploaded: Uploaded) -> Result<Attempt, ApiError> {
+        uploaded.store(0, Relaxed);
         let answer = async {
-            let rest = bytes.into();
+            let rest = bytes;
             let body = Counted { rest, uploaded };
-            result_of(self.send(Method::POST, "/v1/blobs", body).await?).await
+            let response = self.send(Method::POST, "/v1/blobs", body).await?;
+            let is_busy = response.status() == StatusCode::SERVICE_UNAVAILABLE;
+            let after = response.headers().get(RETRY_AFTER);
+            let after = after.and_then(|after| after.to_str().ok()?.parse().ok());
+            match (result_of(response).await, after) {
+                (Err(error), Some(after_s)) if is_busy => Ok(Attempt::Busy { error, after_s }),
+                (result, _) => Ok(Attempt::Done(result?)),
+            }
         };
         within(UPLOAD_MS_MAX + self.answer_ms_max, answer).await
     }
@@ -244,6 +310,79 @@ mod tests {
         assert!(error.message.contains("did not answer within"), "{error}");
         let events = runtime::block_on(client.events());
         assert!(events.is_err_and(|error| error.code == ErrorCode::Failed));
+    }
+
+    /// A client of somebody who reads each upload whole and answers with these, one after the other; and what was read.
+    fn answered_with(
+        answers: Vec<&'static str>,
+    ) -> (Client, std::thread::JoinHandle<Vec<Vec<u8>>>) {
+        use std::io::{BufRead, BufReader, Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = Client {
+            file: ApiFile {
+                addr: listener.local_addr().unwrap(),
+                token: "0".into(),
+            },
+            answer_ms_max: ANSWER_MS_MAX,
+        };
+        let served = std::thread::spawn(move || {
+            let serve = |answer: &str| {
+                let (stream, _) = listener.accept().unwrap();
+                let mut reader = BufReader::new(&stream);
+                let lines = (&mut reader).lines().map(Result::unwrap);
+                let head: Vec<String> = lines.take_while(|line| !line.is_empty()).collect();
+                let length = head
+                    .iter()
+                    .find_map(|line| line.strip_prefix("content-length: "));
+                let mut body = vec![0; length.unwrap().parse().unwrap()];
+                reader.read_exact(&mut body).unwrap();
+                (&stream).write_all(answer.as_bytes()).unwrap();
+                body
+            };
+            answers.into_iter().map(serve).collect()
+        });
+        (client, served)
+    }
+
+    const BUSY: &str = "HTTP/1.1 503 Service Unavailable\r\nRetry-After: 0\r\nConnection: close\r\n\r\n{\"error\":{\"code\":\"failed\",\"message\":\"busy\"}}";
+    const DONE: &str = "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"result\":7}";
+
+    #[test]
+    fn a_busy_node_is_asked_again_and_each_wait_is_told() {
+        let bytes = vec![5; 3 * PIECE_BYTES];
+        let (client, served) = answered_with(vec![BUSY, BUSY, DONE]);
+        let uploaded = Uploaded::default();
+        let mut waits = Vec::new();
+        let upload = client.upload_when_free(bytes.clone(), uploaded.clone(), |wait| {
+            waits.push(wait.to_string());
+        });
+        assert_eq!(runtime::block_on(upload), Ok(json!(7)));
+        assert_eq!(
+            waits,
+            [1, 2].map(|time| format!(
+                "the node has too many uploads under way: trying again in 0 s, time {time} of 24"
+            ))
+        );
+        assert!(served.join().unwrap() == vec![bytes.clone(); 3]);
+        assert_eq!(uploaded.load(Relaxed), bytes.len() as u64);
+    }
+
+    #[test]
+    fn a_node_that_stays_busy_is_not_asked_for_ever_and_other_errors_are_told_at_once() {
+        let (client, served) = answered_with(vec![BUSY; ATTEMPTS_MAX as usize]);
+        let mut waits = 0;
+        let upload = client.upload_when_free(vec![5; 9], Uploaded::default(), |_| waits += 1);
+        let error = runtime::block_on(upload).unwrap_err();
+        assert_eq!((error.message.as_str(), waits), ("busy", ATTEMPTS_MAX - 1));
+        assert_eq!(served.join().unwrap().len(), ATTEMPTS_MAX as usize);
+
+        const FULL: &str = "HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n{\"error\":{\"code\":\"failed\",\"message\":\"full\"}}";
+        let (client, served) = answered_with(vec![FULL]);
+        let upload = client.upload_when_free(vec![5; 9], Uploaded::default(), |wait| {
+            panic!("it did not say when to come again: {wait}")
+        });
+        assert_eq!(runtime::block_on(upload).unwrap_err().message, "full");
+        served.join().unwrap();
     }
 
     #[test]

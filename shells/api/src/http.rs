@@ -7,13 +7,15 @@
 use crate::blobs::{self, Uploads};
 use crate::{Api, ApiError, ErrorCode};
 use async_channel::Sender;
+use distsoc_engine::limits::BLOB_BYTES_MAX;
 use distsoc_net::runtime::{self, TcpListener, TcpStream};
 use futures_lite::StreamExt;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited, StreamBody};
-use hyper::body::{Bytes, Frame, Incoming};
+use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
 };
+use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use serde_json::{Value, json};
 use smol_hyper::rt::{FuturesIo, SmolTimer};
@@ -33,6 +35,12 @@ const CONNECTIONS_MAX: usize = 128;
 const HEADERS_MS_MAX: u64 = 5_000;
 /// How long a client may take to send its body.
 const BODY_MS_MAX: u64 = 10_000;
+/// What is read off of a body that was answered before its end, so that its sender sees the answer and not a broken connection.
+const READ_OFF_BYTES_MAX: u64 = 4 * BLOB_BYTES_MAX;
+/// How long that may take in all.
+const READ_OFF_MS_MAX: u64 = 30_000;
+/// And how long nothing may come.
+const READ_OFF_QUIET_MS_MAX: u64 = 2_000;
 /// A line of the event stream when nothing happens, so that a dead client is noticed.
 const HEARTBEAT_MS: u64 = 15_000;
 
@@ -186,21 +194,31 @@ impl Face {
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Reply {
-        if let Err(status) = self.admit(request.headers()) {
+        let (request, mut body) = request.into_parts();
+        if let Err(status) = self.admit(&request.headers) {
             let error = ApiError::new(
                 ErrorCode::Refused,
                 "not for you: wrong host, origin or token",
             );
             return reply(status, &error.to_json());
         }
-        let path = request.uri().path().to_owned();
+        let answer = self.answer_admitted(&request, &mut body).await;
+        // Who waits to be told to go on sends nothing yet.
+        if !body.is_end_stream() && !request.headers.contains_key(EXPECT) {
+            runtime::spawn(read_off(body));
+        }
+        answer
+    }
+
+    async fn answer_admitted(&self, request: &Parts, body: &mut Incoming) -> Reply {
+        let path = request.uri.path();
         let picture = path.strip_prefix("/v1/blobs/");
         let thumbnail = path.strip_prefix("/v1/thumbnails/");
         let host = self.api.host();
-        match (request.method(), path.as_str()) {
-            (&Method::POST, "/v1/call") => self.call(request).await,
+        match (&request.method, path) {
+            (&Method::POST, "/v1/call") => self.call(body).await,
             (&Method::GET, "/v1/events") => self.events(),
-            (&Method::POST, "/v1/blobs") => blobs::upload(&self.api, &self.uploads, request).await,
+            (&Method::POST, "/v1/blobs") => blobs::upload(&self.api, &self.uploads, body).await,
             (_, "/v1/call" | "/v1/events" | "/v1/blobs") => {
                 not_allowed("POST /v1/call, GET /v1/events, POST /v1/blobs")
             }
@@ -212,10 +230,10 @@ impl Face {
                 not_allowed("GET /v1/blobs/POST_ID/INDEX, GET /v1/thumbnails/POST_ID/INDEX")
             }
             _ => match (picture, thumbnail) {
-                (Some(place), _) => blobs::download(host, place, request.headers()).await,
+                (Some(place), _) => blobs::download(host, place, &request.headers).await,
                 (_, Some(place)) => {
-                    let query = request.uri().query();
-                    blobs::thumbnail(host, place, query, request.headers()).await
+                    let query = request.uri.query();
+                    blobs::thumbnail(host, place, query, &request.headers).await
                 }
                 _ => reply(
                     StatusCode::NOT_FOUND,
@@ -253,8 +271,8 @@ impl Face {
         }
     }
 
-    async fn call(&self, request: Request<Incoming>) -> Reply {
-        let body = Limited::new(request.into_body(), BODY_BYTES_MAX).collect();
+    async fn call(&self, body: &mut Incoming) -> Reply {
+        let body = Limited::new(body, BODY_BYTES_MAX).collect();
         let bytes = match runtime::timeout(Duration::from_millis(BODY_MS_MAX), body).await {
             Some(Ok(body)) => body.to_bytes(),
             Some(Err(error)) if !error.is::<LengthLimitError>() => {
@@ -312,6 +330,22 @@ impl Face {
         harden(response.headers_mut(), "application/x-ndjson");
         response
     }
+}
+
+/// Reads the rest of a body and forgets it.
+async fn read_off(mut body: Incoming) {
+    let all = async {
+        let mut left = READ_OFF_BYTES_MAX;
+        let quiet = Duration::from_millis(READ_OFF_QUIET_MS_MAX);
+        while let Some(Some(Ok(frame))) = runtime::timeout(quiet, body.frame()).await {
+            let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+            match left.checked_sub(length) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    };
+    runtime::timeout(Duration::from_millis(READ_OFF_MS_MAX), all).await;
 }
 
 fn not_allowed(what_is: &str) -> Reply {

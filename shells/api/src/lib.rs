@@ -8,6 +8,7 @@ mod client;
 mod doctor;
 mod error;
 mod http;
+mod lookup;
 pub mod methods;
 mod notice;
 mod params;
@@ -16,7 +17,7 @@ mod range;
 mod shapes;
 mod storage;
 
-pub use client::{Absent, Client, Events, Uploaded};
+pub use client::{Absent, Client, Events, Uploaded, Wait};
 pub use doctor::{Check, examine};
 pub use error::{ApiError, ErrorCode};
 pub use http::{ApiFile, Server};

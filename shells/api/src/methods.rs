@@ -2,7 +2,7 @@
 
 use crate::error::{ApiError, ErrorCode};
 use crate::params::{Params, parse};
-use crate::{doctor, posts, shapes, storage};
+use crate::{doctor, lookup, posts, shapes, storage};
 use distsoc_engine::domain::{Bio, ConnectString, Name, NodeId, TextError};
 use distsoc_engine::io::{Call, Counter, Reply};
 use distsoc_engine::profile::NodeProfile;
@@ -62,14 +62,15 @@ methods! {
     "peers" ("") -> "[peer]", Read, peers;
     "map" ("node_id?: id") -> "{hop1, hop2, hop3, bytes} or {node_id, hop, reporters}", Read, map;
     "find" ("node_id: id") -> "{node_id, found_by, address, as_of_ms, jumps, ms, steps: [{step, ms}]}", Read, find;
+    "lookup" ("prefix: first 6 or more digits of an id, of?: post or node") -> "[{id, of}], some of those known here", Read, lookup::lookup;
     "explain" ("id?: id or post id, node_id?: id, post_id?: post id") -> "{node_id, reasons: [text], hop, reporters, peer} or {post_id, reasons: [text], priority, rank, bytes, missing_bytes, …}", Read, storage::explain;
     "post" ("text?: text, reply?: post id, pictures?: [{blob, length, alt}]") -> "{post_id}", Act, posts::post;
     "feed" ("limit?: number, before?: cursor") -> "[post], newest first", Read, posts::feed;
     "show" ("post_id: post id") -> "post", Read, posts::show;
-    "heart" ("post_id: post id") -> "{post_id}", Act, posts::heart;
-    "unheart" ("post_id: post id") -> "{post_id}", Act, posts::unheart;
-    "pin" ("post_id: post id") -> "{post_id}", Act, posts::pin;
-    "unpin" ("post_id: post id") -> "{post_id}", Act, posts::unpin;
+    "heart" ("post_id: post id") -> "{post_id, changed}", Act, posts::heart;
+    "unheart" ("post_id: post id") -> "{post_id, changed}", Act, posts::unheart;
+    "pin" ("post_id: post id") -> "{post_id, changed}", Act, posts::pin;
+    "unpin" ("post_id: post id") -> "{post_id, changed}", Act, posts::unpin;
     "delete" ("post_id: post id") -> "{post_id}", Act, posts::delete;
     "storage" ("preview?: number") -> "{budget_bytes, disk_bytes, own_bytes, pinned_bytes, followed_bytes, hosted_bytes, next_to_go: [kept post], …}", Read, storage::storage;
     "storage_set" ("budget_bytes: number") -> "as storage", Act, storage::storage_set;

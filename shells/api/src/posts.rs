@@ -105,35 +105,49 @@ pub(crate) async fn show(host: &Host, params: &mut Params) -> Result<Value, ApiE
     Ok(shapes::entry(&entry))
 }
 
-/// An act on one post, which answers with its id.
-async fn act(
+/// An act that may have been done before; what was so before it tells.
+async fn change(
     host: &Host,
     params: &mut Params,
+    will_be: bool,
+    was: impl FnOnce(&View, PostId) -> Result<bool, Fault> + Send + 'static,
     call: impl FnOnce(PostId) -> Call,
 ) -> Result<Value, ApiError> {
     let post: PostId = params.required_parsed("post_id")?;
+    let was = host.view(move |view| was(&view, post)).await?;
     expected!(host.call(call(post)).await, Reply::Done => ());
-    Ok(json!({"post_id": post.to_string()}))
+    Ok(json!({"post_id": post.to_string(), "changed": was != will_be}))
+}
+
+async fn set_heart(host: &Host, params: &mut Params, given: bool) -> Result<Value, ApiError> {
+    let own = host.node_id();
+    let was = move |view: &View, post| view.has_heart_of(post, own);
+    change(host, params, given, was, |post| Call::Heart { post, given }).await
 }
 
 pub(crate) async fn heart(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    act(host, params, |post| Call::Heart { post, given: true }).await
+    set_heart(host, params, true).await
 }
 
 pub(crate) async fn unheart(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    act(host, params, |post| Call::Heart { post, given: false }).await
+    set_heart(host, params, false).await
+}
+
+async fn set_pin(host: &Host, params: &mut Params, is_pinned: bool) -> Result<Value, ApiError> {
+    let call = |post| Call::Pin { post, is_pinned };
+    change(host, params, is_pinned, View::is_pinned, call).await
 }
 
 pub(crate) async fn pin(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let is_pinned = true;
-    act(host, params, |post| Call::Pin { post, is_pinned }).await
+    set_pin(host, params, true).await
 }
 
 pub(crate) async fn unpin(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    let is_pinned = false;
-    act(host, params, |post| Call::Pin { post, is_pinned }).await
+    set_pin(host, params, false).await
 }
 
 pub(crate) async fn delete(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
-    act(host, params, Call::Delete).await
+    let post: PostId = params.required_parsed("post_id")?;
+    expected!(host.call(Call::Delete(post)).await, Reply::Done => ());
+    Ok(json!({"post_id": post.to_string()}))
 }

@@ -110,6 +110,12 @@ pub(crate) fn explanation(
         _ => (None, &[][..]),
     };
     match hop {
+        Some(2) if reporters.len() == 1 => {
+            reasons.push("1 of your peers is connected to it".to_owned());
+        }
+        Some(3) if reporters.len() == 1 => {
+            reasons.push("1 of your peers has a peer that is connected to it".to_owned());
+        }
         Some(2) => reasons.push(format!(
             "{} of your peers are connected to it",
             reporters.len()
@@ -281,6 +287,7 @@ pub(crate) fn kept_explained(view: &KeptView, author_name: Option<&str>) -> Valu
             reasons.push(format!("its age counts {factor}"));
             reasons.push(match facts.copies {
                 0 => "no other copy is known nearby, so nothing is divided".to_owned(),
+                1 => "1 other copy is known nearby, so it is divided by 2".to_owned(),
                 copies => format!(
                     "{copies} other copies are known nearby, so it is divided by {}",
                     u32::from(copies) + 1
@@ -292,6 +299,7 @@ pub(crate) fn kept_explained(view: &KeptView, author_name: Option<&str>) -> Valu
     if let Some(rank) = view.rank {
         reasons.push(match rank {
             0 => "it would be the first to go".to_owned(),
+            1 => "1 other would go before it".to_owned(),
             before => format!("{before} others would go before it"),
         });
     }

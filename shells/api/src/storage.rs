@@ -7,8 +7,11 @@ use crate::shapes;
 use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::io::{Call, CallError, Reply};
 use distsoc_host::Host;
+use distsoc_persistence::IdPrefix;
 use serde_json::Value;
 
+/// What is said of an id that may be a node's or a post's.
+const UNKNOWN: &str = "nothing is known here of that id: no post is stored under it, and no node of that name is connected, followed or within three hops; 'find' looks for a node further away";
 /// Posts of a preview where no number is given.
 const PREVIEW: u64 = 10;
 /// And at most.
@@ -82,6 +85,13 @@ async fn explain_node(host: &Host, node: NodeId) -> Result<Value, ApiError> {
     let peer = peers.iter().find(|peer| peer.node_id == node);
     let is_own = node == host.node_id();
     let is_followed = follows.contains(&node);
+    if !is_own && !is_followed && peer.is_none() && on_map.is_none() {
+        let whole: IdPrefix = parse(&node.to_string())?;
+        let stored = host.view(move |view| view.nodes_beginning(&whole, 1));
+        if stored.await?.is_empty() {
+            return Err(ApiError::not_found(UNKNOWN));
+        }
+    }
     Ok(shapes::explanation(
         host,
         &node,

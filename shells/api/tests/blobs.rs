@@ -156,8 +156,16 @@ fn a_blob_comes_whole_and_in_any_part() {
     }
     let tag = whole.header("etag").unwrap();
     let line = format!("GET {path}");
-    let known = node.ask(&line, &[("If-None-Match", tag)]);
-    assert!(known.status() == 304 && known.body.is_empty());
+    let (weak, several) = (format!("W/{tag}"), format!("\"another\", {tag}"));
+    for known in [tag, &weak, &several, "*", " * "] {
+        let answer = node.ask(&line, &[("If-None-Match", known)]);
+        assert!(answer.status() == 304 && answer.body.is_empty(), "{known}");
+        assert_eq!(answer.header("etag"), Some(tag));
+    }
+    for other in ["\"another\"", "", "\"*\"", "**"] {
+        let answer = node.ask(&line, &[("If-None-Match", other)]);
+        assert!(answer.status() == 200 && answer.body == bytes, "{other}");
+    }
     let part = ("Range", "bytes=0-9");
     assert_eq!(node.ask(&line, &[part, ("If-Range", tag)]).body.len(), 10);
     let other = node.ask(&line, &[part, ("If-Range", "\"another\"")]);
@@ -243,6 +251,8 @@ fn a_picture_is_stored_without_what_tells_of_its_maker_and_shown_small() {
     let small = node.get(&format!("/v1/thumbnails/{post}/0?size=100"), None);
     let shown = image::load_from_memory(&small.body).unwrap();
     assert_eq!((shown.width(), shown.height()), (128, 64));
+    let line = format!("GET /v1/thumbnails/{post}/0?size=100");
+    assert_eq!(node.ask(&line, &[("If-None-Match", "*")]).status(), 304);
     // A notice in a chunk that never ends: what else it holds cannot be known.
     let said = node.upload(&sent[..plain.len() - 4]);
     assert_eq!(status(&said), 400);
@@ -254,6 +264,21 @@ fn a_picture_is_stored_without_what_tells_of_its_maker_and_shown_small() {
     // Whatever else is attached stays as it is.
     let other = [b"%PDF-1.7".as_slice(), note].concat();
     assert_eq!(result(&node.upload(&other))["removed_bytes"], 0);
+}
+
+#[test]
+fn a_picture_that_shows_nothing_but_noise_is_refused_with_what_to_do() {
+    let node = Besieged::start();
+    let mut noise = png(200, 200);
+    // Where the packed pixels begin.
+    let at = noise.windows(4).position(|name| name == b"IDAT").unwrap() + 6;
+    noise[at..at + 100].fill(0x5a);
+    let said = node.upload(&noise);
+    assert_eq!(status(&said), 400, "{said}");
+    assert!(
+        said.contains("damaged or cut short: open it in a picture program, save it anew"),
+        "{said}"
+    );
 }
 
 #[test]
@@ -439,6 +464,9 @@ fn what_came_from_a_peer_may_be_a_bomb_and_may_not_be_here_yet() {
                 .said()
                 .contains("has not arrived yet: it is being fetched")
         );
+        let line = format!("GET /v1/{kind}/{id}/1");
+        let any = node.ask(&line, &[("If-None-Match", "*")]);
+        assert_eq!(any.status(), 503, "{kind}: there is none yet");
     }
     node.still_serves();
 }

@@ -3,7 +3,7 @@
 use crate::blobs::{PART_BYTES_MAX, is_here};
 use crate::fault::Fault;
 use crate::loop_task::{Asked, Loop};
-use crate::media::{MediaFault, MediaType, Thumbnail, ThumbnailSide, Thumbnails};
+use crate::media::{Head, MediaFault, MediaType, Thumbnail, ThumbnailSide, Thumbnails};
 use crate::random::random;
 use crate::traffic::{DayTraffic, TrafficDays};
 use async_channel::{Receiver, Sender};
@@ -304,6 +304,14 @@ impl Host {
     ) -> Result<Option<MediaType>, distsoc_persistence::Fault> {
         self.view(move |view| MediaType::of_stored(&view, blob))
             .await
+    }
+
+    /// What is published of a file: all of it, or a picture that can be shown, without what tells of its maker.
+    ///
+    /// # Errors
+    /// [`MediaFault`] where it says that it is a picture and nobody could show it, or say what else it holds.
+    pub async fn publishable(&self, bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
+        self.0.thumbnails.publishable(bytes).await
     }
 
     /// A small picture of a stored blob.

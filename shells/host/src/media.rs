@@ -3,14 +3,17 @@
 //! Anybody may have made the bytes. So the dimensions in the head are checked before anything is decoded, decoders have a limit
 //! of memory, at most two work at once, on threads that may block, and what they made is kept within so many bytes.
 //!
-//! A picture that is published here tells nothing of its maker that cannot be seen in it: see [`publishable`].
+//! A picture that is published here tells nothing of its maker that cannot be seen in it, and was decoded once: see `publishable`.
 
+mod frame;
 mod metadata;
+mod proof;
 
 use crate::blobs::BlobReader;
 use async_channel::{Receiver, Sender};
 use distsoc_engine::domain::{BlobHash, BlobRef};
 use distsoc_persistence::View;
+use frame::Frame;
 use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
 use std::collections::BTreeMap;
 use std::io::{BufRead, Cursor, Seek};
@@ -145,8 +148,11 @@ pub enum MediaFault {
         height: u32,
     },
     /// It would take more memory than a decoder has.
-    #[error("the picture takes too much memory to decode")]
-    TooMuchMemory,
+    #[error("the picture{} takes more than {} MB to decode, which is as much as one may", of_pixels(*.pixels), DECODER_BYTES_MAX / 1_000_000)]
+    TooMuchMemory {
+        /// Width and height, as its head says, where that was read.
+        pixels: Option<(u32, u32)>,
+    },
     /// A camera wrote it, in a form that is not read here: what else it holds cannot be taken out.
     #[error(
         "this picture or film is of a kind that may hold where and when it was taken, which cannot be taken out here"
@@ -163,10 +169,16 @@ pub enum MediaFault {
     Disk(#[from] distsoc_persistence::Fault),
 }
 
+fn of_pixels(pixels: Option<(u32, u32)>) -> String {
+    pixels.map_or_else(String::new, |(width, height)| {
+        format!(" of {width} × {height} pixels")
+    })
+}
+
 impl From<ImageError> for MediaFault {
     fn from(error: ImageError) -> Self {
         match error {
-            ImageError::Limits(_) => Self::TooMuchMemory,
+            ImageError::Limits(_) => Self::TooMuchMemory { pixels: None },
             _ => Self::Damaged,
         }
     }
@@ -187,9 +199,12 @@ pub struct Head {
 /// [`MediaFault`] where it says that it is a picture and nobody could show it.
 fn head_of(bytes: &[u8]) -> Result<Head, MediaFault> {
     let media_type = MediaType::of(bytes);
-    let pixels = match media_type.is_picture() {
-        true => Some(decoder(media_type, Cursor::new(bytes))?.dimensions()),
-        false => None,
+    let mut reader = Cursor::new(bytes);
+    let pixels = match media_type {
+        MediaType::Other => None,
+        // Its decoder takes in the whole file.
+        MediaType::Jpeg => Some(frame_within_bounds(&mut reader)?.pixels),
+        _ => Some(decoder(media_type, reader)?.dimensions()),
     };
     Ok(Head { media_type, pixels })
 }
@@ -199,7 +214,7 @@ impl MediaFault {
     #[must_use]
     pub const fn next_step(&self) -> Option<&'static str> {
         match self {
-            Self::TooManyPixels { .. } | Self::TooMuchMemory => {
+            Self::TooManyPixels { .. } | Self::TooMuchMemory { .. } => {
                 Some("make it smaller in a picture program and attach that")
             }
             Self::Damaged => Some("open it in a picture program, save it anew and attach that"),
@@ -214,41 +229,64 @@ impl MediaFault {
 ///
 /// # Errors
 /// [`MediaFault`] where it says that it is a picture and nobody could show it, or say what else it holds.
-pub fn publishable(bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
+fn publishable(bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
     let head = head_of(&bytes)?;
     if head.media_type == MediaType::Other && metadata::is_of_a_camera(&bytes) {
         return Err(MediaFault::Untold);
     }
     let stripped = metadata::without_metadata(head.media_type, bytes);
     let stripped = stripped.map_err(|metadata::Damaged| MediaFault::Damaged)?;
-    match head_of(&stripped)? == head {
-        true => Ok((head, stripped)),
-        false => Err(MediaFault::Damaged),
+    if head_of(&stripped)? != head {
+        return Err(MediaFault::Damaged);
     }
+    proof::decodes(head.media_type, &stripped)?;
+    Ok((head, stripped))
+}
+
+fn check_pixels((width, height): (u32, u32)) -> Result<(), MediaFault> {
+    let pixels = u64::from(width) * u64::from(height);
+    match pixels > PIXELS_MAX || width.max(height) > SIDE_PIXELS_MAX {
+        true => Err(MediaFault::TooManyPixels { width, height }),
+        false => Ok(()),
+    }
+}
+
+fn check_memory(bytes: u64, pixels: (u32, u32)) -> Result<(), MediaFault> {
+    let pixels = Some(pixels);
+    match bytes {
+        0 => Err(MediaFault::Damaged),
+        1..=DECODER_BYTES_MAX => Ok(()),
+        _ => Err(MediaFault::TooMuchMemory { pixels }),
+    }
+}
+
+/// The frame of a JPEG, and that a decoder may have it.
+fn frame_within_bounds(reader: &mut (impl BufRead + Seek)) -> Result<Frame, MediaFault> {
+    let frame = Frame::read(reader)?;
+    check_pixels(frame.pixels)?;
+    check_memory(frame.decoder_bytes(), frame.pixels)?;
+    Ok(frame)
 }
 
 /// A decoder that has read the head and found it within bounds.
 fn decoder<'a>(
     media_type: MediaType,
-    reader: impl BufRead + Seek + 'a,
+    mut reader: impl BufRead + Seek + 'a,
 ) -> Result<impl ImageDecoder + 'a, MediaFault> {
     let format = media_type.format().ok_or(MediaFault::NotAPicture)?;
+    if media_type == MediaType::Jpeg {
+        // Its decoder takes in the whole file before it looks at any of it.
+        frame_within_bounds(&mut reader)?;
+    }
     let mut reader = ImageReader::with_format(reader, format);
     // The sides are checked below, so that the sentence can name them.
     let mut limits = Limits::no_limits();
     limits.max_alloc = Some(DECODER_BYTES_MAX);
     reader.limits(limits);
     let decoder = reader.into_decoder()?;
-    let (width, height) = decoder.dimensions();
-    let pixels = u64::from(width) * u64::from(height);
-    if pixels > PIXELS_MAX || width.max(height) > SIDE_PIXELS_MAX {
-        return Err(MediaFault::TooManyPixels { width, height });
-    }
-    match decoder.total_bytes() {
-        0 => Err(MediaFault::Damaged),
-        1..=DECODER_BYTES_MAX => Ok(decoder),
-        _ => Err(MediaFault::TooMuchMemory),
-    }
+    check_pixels(decoder.dimensions())?;
+    check_memory(decoder.total_bytes(), decoder.dimensions())?;
+    Ok(decoder)
 }
 
 /// The longer side of a thumbnail: one of few, so that many wishes share what was made.
@@ -402,6 +440,16 @@ impl Thumbnails {
         Turn(self.leave.clone())
     }
 
+    /// What is published of a file, and what its head says.
+    pub(crate) async fn publishable(&self, bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
+        let turn = self.turn().await;
+        let made = distsoc_net::runtime::spawn_blocking(move || {
+            let _turn = turn;
+            publishable(bytes)
+        });
+        made.await
+    }
+
     /// The thumbnail of a stored blob.
     pub(crate) async fn get(
         &self,
@@ -426,7 +474,7 @@ impl Thumbnails {
                 .fill_buf()
                 .map(MediaType::of)
                 .map_err(|_| MediaFault::NotHere)
-                .and_then(|media_type| thumbnail(media_type, &mut reader, side));
+                .and_then(|media_type| proof::guarded(|| thumbnail(media_type, &mut reader, side)));
             // What a decoder says of a part that could not be read is not what happened.
             match reader.trouble() {
                 Some(trouble) => Err(trouble),

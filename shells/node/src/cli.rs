@@ -1,5 +1,6 @@
 //! The command line, as its contract names it.
 
+use crate::ids::Given;
 use clap::{Parser, Subcommand};
 use distsoc_engine::domain::{ConnectString, Name, NodeId, PostId};
 use distsoc_engine::profile::ProfileKind;
@@ -76,7 +77,10 @@ fn node_count(text: &str) -> Result<usize, String> {
 
 /// Bytes as people write them.
 fn size(text: &str) -> Result<u64, String> {
-    let wrong = || "it must be bytes, or as 500MB, 10GB or 4GiB".to_owned();
+    let wrong = || {
+        "it must be a whole number of bytes from 1 on, or with a unit as 500MB, 10GB or 4GiB (1500MB for one and a half GB)"
+            .to_owned()
+    };
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit: u64 = match text[digits.len()..].to_ascii_lowercase().as_str() {
         "" | "b" => 1,
@@ -90,9 +94,19 @@ fn size(text: &str) -> Result<u64, String> {
         "tib" => 1 << 40,
         _ => return Err(wrong()),
     };
-    let count: u64 = digits.trim_end().parse().map_err(|_| wrong())?;
+    let digits = digits.trim_end();
+    // Rust takes "+1" for a number.
+    if !digits.bytes().all(|digit| digit.is_ascii_digit()) {
+        return Err(wrong());
+    }
+    let count: u64 = digits.parse().map_err(|_| wrong())?;
     let bytes = count.checked_mul(unit).filter(|bytes| *bytes > 0);
     bytes.ok_or_else(wrong)
+}
+
+fn seed(text: &str) -> Result<u64, String> {
+    let wrong = format!("it must be a whole number from 0 to {}", u64::MAX);
+    text.parse().map_err(|_| wrong)
 }
 
 fn page(text: &str) -> Result<u64, String> {
@@ -138,7 +152,7 @@ pub(crate) struct RunArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct DevnetArgs {
     /// How many nodes
-    #[arg(long, default_value = "12", value_parser = node_count)]
+    #[arg(long, default_value = "12", value_parser = node_count, allow_negative_numbers = true)]
     pub(crate) nodes: usize,
     /// Profile of those that are no anchors
     #[arg(long, default_value = "desktop", value_parser = profile)]
@@ -147,7 +161,7 @@ pub(crate) struct DevnetArgs {
     #[arg(long, default_value = "127.0.0.1:0", value_name = "IP:PORT|off", value_parser = ui)]
     pub(crate) ui: Ui,
     /// The same identities and the same people for the same number
-    #[arg(long)]
+    #[arg(long, value_parser = seed, allow_negative_numbers = true)]
     pub(crate) seed: Option<u64>,
     /// No example people
     #[arg(long)]
@@ -177,17 +191,17 @@ pub(crate) enum Command {
     /// The map in numbers, or what it says of one node
     Map {
         /// Whom to look up
-        node_id: Option<NodeId>,
+        node_id: Option<Given<NodeId>>,
     },
     /// Find out where a node is
     Find {
         /// Whom to find
-        node_id: NodeId,
+        node_id: Given<NodeId>,
     },
     /// Tell why a node is a peer, or on the map, or why a post is kept
     Explain {
         /// Which node or post
-        id: NodeId,
+        id: Given<NodeId>,
     },
     /// Bytes by layer and cause
     Traffic,
@@ -199,7 +213,7 @@ pub(crate) enum Command {
         text: String,
         /// What it replies to
         #[arg(long, value_name = "POST_ID")]
-        reply: Option<PostId>,
+        reply: Option<Given<PostId>>,
         /// A picture to show with it; may be given several times
         #[arg(long = "picture", value_name = "FILE")]
         pictures: Vec<PathBuf>,
@@ -210,38 +224,38 @@ pub(crate) enum Command {
     /// Give a heart to a post
     Heart {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Take a heart back
     Unheart {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Keep a post by all means
     Pin {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Keep a post no more than any other
     Unpin {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Take a post of yours back, for good and everywhere
     Delete {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Who uses how much of the disk, and what would go next
     Storage {
         /// Change what everything may take: bytes, or as 500MB, 10GB, 4GiB
-        #[arg(long, value_name = "BYTES", value_parser = size)]
+        #[arg(long, value_name = "BYTES", value_parser = size, allow_hyphen_values = true)]
         budget: Option<u64>,
     },
     /// Posts of people you follow, newest first
     Feed {
         /// How many
-        #[arg(long, default_value = "50", value_parser = page)]
+        #[arg(long, default_value = "50", value_parser = page, allow_negative_numbers = true)]
         limit: u64,
         /// Only what is older than this entry's cursor
         #[arg(long, value_name = "CURSOR")]
@@ -253,7 +267,7 @@ pub(crate) enum Command {
     /// One post
     Show {
         /// Which
-        post_id: PostId,
+        post_id: Given<PostId>,
     },
     /// Follow somebody; they never learn of it
     Follow {
@@ -263,7 +277,7 @@ pub(crate) enum Command {
     /// Stop following
     Unfollow {
         /// Whom
-        node_id: NodeId,
+        node_id: Given<NodeId>,
     },
     /// Whom you follow
     Follows,
@@ -271,7 +285,7 @@ pub(crate) enum Command {
     #[command(args_conflicts_with_subcommands = true)]
     Profile {
         /// Whose
-        node_id: Option<NodeId>,
+        node_id: Option<Given<NodeId>>,
         #[command(subcommand)]
         change: Option<ProfileCommand>,
     },
@@ -321,6 +335,7 @@ mod tests {
             "1.5GB",
             "5 G",
             "99999999TB",
+            "+1",
             "MB5",
             "1é",
         ] {

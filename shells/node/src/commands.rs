@@ -2,8 +2,9 @@
 
 use crate::cli::{Cli, Command, ProfileCommand};
 use crate::exit::Exit;
+use crate::ids::Given;
 use crate::output::{self, safe};
-use crate::{devnet, pictures, place, run, storage};
+use crate::{devnet, ids, pictures, place, run, storage};
 use distsoc_api::{Absent, Check, Client, examine};
 use distsoc_engine::domain::PostId;
 use serde_json::{Value, json};
@@ -36,9 +37,11 @@ pub(crate) async fn carry_out(cli: Cli) -> Result<(), Exit> {
         } if !pictures.is_empty() || !descriptions.is_empty() => {
             let chosen = pictures::choose(pictures, descriptions)?;
             let client = client(&dir).await?;
-            let uploaded = pictures::upload(&client, chosen).await?;
             let reply = reply.map(|id| id.to_string());
-            let params = json!({"text": text, "reply": reply, "pictures": uploaded});
+            let mut params = json!({"text": text, "reply": reply});
+            // Before the pictures are sent for nothing.
+            ids::complete(&client, &mut params).await?;
+            params["pictures"] = pictures::upload(&client, chosen).await?.into();
             let result = client.call("post", params).await?;
             match cli.json {
                 true => output::json(&result),
@@ -111,17 +114,33 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
             let params = json!({"text": words, "reply": reply.map(|id| id.to_string())});
             ("post", params, show_post_id)
         }
-        Command::Heart { post_id } => ("heart", of_post(post_id), |_| {
-            output::line("Your heart is given: the author and who keeps the post will see it.");
+        Command::Heart { post_id } => ("heart", of_post(post_id), |result| {
+            show_change(
+                result,
+                "Your heart is given: the author and who keeps the post will see it.",
+                "You have given your heart to it already.",
+            );
         }),
-        Command::Unheart { post_id } => ("unheart", of_post(post_id), |_| {
-            output::line("Your heart is taken back.");
+        Command::Unheart { post_id } => ("unheart", of_post(post_id), |result| {
+            show_change(
+                result,
+                "Your heart is taken back.",
+                "There was no heart of yours to take back.",
+            );
         }),
-        Command::Pin { post_id } => ("pin", of_post(post_id), |_| {
-            output::line("Pinned: it is kept before all that is not.");
+        Command::Pin { post_id } => ("pin", of_post(post_id), |result| {
+            show_change(
+                result,
+                "Pinned: it is kept before all that is not.",
+                "It is pinned already.",
+            );
         }),
-        Command::Unpin { post_id } => ("unpin", of_post(post_id), |_| {
-            output::line("No longer pinned: it is kept as long as it is worth it.");
+        Command::Unpin { post_id } => ("unpin", of_post(post_id), |result| {
+            show_change(
+                result,
+                "No longer pinned: it is kept as long as it is worth it.",
+                "It was not pinned.",
+            );
         }),
         Command::Delete { post_id } => ("delete", of_post(post_id), |_| {
             output::line("Deleted here for good; whoever holds it drops it as they hear of it.");
@@ -178,8 +197,14 @@ fn method_of(command: Command) -> (&'static str, Value, fn(&Value)) {
     }
 }
 
-fn of_post(post_id: PostId) -> Value {
+fn of_post(post_id: Given<PostId>) -> Value {
     json!({"post_id": post_id.to_string()})
+}
+
+/// What was done, or that it was so already.
+fn show_change(result: &Value, done: &str, was_so: &str) {
+    let is_changed = result["changed"] != false;
+    output::line(if is_changed { done } else { was_so });
 }
 
 fn show_post_id(result: &Value) {
@@ -188,8 +213,10 @@ fn show_post_id(result: &Value) {
 
 async fn ask(dir: &Path, command: Command, as_json: bool) -> Result<(), Exit> {
     let is_doctor = matches!(command, Command::Doctor);
-    let (method, params, show) = method_of(command);
-    let result = client(dir).await?.call(method, params).await?;
+    let (method, mut params, show) = method_of(command);
+    let client = client(dir).await?;
+    ids::complete(&client, &mut params).await?;
+    let result = client.call(method, params).await?;
     if is_doctor {
         return show_checks(result, as_json);
     }

@@ -64,9 +64,15 @@ impl From<ApiError> for Exit {
     }
 }
 
+/// Whether a word is the unit of a size, which a shell has cut off from its number.
+fn is_unit(word: &str) -> bool {
+    let units = ["kb", "mb", "gb", "tb", "kib", "mib", "gib", "tib"];
+    units.contains(&word.to_ascii_lowercase().as_str())
+}
+
 /// What clap has to say: help and version to stdout, anything wrong as one sentence.
 pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
-    use clap::error::ErrorKind;
+    use clap::error::{ContextKind, ContextValue, ErrorKind};
     if matches!(
         error.kind(),
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion
@@ -76,6 +82,15 @@ pub(crate) fn of_usage(error: &clap::Error) -> ExitCode {
     }
     if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         return Exit::usage("a command is needed: 'distsoc --help' lists them").tell();
+    }
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(word)) = error.get(ContextKind::InvalidArg)
+        && is_unit(word)
+    {
+        return Exit::usage(format!(
+            "'{word}' stands alone: a size is one word, as 500MB, 10GB or 4GiB"
+        ))
+        .tell();
     }
     let rendered = error.render().to_string();
     let message = rendered.split("\n\n").next().unwrap_or_default();

@@ -5,6 +5,7 @@ mod cli;
 mod commands;
 mod devnet;
 mod exit;
+mod ids;
 mod output;
 mod pictures;
 mod place;

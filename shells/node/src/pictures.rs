@@ -2,12 +2,14 @@
 
 use crate::exit::Exit;
 use crate::{output, storage};
-use distsoc_api::{Client, Uploaded};
+use distsoc_api::{Client, Uploaded, Wait};
 use distsoc_engine::domain::MediaDescription;
 use distsoc_engine::limits::{BLOB_BYTES_MAX, POST_BLOBS_MAX};
+use distsoc_host::media::{MAGIC_BYTES, MediaType};
 use distsoc_net::runtime;
 use serde_json::{Value, json};
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
@@ -50,9 +52,24 @@ pub(crate) fn choose(files: Vec<PathBuf>, descriptions: Vec<String>) -> Result<V
                 there.len()
             )));
         }
+        let start = start_of(file);
+        let start = start.map_err(|error| Exit::usage(format!("cannot read {name}: {error}")))?;
+        if !MediaType::of(&start).is_picture() {
+            return Err(Exit::usage(format!(
+                "{name} is no PNG, JPEG, GIF or WebP picture, whatever its name says: save it as one of these and attach that"
+            )));
+        }
     }
     let pairs = files.into_iter().zip(descriptions);
     Ok(pairs.map(|(file, alt)| Chosen { file, alt }).collect())
+}
+
+/// What tells the type of a file.
+fn start_of(file: &Path) -> std::io::Result<Vec<u8>> {
+    let mut start = Vec::with_capacity(MAGIC_BYTES);
+    let file = std::fs::File::open(file)?;
+    file.take(MAGIC_BYTES as u64).read_to_end(&mut start)?;
+    Ok(start)
 }
 
 /// Sends one after the other; what `post` takes as `pictures`.
@@ -66,7 +83,12 @@ pub(crate) async fn upload(client: &Client, chosen: Vec<Chosen>) -> Result<Vec<V
         let (sent, length) = (Uploaded::default(), bytes.len() as u64);
         let picture = place + 1;
         let said = || so_far(picture, count, sent.load(Relaxed), length);
-        let answer = while_it_lasts(said, client.upload(bytes, sent.clone())).await;
+        let waits = |wait: Wait| {
+            output::progress("");
+            output::error(&format!("distsoc: {name}: {wait}"));
+        };
+        let upload = client.upload_when_free(bytes, sent.clone(), waits);
+        let answer = while_it_lasts(said, upload).await;
         let answer = answer.map_err(|error| Exit::from(error).about(&name))?;
         let (blob, length) = (&answer["blob"], &answer["length"]);
         uploaded.push(json!({"blob": blob, "length": length, "alt": alt}));

@@ -185,9 +185,20 @@ fn posts_with_pictures_and_what_is_done_with_them_keep_the_contract() {
     );
     assert_eq!(shown[0]["hearts"], 0);
 
+    let changes = |command, is_change: bool| {
+        let done = json(b.path(), &[command, id]);
+        assert_eq!(
+            (&done["post_id"], &done["changed"]),
+            (&post["post_id"], &is_change.into()),
+            "{command}"
+        );
+    };
+    changes("unheart", false);
+    changes("unpin", false);
     for (command, hearts) in [("heart", 1), ("unheart", 0)] {
-        assert_eq!(json(b.path(), &[command, id]), post, "{command}");
+        changes(command, true);
         eventually(command, || feed()[0]["hearts"] == hearts);
+        changes(command, false);
     }
     let storage = [
         "budget_bytes",
@@ -205,7 +216,8 @@ fn posts_with_pictures_and_what_is_done_with_them_keep_the_contract() {
     };
     has("storage", &json(b.path(), &["storage"]), &storage);
     assert_eq!(pinned(), 0);
-    assert_eq!(json(b.path(), &["pin", id]), post);
+    changes("pin", true);
+    changes("pin", false);
     eventually("it is pinned", || pinned() >= GIF.len() as u64);
     let explained = json(b.path(), &["explain", id]);
     let fields = [
@@ -232,7 +244,7 @@ fn posts_with_pictures_and_what_is_done_with_them_keep_the_contract() {
         "pin_bonus",
     ];
     has("factors", &explained["factors"], &factors);
-    assert_eq!(json(b.path(), &["unpin", id]), post);
+    changes("unpin", true);
     eventually("it is pinned no more", || pinned() == 0);
     let set = json(b.path(), &["storage", "--budget", "100000000"]);
     has("storage --budget", &set, &storage);

@@ -26,9 +26,13 @@ fn posts_and_pictures_outlive_their_author() {
     let (mut at_author, _at_holder) = (Running::node(author), Running::node(holder));
     let place = connect_string(author);
     json(holder, &["follow", &place]);
-    let picture = author.join("picture.bin");
-    let bytes: Vec<u8> = (0..1_500_000u32).map(|place| (place / 17) as u8).collect();
-    std::fs::write(&picture, &bytes).unwrap();
+    let picture = author.join("picture.png");
+    // 1.5 MB: what does not repeat cannot be packed.
+    let byte = |place: u32| (place.wrapping_mul(2_654_435_761) >> 24) as u8;
+    let bytes = (0..1_500_000).map(byte).collect();
+    let noise = image::RgbImage::from_raw(1_000, 500, bytes).unwrap();
+    noise.save(&picture).unwrap();
+    assert!(std::fs::metadata(&picture).unwrap().len() > 1_000_000);
     let picture = picture.to_str().unwrap();
     let post = |args: &[&str]| {
         let posted = json(author, args);

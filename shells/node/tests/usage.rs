@@ -46,6 +46,21 @@ fn bad_command_lines_exit_2_with_one_sentence() {
     };
     let (picture, empty) = (file("some.png", 5), file("empty.png", 0));
     let huge = file("huge.png", 64 * 1024 * 1024 + 1);
+    let named = |name: &str, content: &[u8]| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content).unwrap();
+        path.display().to_string()
+    };
+    let text = named("text.png", b"only words, whatever it is called");
+    let svg = named("drawing.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>");
+    let html = named("page.jpg", b"<!doctype html><p>");
+    for file in [&text, &svg, &html] {
+        let args = ["post", "x", "--picture", file, "--alt", "a"];
+        let output = distsoc(&dir.path().join("data"), &args);
+        one_sentence(&args, &output, 2);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("no PNG, JPEG, GIF or WebP picture"), "{said}");
+    }
     let long = "x".repeat(1_025);
     let no_key = format!("02{}@127.0.0.1:4000", "0".repeat(62));
     let at = |place: &str| format!("{ID}@{place}");
@@ -107,6 +122,15 @@ fn bad_command_lines_exit_2_with_one_sentence() {
         vec!["storage", "--budget", "much"],
         vec!["storage", "--budget", "-5"],
         vec!["storage", "--budget", "1.5GB"],
+        vec!["storage", "--budget", "1.5 GB"],
+        vec!["storage", "--budget", "-1GB"],
+        vec!["storage", "--budget", "+1"],
+        vec!["storage", "--budget", "1e9"],
+        vec!["feed", "--limit", "-1"],
+        vec!["devnet", "--nodes", "-1"],
+        vec!["show", "abcde"],
+        vec!["show", "abcdeg"],
+        vec!["show", "abcdef12-"],
         vec!["storage", "extra"],
         vec!["explain"],
         vec!["explain", "xyz"],
@@ -145,6 +169,38 @@ fn bad_command_lines_exit_2_with_one_sentence() {
 }
 
 #[test]
+fn what_is_accepted_is_said_where_a_number_is_wrong() {
+    let dir = tempfile::tempdir().unwrap();
+    for words in [&["1.5", "GB"][..], &["500", "mib"]] {
+        let args = [&["storage", "--budget"], words].concat();
+        let output = distsoc(dir.path(), &args);
+        one_sentence(&args, &output, 2);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains("a size is one word, as 500MB"), "{said}");
+    }
+    for (args, accepted) in [
+        (["storage", "--budget", "-1"], "as 500MB, 10GB or 4GiB"),
+        (
+            ["storage", "--budget", "-1.5GB"],
+            "1500MB for one and a half GB",
+        ),
+        (
+            ["storage", "--budget", "1.5 GB"],
+            "1500MB for one and a half GB",
+        ),
+        (["storage", "--budget", "0"], "from 1 on"),
+        (["feed", "--limit", "-1"], "1 to 500 posts"),
+        (["feed", "--limit", "1.5"], "1 to 500 posts"),
+        (["devnet", "--nodes", "-3"], "2 to 200 nodes"),
+        (["devnet", "--seed", "-1"], "a whole number from 0 to"),
+    ] {
+        let said = distsoc(dir.path(), &args).stderr;
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert!(said.contains(accepted), "{args:?}: {said}");
+    }
+}
+
+#[test]
 fn without_a_node_commands_exit_3() {
     let dir = tempfile::tempdir().unwrap();
     for args in [
@@ -159,6 +215,7 @@ fn without_a_node_commands_exit_3() {
         &["delete", ID],
         &["storage"],
         &["explain", ID],
+        &["show", "abcdef"],
     ] {
         one_sentence(args, &distsoc(dir.path(), args), 3);
     }
@@ -221,6 +278,15 @@ fn what_a_running_node_does_not_have_exits_4_and_what_it_must_not_do_5() {
         &["find", ID],
         &["profile", ID],
         &["profile"],
+        &["explain", ID],
+        &["explain", post.as_str()],
+        &["show", "abcdef"],
+        &["heart", "abcdef12"],
+        &["explain", "ABCDEF"],
+        &["unfollow", "abcdef"],
+        &["follow", "abcdef"],
+        &["map", "abcdef12"],
+        &["post", "x", "--reply", "abcdef"],
     ] {
         one_sentence(args, &distsoc(dir.path(), args), 4);
     }

@@ -72,10 +72,13 @@ fn take(
             _ => limits::STAGED_BYTES_MAX.min(own_max),
         };
         if staged + blob.stored_bytes() > max {
-            let full = CallError::Refused(
-                "too much was uploaded that no post names yet: post it, or wait an hour",
-            );
-            outbox.reply(call, Err(full));
+            let full = match blob.stored_bytes() > max {
+                true => {
+                    "this file alone is larger than the quarter of the budget that own posts may take: make it smaller, or raise the budget"
+                }
+                false => "too much was uploaded that no post names yet: post it, or wait an hour",
+            };
+            outbox.reply(call, Err(CallError::Refused(full)));
             continue;
         }
         let part = book.stage(blob, now.after(limits::STAGED_MS));

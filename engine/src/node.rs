@@ -75,7 +75,8 @@ impl Node {
         world.insert_resource(copies::Copies::default());
         world.insert_resource(deletions::Deletions::default());
         world.insert_resource(deletions::DeletionOffers::default());
-        world.insert_resource(hearts::Hearts::default());
+        let own = world.resource::<identity::Identity>().node_id();
+        world.insert_resource(hearts::Hearts::new(own));
         world.insert_resource(keep_order::KeepOrder::default());
         world.insert_resource(keepers::Keepers::default());
         world.insert_resource(keepers::ListNews::default());

@@ -69,7 +69,7 @@ fn is_overtaken(write: &Write, lists: &KeptLists, changes: &RelationshipChanges)
     match write {
         Write::RecentPosts { head, .. } => {
             let known = lists.head(&head.author);
-            known.is_some_and(|known| known != head)
+            known.is_none_or(|known| known != head)
         }
         Write::Relationship { node, relationship } => {
             let said = relationship.clone().unwrap_or_default();

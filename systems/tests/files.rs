@@ -647,3 +647,39 @@ fn what_is_worth_least_makes_room_for_an_upload() {
         assert_eq!(holds_whole(&table, 1, &of_other), stays, "{length}");
     }
 }
+
+/// A disk that stays nearly full: what is kept is worth less from one window to the next, and what is new is worth more then.
+#[test]
+fn what_is_worth_more_by_then_comes_into_a_full_node() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    for number in 0..50 {
+        table.post(2, &format!("post {number}"));
+    }
+    table.pass(60_000);
+    for _ in 0..12 {
+        let fuller = Input::Disk(nearly_full(99_000));
+        table.seats[1].inputs.push_back(fuller);
+        table.settle();
+    }
+    let kept = table.seats[1].posts.len();
+    assert!(kept < 20, "what is worth least goes: {kept} stay");
+    let full = nearly_full(90_000);
+    table.seats[1].inputs.push_back(Input::Disk(full));
+    // All are worth the same, and smaller ids go first: some have a place, and some have none.
+    let same: Vec<PostId> = (0..8)
+        .map(|number| table.post(2, &format!("another {number}")))
+        .collect();
+    table.pass(60_000);
+    let taken = |table: &Table, ids: &[PostId]| {
+        let posts = &table.seats[1].posts;
+        ids.iter().filter(|id| posts.contains_key(id)).count()
+    };
+    assert!(taken(&table, &same) < same.len());
+    table.pass(3 * 24 * 60 * 60_000 + 2 * 60 * 60_000);
+    let newer: Vec<PostId> = (0..4)
+        .map(|number| table.post(2, &format!("days later {number}")))
+        .collect();
+    table.pass(60_000);
+    assert_eq!(taken(&table, &newer), newer.len());
+}

@@ -374,6 +374,26 @@ pub fn still_holds(write: &Write, files: &FileIndex, blobs: &BlobBook) -> bool {
 pub struct Wanted(BTreeMap<PostId, NodeId>);
 
 impl Wanted {
+    /// From now on these are what an author lacks, the first before the others; false where not all have room, as long as
+    /// [`limits::WANTED_POSTS_MAX`] are wanted.
+    pub fn want(&mut self, author: &mut Author, lacking: Vec<Missing>) -> bool {
+        for missing in std::mem::take(&mut author.missing) {
+            self.0.remove(&missing.id);
+        }
+        let count = lacking.len();
+        let node = author.node;
+        let fits = lacking.into_iter();
+        let fits = fits.take_while(|missing| self.insert(missing.id, node));
+        author.missing = fits.collect();
+        author.missing.len() == count
+    }
+
+    /// Whether there is room for what many authors lack.
+    #[must_use]
+    pub fn has_room(&self) -> bool {
+        self.0.len() < limits::WANTED_POSTS_MAX / 4 * 3
+    }
+
     /// Wants a post of this author; false when [`limits::WANTED_POSTS_MAX`] are wanted already.
     pub fn insert(&mut self, id: PostId, author: NodeId) -> bool {
         if self.0.len() >= limits::WANTED_POSTS_MAX && !self.0.contains_key(&id) {
@@ -415,8 +435,9 @@ impl Wanted {
 /// While the disk is too full for what is worth least, that is not taken in, or it would come and go for ever.
 #[derive(Resource, Debug, Default)]
 pub struct KeepFloor {
-    /// What is worth no more than this has no place; `None` where there is room for all.
-    pub least: Option<KeepPriority>,
+    /// What goes before this one, or with it, has no place: what went last, or the first of what is kept, whichever goes first.
+    /// `None` where there is room for all.
+    pub least: Option<(KeepPriority, PostId)>,
     /// What went, with what it would have been worth when it came. Whoever it comes from again may be its only known holder, which
     /// makes it worth more than what it went for.
     gone: BTreeMap<PostId, KeepPriority>,
@@ -426,7 +447,7 @@ impl KeepFloor {
     /// Whether a post of this worth has a place.
     #[must_use]
     pub fn admits(&self, id: &PostId, worth: KeepPriority) -> bool {
-        self.least.is_none_or(|least| worth > least)
+        self.least.is_none_or(|least| (worth, *id) > least)
             && self.gone.get(id).is_none_or(|before| worth > *before)
     }
 
@@ -436,6 +457,15 @@ impl KeepFloor {
         if self.gone.len() > limits::GONE_POSTS_MAX {
             self.gone.pop_first();
         }
+    }
+
+    /// What was worth less than what is kept is worth more by now, where what is kept is worth this at least; true where that lowers it.
+    pub fn fall_to(&mut self, kept: (KeepPriority, PostId)) -> bool {
+        let falls = self.least.is_some_and(|least| kept < least);
+        if falls {
+            self.least = Some(kept);
+        }
+        falls
     }
 
     /// There is room for all.
@@ -464,14 +494,44 @@ mod tests {
     }
 
     #[test]
+    fn what_has_no_room_among_the_wanted_is_said_and_what_is_lacked_no_more_makes_room() {
+        let lacking = |from: usize, count: usize| -> Vec<Missing> {
+            let ids = (from..from + count).map(|number| {
+                let mut id = [0; 32];
+                id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+                PostId::from_bytes(id)
+            });
+            ids.map(|id| Missing {
+                id,
+                created_at_s: 0,
+            })
+            .collect()
+        };
+        let mut wanted = Wanted::default();
+        let [mut one, mut other] = [1, 2].map(|node| Author::new(NodeId::from_bytes([node; 32])));
+        let most = limits::WANTED_POSTS_MAX;
+        assert!(wanted.want(&mut one, lacking(0, most - 10)));
+        assert!(!wanted.has_room());
+        assert!(!wanted.want(&mut other, lacking(most, 20)));
+        assert_eq!((other.missing.len(), wanted.len()), (10, most));
+        assert!(wanted.want(&mut one, lacking(5, 3)));
+        assert!(wanted.has_room() && wanted.want(&mut other, lacking(most, 20)));
+        assert_eq!(wanted.len(), 23);
+    }
+
+    #[test]
     fn what_went_for_its_copies_does_not_come_back_for_having_fewer() {
         let mut floor = KeepFloor::default();
         let [gone, new] = [1, 2].map(|number| PostId::from_bytes([number; 32]));
         assert!(floor.admits(&gone, worth(1)));
-        floor.least = Some(worth(3));
+        floor.least = Some((worth(3), PostId::from_bytes([5; 32])));
         floor.let_go(gone, worth(1));
         assert!(!floor.admits(&gone, worth(1)) && floor.admits(&new, worth(1)));
         assert!(!floor.admits(&new, worth(3)));
+        let greater = PostId::from_bytes([6; 32]);
+        assert!(floor.admits(&greater, worth(3)), "smaller ids go first");
+        assert!(!floor.fall_to((worth(1), new)));
+        assert!(floor.fall_to((worth(4), greater)) && floor.admits(&new, worth(3)));
         assert!(
             floor.admits(&gone, worth(0)),
             "it is worth more than it was"

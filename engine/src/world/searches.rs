@@ -225,6 +225,11 @@ impl Errands {
         std::mem::take(&mut self.waiting)
     }
 
+    /// Nobody waits for it any more.
+    pub fn give_up(&mut self, node: &NodeId) {
+        self.waiting.remove(node);
+    }
+
     /// A node is not dialled, by limits of our own: that says nothing of whether it is there.
     pub fn decline(&mut self, node: NodeId) {
         self.declined.insert(node);

@@ -14,7 +14,7 @@ use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::fetches::Fetches;
 use distsoc_engine::world::files::{Archive, KeepFloor, still_holds};
 use distsoc_engine::world::inbox::Inbox;
-use distsoc_engine::world::keep_order::KeepRow;
+use distsoc_engine::world::keep_order::{KeepOrder, KeepRow};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::storage::Storage;
 
@@ -51,7 +51,7 @@ struct Evicting {
 /// How much must go so that a share of room is in use: nothing below the mark at which eviction begins.
 fn lacking(used: u64, room: u64) -> u64 {
     let mark = |percent: u64| (u128::from(room) * u128::from(percent) / 100) as u64;
-    match room > 0 && used > mark(limits::EVICTION_BEGINS_PERCENT) {
+    match room > 0 && used > 0 && used >= mark(limits::EVICTION_BEGINS_PERCENT) {
         true => used - mark(limits::EVICTION_ENDS_PERCENT),
         false => 0,
     }
@@ -167,10 +167,30 @@ fn choose_freeing(archive: &Archive, fetches: &Fetches, bytes: u64, count: usize
     }
 }
 
+/// The place of a file in the order of going.
+fn place_of(order: &KeepOrder, row: KeepRow) -> Option<(KeepPriority, PostId)> {
+    Some((order.priority(row)?, order.get(row)?.id))
+}
+
+fn first_to_go(order: &KeepOrder) -> Option<(KeepPriority, PostId)> {
+    let mut first = None;
+    order.least_worth(|row, _| {
+        first = place_of(order, row);
+        false
+    });
+    first
+}
+
+/// What stored lists name and had no place may have one now.
+fn recheck_all(archive: &Archive, rechecks: &mut ListRechecks) {
+    let kept = archive.kept.iter().filter(|author| author.is_kept());
+    rechecks.0.extend(kept.map(|author| author.node));
+}
+
 fn evict(
     now: Res<Now>,
     profile: Res<NodeProfile>,
-    storage: Res<Storage>,
+    mut storage: ResMut<Storage>,
     fetches: Res<Fetches>,
     mut evicting: ResMut<Evicting>,
     mut archive: Archive,
@@ -183,6 +203,18 @@ fn evict(
         evicting.copies_turned_ms = now.mono_ms;
         for id in archive.copies.turn(now_s) {
             archive.judge_file(&id, None);
+        }
+        if floor.least.is_some() {
+            // What is kept is worth less from one window to the next: what was worth no place has one then.
+            archive.order.turn(now_s);
+            let falls = match first_to_go(&archive.order) {
+                Some(first) => floor.fall_to(first),
+                None => true,
+            };
+            if falls {
+                recheck_all(&archive, &mut rechecks);
+                outbox.wake_at(now.mono_ms);
+            }
         }
     }
     let over = archive.blobs.take_overdue(now.mono_ms);
@@ -210,7 +242,7 @@ fn evict(
         }
         evicting.settled = None;
     }
-    let usage = &storage.usage;
+    let usage = storage.usage;
     let files = archive.index.len();
     let mut bytes = lacking(usage.row_bytes, usage.row_room_bytes)
         .max(lacking(usage.blob_bytes, usage.blob_room_bytes))
@@ -221,6 +253,8 @@ fn evict(
         .is_none_or(|at_ms| now.mono_ms >= at_ms + RELIEF_MS);
     if storage.is_full() && may_relieve {
         evicting.relieved_ms = Some(now.mono_ms);
+        // One refusal, one relief: where there is still no room, the next slice says so.
+        storage.blobs_refused = false;
         bytes = bytes.max((usage.row_bytes + usage.blob_bytes) / RELIEF_SHARE);
     }
     let orphans = std::mem::take(&mut evicting.orphans).into_iter();
@@ -230,43 +264,37 @@ fn evict(
         .filter(|write| still_holds(write, &archive.index, &archive.blobs))
         .collect();
     if !std::mem::replace(&mut evicting.has_begun, true)
-        && fullness(usage, files, profile.files_max) >= limits::EVICTION_ENDS_PERCENT
+        && fullness(&usage, files, profile.files_max) >= limits::EVICTION_ENDS_PERCENT
     {
         // What went before the start is worth no more than the least that stayed.
         archive.order.turn(now_s);
-        archive.order.least_worth(|row, _| {
-            floor.least = archive.order.priority(row);
-            false
-        });
+        floor.least = first_to_go(&archive.order);
     }
     if bytes > 0 || count > 0 {
         archive.order.turn(now_s);
-        let mut highest = floor.least.unwrap_or_default();
+        let mut last = floor.least;
         let chosen = choose_proved(&mut archive, &fetches, bytes, count, now_s);
         if chosen.is_none() {
             outbox.wake_at(now.mono_ms);
         }
         for row in chosen.into_iter().flatten() {
-            highest = highest.max(archive.order.priority(row).unwrap_or_default());
-            let Some(id) = archive.order.get(row).map(|candidate| candidate.id) else {
+            let Some((worth, id)) = place_of(&archive.order, row) else {
                 continue;
             };
+            last = last.max(Some((worth, id)));
             if let Some(file) = archive.get(&id) {
                 let worth = archive.worth_of(&file.row.author, file.row.created_at_s);
                 floor.let_go(id, worth);
             }
             writes.extend(archive.forget(&id));
         }
-        if highest > KeepPriority::default() {
-            floor.least = Some(highest);
-        }
+        floor.least = last;
     } else if floor.least.is_some()
-        && fullness(usage, files, profile.files_max) < FLOOR_ENDS_PERCENT
+        && fullness(&usage, files, profile.files_max) < FLOOR_ENDS_PERCENT
     {
         floor.end();
         // What had to go has a place again.
-        let kept = archive.kept.iter().filter(|author| author.is_kept());
-        rechecks.0.extend(kept.map(|author| author.node));
+        recheck_all(&archive, &mut rechecks);
         outbox.wake_at(now.mono_ms);
     }
     if !writes.is_empty() {
@@ -296,7 +324,7 @@ mod tests {
     #[test]
     fn from_the_upper_mark_to_the_lower() {
         assert_eq!(lacking(949, 1_000), 0);
-        assert_eq!(lacking(950, 1_000), 0);
+        assert_eq!(lacking(950, 1_000), 50);
         assert_eq!(lacking(951, 1_000), 51);
         assert_eq!(lacking(2_000, 1_000), 1_100);
         assert_eq!(lacking(5, 0), 0, "nothing is known of the disk yet");

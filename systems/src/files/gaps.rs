@@ -9,15 +9,13 @@ use distsoc_engine::io::{ReadId, ReadQuery, ReadResult};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::world::authors::{
-    Author, AuthorIndex, AuthorsView, ListRechecks, Missing, PullsDue,
-};
+use distsoc_engine::world::authors::{Author, AuthorIndex, AuthorsView, ListRechecks, PullsDue};
 use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::{Archive, FileIndex, KeepFloor, Wanted};
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::storage::Storage;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 /// Lists that are being read.
 #[derive(Resource, Debug, Default)]
@@ -31,6 +29,7 @@ fn go_through(
     deletions: Res<Deletions>,
     floor: Res<KeepFloor>,
     mut wanted: ResMut<Wanted>,
+    mut rechecks: ResMut<ListRechecks>,
     mut pulls_due: ResMut<PullsDue>,
 ) {
     if reading.0.is_empty() {
@@ -51,15 +50,13 @@ fn go_through(
             continue;
         };
         let lacking = archive.lacking(&list, &deletions, &floor);
-        let missing: VecDeque<Missing> = lacking
-            .into_iter()
-            .filter(|missing| wanted.insert(missing.id, node))
-            .collect();
         let Some(mut author) = archive.author_mut(&node) else {
             continue;
         };
-        if !missing.is_empty() {
-            author.missing = missing;
+        if !wanted.want(&mut author, lacking) {
+            rechecks.0.insert(node);
+        }
+        if !author.missing.is_empty() {
             pulls_due.0.at(node, now.mono_ms);
         }
     }
@@ -69,13 +66,14 @@ fn look_up(
     storage: Res<Storage>,
     profile: Res<NodeProfile>,
     index: Res<FileIndex>,
+    wanted: Res<Wanted>,
     mut rechecks: ResMut<ListRechecks>,
     mut reading: ResMut<Reading>,
     authors: AuthorsView,
     mut outbox: ResMut<Outbox>,
 ) {
     // What is missing could not be taken in.
-    if !storage.takes_more() || index.len() >= profile.files_max {
+    if !storage.takes_more() || index.len() >= profile.files_max || !wanted.has_room() {
         return;
     }
     while !rechecks.0.is_empty() && reading.0.len() < limits::LIST_RECHECKS_IN_FLIGHT_MAX {

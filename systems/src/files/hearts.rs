@@ -4,7 +4,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{Heart, HeartBody, NodeId, Signed, check_time, next_seq};
+use distsoc_engine::domain::{Heart, HeartBody, NodeId, PostId, Signed, check_time, next_seq};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Reply, Write};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
@@ -86,14 +86,8 @@ fn publish(
             continue;
         }
         // The post may have gone meanwhile: then it is said all the same, to those who keep it.
-        if archive
-            .hearts
-            .take(&heart, Some(identity.node_id()))
-            .is_ok()
-        {
-            archive.judge_file(&heart.post, None);
-            archive.judge_author(&heart.author);
-        }
+        let taken = archive.hearts.take(&heart, Some(identity.node_id()));
+        judge_again(&mut archive, &heart, taken.unwrap_or_default());
         let bytes = Packet::from(HeartRecord { heart }).encode();
         for (link, mut peer) in &mut peers {
             outbox.send_bytes(link.id, bytes.clone());
@@ -149,9 +143,8 @@ fn take_in(
         };
         let taken = judged.and_then(|()| archive.hearts.take(&heart, reporter));
         match taken {
-            Ok(()) => {
-                archive.judge_file(&heart.post, None);
-                archive.judge_author(&heart.author);
+            Ok(changed) => {
+                judge_again(&mut archive, &heart, changed);
                 outbox.store(Write::Heart(heart.clone()));
                 if is_pushed {
                     let (author, by) = (heart.author, Some(heart.person));
@@ -161,20 +154,25 @@ fn take_in(
             }
             Err(Refusal::Stale) => {
                 // By another peer it may count now.
-                if let Some(reporter) = reporter
-                    && archive.hearts.of(&heart.post, &heart.person).is_some()
-                    && archive
-                        .hearts
-                        .count_by(&heart.post, &heart.person, reporter)
-                {
-                    archive.judge_file(&heart.post, None);
-                    archive.judge_author(&heart.author);
-                }
+                let (post, person) = (&heart.post, &heart.person);
+                let changed = reporter.map(|by| archive.hearts.count_by(post, person, by));
+                judge_again(&mut archive, &heart, changed.unwrap_or_default());
                 offences.note(link, Refusal::Stale, "HeartRecord");
             }
             Err(refusal) => offences.note(link, refusal, "HeartRecord"),
         }
     }
+}
+
+/// What hearts that count changed.
+fn judge_again(archive: &mut Archive, heart: &Heart, changed: Vec<PostId>) {
+    if changed.is_empty() {
+        return;
+    }
+    for post in changed {
+        archive.judge_file(&post, None);
+    }
+    archive.judge_author(&heart.author);
 }
 
 fn judge(archive: &Archive, known: &KnownPersons, heart: &Heart, now: Now) -> Result<(), Refusal> {

@@ -13,8 +13,8 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
-    HostCandidates, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests, PullWish,
-    PullsDue, Succession,
+    HostCandidates, ListRechecks, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests,
+    PullWish, PullsDue, Succession,
 };
 use distsoc_engine::world::deletions::{Deletions, Proof};
 use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
@@ -204,6 +204,7 @@ struct FilesOfAuthors<'w, 's> {
     wanted: ResMut<'w, Wanted>,
     deletions: ResMut<'w, Deletions>,
     floor: Res<'w, KeepFloor>,
+    rechecks: ResMut<'w, ListRechecks>,
     news: ResMut<'w, ListNews>,
     keepers: ResMut<'w, Keepers>,
     pulls_due: ResMut<'w, PullsDue>,
@@ -224,16 +225,14 @@ impl FilesOfAuthors<'_, '_> {
         }
         self.bury(&list, outbox);
         let lacking = self.archive.lacking(&list, &self.deletions, &self.floor);
-        let missing = lacking
-            .into_iter()
-            .filter(|missing| self.wanted.insert(missing.id, node))
-            .collect();
         let Some(mut author) = self.archive.author_mut(&node) else {
             return;
         };
         author.head = Some(list.head().clone());
         author.checked_at_ms = now.wall_ms;
-        author.missing = missing;
+        if !self.wanted.want(&mut author, lacking) {
+            self.rechecks.0.insert(node);
+        }
         if !author.missing.is_empty() {
             self.pulls_due.0.at(node, now.mono_ms);
         }

@@ -8,6 +8,7 @@ use distsoc_engine::io::{BatchId, Call, CallError, CallId, Reply, StorageTrouble
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::blobs::BlobBook;
+use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::storage::Storage;
@@ -47,11 +48,38 @@ fn whole(slices: &[Verified<Slice>]) -> Option<BlobRef> {
     (in_order && slices.len() as u32 == blob.slices()).then_some(blob)
 }
 
+/// Why a blob beside those that wait for their posts, of so many bytes, is not taken in.
+fn check(
+    archive: &Archive,
+    storage: &Storage,
+    blob: BlobRef,
+    staged: u64,
+) -> Result<(), CallError> {
+    let own_max = match storage.usage.budget_bytes / limits::OWN_SHARE {
+        // Nothing is known of the disk yet.
+        0 => u64::MAX,
+        max => max,
+    };
+    let bytes = blob.stored_bytes();
+    let why = if bytes > own_max.min(limits::STAGED_BYTES_MAX) {
+        "this file alone is larger than the quarter of the budget that own posts may take: make it smaller, or raise the budget"
+    } else if archive.own_bytes() + bytes > own_max {
+        "own posts may take a quarter of the budget, and with this file they would take more: delete some, or raise the budget"
+    } else if staged + bytes > limits::STAGED_BYTES_MAX
+        || archive.own_bytes() + staged + bytes > own_max
+    {
+        "too much was uploaded that no post names yet: post it, or wait an hour"
+    } else {
+        return Ok(());
+    };
+    Err(CallError::Refused(why))
+}
+
 fn take(
     now: Res<Now>,
     storage: Res<Storage>,
     mut inbox: ResMut<Inbox>,
-    mut book: ResMut<BlobBook>,
+    mut archive: Archive,
     mut stagings: ResMut<Stagings>,
     mut outbox: ResMut<Outbox>,
 ) {
@@ -65,27 +93,20 @@ fn take(
             outbox.reply(call, Err(partial));
             continue;
         };
-        let staged: u64 = book.staged().map(|blob| blob.stored_bytes()).sum();
-        let own_max = storage.usage.budget_bytes / limits::OWN_SHARE;
-        let max = match own_max {
-            0 => limits::STAGED_BYTES_MAX,
-            _ => limits::STAGED_BYTES_MAX.min(own_max),
-        };
-        if staged + blob.stored_bytes() > max {
-            let full = match blob.stored_bytes() > max {
-                true => {
-                    "this file alone is larger than the quarter of the budget that own posts may take: make it smaller, or raise the budget"
-                }
-                false => "too much was uploaded that no post names yet: post it, or wait an hour",
-            };
-            outbox.reply(call, Err(CallError::Refused(full)));
-            continue;
-        }
-        let part = book.stage(blob, now.after(limits::STAGED_MS));
-        if part.is_whole() {
+        let until_ms = now.after(limits::STAGED_MS);
+        if archive.blobs.get(&blob).is_some_and(|part| part.is_whole()) {
+            archive.blobs.stage(blob, until_ms);
             outbox.reply(call, Ok(Reply::Done));
             continue;
         }
+        let others = archive.blobs.staged();
+        let others = others.filter(|other| other.hash != blob.hash);
+        let staged: u64 = others.map(|other| other.stored_bytes()).sum();
+        if let Err(refused) = check(&archive, &storage, blob, staged) {
+            outbox.reply(call, Err(refused));
+            continue;
+        }
+        archive.blobs.stage(blob, until_ms);
         let until_ms = now.after(ROOM_MS);
         stagings.waiting.push_back((call, slices, until_ms));
     }

@@ -46,8 +46,9 @@ struct Liked {
 }
 
 /// All that decides.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Model {
+    own: NodeId,
     pub(crate) files: BTreeMap<PostId, File>,
     pub(crate) followed: BTreeSet<NodeId>,
     liked: BTreeMap<PostId, Liked>,
@@ -69,6 +70,17 @@ fn recency(age_s: u32) -> u64 {
 }
 
 impl Model {
+    pub(crate) fn new(own: NodeId) -> Self {
+        Self {
+            own,
+            files: BTreeMap::new(),
+            followed: BTreeSet::new(),
+            liked: BTreeMap::new(),
+            reported: BTreeMap::new(),
+            turned_ms: 0,
+        }
+    }
+
     pub(crate) fn add(&mut self, post: &SignedPost, from: Option<NodeId>, now_s: u32) {
         let body = post.body();
         let file = File {
@@ -123,25 +135,48 @@ impl Model {
         let known = liked.words.get(&person);
         if known.is_none_or(|known| known.0 < word.0) {
             liked.words.insert(person, word);
-            if !word.1 {
-                liked.counted.remove(&person);
-                let of = self.reported.entry(heart.author).or_default();
-                of.retain(|_, counted| *counted != (id, person));
-            }
+            liked.counted.remove(&person);
+            let of = self.reported.entry(heart.author).or_default();
+            of.retain(|_, counted| *counted != (id, person));
         }
         self.count(id, person, heart.author, reporter);
     }
 
-    /// One for each author and peer that brought any, and no more than eleven, which make no difference.
+    /// The newest for each author and peer that brought any, and all of the person's own.
     fn count(&mut self, id: PostId, person: NodeId, author: NodeId, reporter: NodeId) {
         let liked = self.liked.entry(id).or_default();
         let of = self.reported.entry(author).or_default();
         let (seq, given) = liked.words[&person];
-        let is_counted = liked.counted.contains_key(&person);
-        if given && !is_counted && of.len() < 11 && !of.contains_key(&reporter) {
-            of.insert(reporter, (id, person));
-            liked.counted.insert(person, (seq / 1000) as u32);
+        if !given || liked.counted.contains_key(&person) {
+            return;
         }
+        let before = of.get(&reporter).copied();
+        if person != self.own {
+            let newest = |(post, by): &(PostId, NodeId)| self.liked[post].words[by].0;
+            if before.as_ref().is_some_and(|before| newest(before) >= seq) {
+                return;
+            }
+            of.insert(reporter, (id, person));
+            if let Some((post, by)) = before {
+                let liked = self.liked.get_mut(&post).expect("it is counted");
+                liked.counted.remove(&by);
+            }
+        }
+        let liked = self.liked.entry(id).or_default();
+        liked.counted.insert(person, (seq / 1000) as u32);
+    }
+
+    /// How many hearts count for an author.
+    fn hearts_of(&self, author: &NodeId) -> usize {
+        let reported = self.reported.get(author).map_or(0, BTreeMap::len);
+        let own = self.liked.iter().any(|(id, liked)| {
+            let is_by = self
+                .files
+                .get(id)
+                .is_some_and(|file| file.author == *author);
+            is_by && liked.counted.contains_key(&self.own)
+        });
+        reported + usize::from(own)
     }
 
     /// Whether a person's heart for a post is given, as far as the node knows.
@@ -152,7 +187,7 @@ impl Model {
 
     /// What is left of it after a start: what the disk held.
     pub(crate) fn restored(restored: &Restored, own: NodeId) -> Self {
-        let mut model = Self::default();
+        let mut model = Self::new(own);
         for row in &restored.files {
             let file = File {
                 author: row.author,
@@ -184,7 +219,7 @@ impl Model {
 
     pub(crate) fn worth(&self, id: &PostId, now_s: u32) -> Worth {
         let file = &self.files[id];
-        let hearts = self.reported.get(&file.author).map_or(0, BTreeMap::len);
+        let hearts = self.hearts_of(&file.author);
         let relationship = match hearts {
             _ if self.followed.contains(&file.author) => 8,
             0..=2 => 1,

@@ -116,7 +116,7 @@ impl Stage {
                 wall_ms: 1_700_000_000_000,
             },
             cloud: Cloud::new(),
-            model: Model::default(),
+            model: Model::new(own),
             entropy: Entropy::from_seed(seed_bytes(seed, 3)),
             inputs: VecDeque::new(),
             jobs: VecDeque::new(),

@@ -9,7 +9,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase};
 use distsoc_engine::wire::{ListDigest, SwarmLink, SwarmWish};
 use distsoc_engine::world::agenda::Agenda;
 use distsoc_engine::world::authors::{
@@ -20,7 +20,8 @@ use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::keepers::{Keepers, ListNews, Starving, SwarmCalls};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
-    Link, Neighbours, Offences, Peer, PeerChanges, Peers, is_tellable, tellable_record,
+    Link, Neighbours, Offences, Peer, PeerChanges, Peers, is_tellable, peers_changed,
+    tellable_record,
 };
 use std::collections::BTreeMap;
 
@@ -285,6 +286,16 @@ fn offer_blindly(
     is_offered
 }
 
+fn look_due(glance: &Glance<'_>) -> Option<u64> {
+    let has_news = !glance.at::<ListNews>().0.is_empty();
+    if has_news || !glance.at::<Keepers>().bereft.is_empty() || peers_changed(glance).is_some() {
+        return Some(AT_ONCE);
+    }
+    let looking = glance.at::<Looking>();
+    let (at_ms, _) = looking.due.first()?;
+    Some(at_ms.max(looking.next_ms))
+}
+
 fn look(
     now: Res<Now>,
     news: Res<ListNews>,
@@ -388,5 +399,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         take_links,
     );
-    frame.add(Phase::Plan, look);
+    frame.due(look_due, Phase::Plan, look);
 }

@@ -73,7 +73,7 @@ fn take_pushes(
             if let Some(record) = record.filter(|_| has_the_same) {
                 // The sender has a link to here, which a restart may have forgotten.
                 keepers.learn_place(record);
-                keepers.link(author, link.node);
+                keepers.link(author, link.node, link.remote.ip());
             }
             if is_newer(lists.head(&author), digest) && author == identity.node_id() {
                 succession.hints.insert(link.id);

@@ -165,12 +165,14 @@ fn take_links(
                 keepers.saw(author, node);
                 let has_place = match wish {
                     SwarmWish::Offer if may_be_told => {
-                        if let Some(displaced) = keepers.link_in_turn(author, node) {
+                        if let Some(displaced) =
+                            keepers.link_in_turn(author, node, link.remote.ip())
+                        {
                             calls.end(displaced, author, node);
                         }
                         true
                     }
-                    _ => may_be_told && keepers.link(author, node),
+                    _ => may_be_told && keepers.link(author, node, link.remote.ip()),
                 };
                 let answer = match (wish, has_place) {
                     (SwarmWish::Offer, true) => Some(SwarmWish::Accept),
@@ -237,11 +239,14 @@ fn offer(
             break;
         }
         let neighbour = neighbours.by_node(&node);
-        let can_be_reached = neighbour.is_some() || keepers.place(&node).is_some();
-        if linked.contains(&node)
-            || !can_be_reached
-            || !looking.may_offer(author, node, OFFER_MS, now)
-        {
+        let there = match neighbour {
+            Some((link, _)) => Some(link.remote.ip()),
+            None => keepers
+                .place(&node)
+                .and_then(|record| Some(record.addresses.first()?.socket().ip())),
+        };
+        let is_of_use = there.is_some_and(|there| !keepers.is_crowded(&author, there));
+        if linked.contains(&node) || !is_of_use || !looking.may_offer(author, node, OFFER_MS, now) {
             continue;
         }
         match neighbour {

@@ -346,6 +346,9 @@ pub const OWN_LIST_MS: u64 = 60 * 60 * 1000;
 pub const SWARM_LINKS_MAX: usize = 8;
 /// See [`SWARM_LINKS_MAX`].
 pub const SWARM_LINKS_WANTED: usize = 6;
+/// And of these, links to nodes seen in one /24 (IPv6 /48), development scope exempt: whoever has many addresses of one network has no
+/// more of an author's places than this.
+pub const SWARM_LINKS_PER_PREFIX_MAX: usize = 2;
 /// Nodes remembered that have something of an author.
 pub const KEEPERS_SEEN_MAX: usize = 16;
 /// Others who keep an author, told to whoever offers a link.

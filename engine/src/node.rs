@@ -111,7 +111,7 @@ impl Node {
     /// # Panics
     /// On a bug in the rules: a queue that no system emptied.
     pub fn tick(&mut self, now: Now, inputs: impl IntoIterator<Item = Input>) -> Outputs {
-        self.world.insert_resource(now);
+        *self.world.resource_mut::<Now>() = now;
         let mut heard: BTreeSet<LinkId> = BTreeSet::new();
         for input in inputs {
             match &input {
@@ -133,7 +133,11 @@ impl Node {
         map::make_room(&mut self.world);
         let mut inbox = self.world.resource_mut::<inbox::Inbox>();
         let occasions = std::mem::take(&mut inbox.occasions);
-        self.frame.run(&mut self.world, occasions);
+        let now_ms = self.world.resource::<Now>().mono_ms;
+        if let Some(due_ms) = self.frame.run(&mut self.world, occasions, now_ms) {
+            let mut outbox = self.world.resource_mut::<outbox::Outbox>();
+            outbox.wake_at(due_ms);
+        }
         self.world.clear_trackers();
         self.world.resource_mut::<peers::PeerChanges>().0.clear();
         let mut forgotten = self.world.resource::<inbox::Inbox>().left_over();
@@ -178,6 +182,8 @@ impl Node {
             Input::Persisted(_) | Input::PersistFailed(..) | Input::Disk(_) => Occasions::BATCH,
             Input::Read { .. } => Occasions::READ,
             Input::Call { .. } => Occasions::CALL,
+            Input::OwnAddresses(_) => Occasions::OWN_ADDRESSES,
+            Input::Stop => Occasions::STOP,
             _ => Occasions::default(),
         };
         inbox.occasions.add(occasion);

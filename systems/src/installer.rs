@@ -2,7 +2,7 @@
 
 use bevy_ecs::prelude::*;
 use distsoc_engine::io::Restored;
-use distsoc_engine::schedule::{Frame, Occasions, Phase};
+use distsoc_engine::schedule::{Due, Frame, Occasions, Phase, Turns};
 
 /// What a feature's `install` works on.
 pub struct Installer<'a> {
@@ -22,9 +22,10 @@ impl<'a> Installer<'a> {
         }
     }
 
-    /// Adds a system to a phase, after everything that was added to it before.
+    /// Adds a system to a phase, after everything that was added to it before. It runs in every frame: for those that have a reason in
+    /// nearly every one, and those whose condition would look at as much as they do.
     pub fn add<M>(&mut self, phase: Phase, system: impl IntoSystem<(), (), M>) {
-        self.frame.add(self.world, phase, None, system);
+        self.add_in(Turns::All, phase, system);
     }
 
     /// Adds a system that only takes what came in: without it, it has no turn.
@@ -34,6 +35,26 @@ impl<'a> Installer<'a> {
         phase: Phase,
         system: impl IntoSystem<(), (), M>,
     ) {
-        self.frame.add(self.world, phase, Some(occasions), system);
+        self.add_in(Turns::On(occasions), phase, system);
+    }
+
+    /// Adds a system that waits for a time, or for what others leave: it has its turn where the condition says that it is due.
+    pub fn due<M>(&mut self, due: Due, phase: Phase, system: impl IntoSystem<(), (), M>) {
+        self.add_in(Turns::Due(due), phase, system);
+    }
+
+    /// Adds a system that takes what came in, and has other reasons.
+    pub fn on_or_due<M>(
+        &mut self,
+        occasions: Occasions,
+        due: Due,
+        phase: Phase,
+        system: impl IntoSystem<(), (), M>,
+    ) {
+        self.add_in(Turns::OnOrDue(occasions, due), phase, system);
+    }
+
+    fn add_in<M>(&mut self, turns: Turns, phase: Phase, system: impl IntoSystem<(), (), M>) {
+        self.frame.add(self.world, phase, turns, system);
     }
 }

@@ -6,7 +6,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::io::{Notice, Write};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Glance, Occasions, Phase, at_once_if};
 use distsoc_engine::world::authors::{KeptLists, RelationshipChanges};
 use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::files::{FileIndex, still_holds};
@@ -80,6 +80,15 @@ fn is_overtaken(write: &Write, lists: &KeptLists, changes: &RelationshipChanges)
     }
 }
 
+fn hand_out_due(glance: &Glance<'_>) -> Option<u64> {
+    let storage = glance.at::<Storage>();
+    let has_any = glance.at::<Outbox>().has_learned();
+    match storage.retry_at_ms {
+        Some(retry_at_ms) if !has_any => Some(retry_at_ms),
+        _ => at_once_if(has_any || storage.retry_max.is_some() || !storage.retry.is_empty()),
+    }
+}
+
 fn hand_out(
     now: Res<Now>,
     inbox: Res<Inbox>,
@@ -138,8 +147,8 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
 
 /// Hands out what this frame learned; after everything else.
 pub(crate) fn install_last(frame: &mut Installer<'_>) {
-    frame.add(Phase::Emit, hand_out);
-    frame.add(Phase::Emit, end_of_stop);
+    frame.on_or_due(Occasions::STOP, hand_out_due, Phase::Emit, hand_out);
+    frame.on(Occasions::STOP, Phase::Emit, end_of_stop);
 }
 
 #[cfg(test)]

@@ -495,6 +495,30 @@ fn tombstones_by_strangers_bury_nothing() {
     town.ends_well();
 }
 
+/// Answers what was asked with what once was so; how often that was.
+fn answer_with_old(
+    puppet: &Puppet,
+    town: &mut Town,
+    lists: &[ListPart],
+    posts: &[PostBytes],
+) -> usize {
+    let mut asked = 0;
+    puppet.answers(town, |packet| match packet {
+        Packet::PullSyncRequest(_) => {
+            asked += 1;
+            let answer = PullSyncResponse {
+                lists: Bounded::truncated(lists.to_vec()),
+                posts: Bounded::truncated(posts.to_vec()),
+                hearts: Bounded::default(),
+                deletions: Bounded::default(),
+            };
+            Some(Packet::from(answer).encode().to_vec())
+        }
+        _ => None,
+    });
+    asked
+}
+
 #[test]
 fn holders_with_an_old_list_roll_nothing_back_and_resurrect_nothing() {
     let mut town = Town::new();
@@ -524,25 +548,37 @@ fn holders_with_an_old_list_roll_nothing_back_and_resurrect_nothing() {
         ..newest
     };
     let digests = Bounded::truncated(vec![promise]);
-    puppet.tell(&mut town, AuthorUpdatePush { digests });
-    let mut asked = 0;
-    for _ in 0..100 {
-        puppet.answers(&mut town, |packet| match packet {
-            Packet::PullSyncRequest(_) => {
-                asked += 1;
-                let answer = PullSyncResponse {
-                    lists: Bounded::truncated(old_lists.clone()),
-                    posts: Bounded::truncated(old_posts.clone()),
-                    hearts: Bounded::default(),
-                    deletions: Bounded::default(),
-                };
-                Some(Packet::from(answer).encode().to_vec())
+    let promises = AuthorUpdatePush { digests };
+    puppet.tell(&mut town, promises.clone());
+    // Whoever it is: all questions for lists and posts, in the ten minutes after the promise and in ten more of the same.
+    let questions = |town: &Town| {
+        let table = town.0.traffic.table();
+        let of = table.iter().find(|(_, name, _)| *name == "PullSyncRequest");
+        of.map_or(0, |(.., cost)| cost.count)
+    };
+    let (mut asked, mut asked_in_all) = (0, Vec::new());
+    for round in 0..2 {
+        let before = questions(&town);
+        if round == 1 {
+            // It goes on promising.
+            for _ in 0..20 {
+                puppet.tell(&mut town, promises.clone());
+                town.pass(30_000);
+                asked += answer_with_old(&puppet, &mut town, &old_lists, &old_posts);
             }
-            _ => None,
-        });
-        town.pass(100);
+        } else {
+            for _ in 0..600 {
+                town.pass(1_000);
+                asked += answer_with_old(&puppet, &mut town, &old_lists, &old_posts);
+            }
+        }
+        asked_in_all.push(questions(&town) - before);
     }
     assert!(asked > 0, "the promise was followed up");
+    // A promise costs one question, and what the town asks by itself besides.
+    assert!(asked <= 1 + 20, "seed {SEED}: {asked} times");
+    assert!(asked_in_all[0] <= 12, "seed {SEED}: {asked_in_all:?}");
+    assert!(asked_in_all[1] <= 12 + 20, "seed {SEED}: {asked_in_all:?}");
     assert!(!town.has(READER, &first), "what was taken back stays gone");
     let (lists, _) = town.part_of(READER, &[]);
     assert_eq!(lists[0].head.seq.to_u64(), newest.seq);

@@ -98,6 +98,12 @@ impl Prefix {
         Self(bytes)
     }
 
+    /// The same where addresses are counted; `None` for all of local scopes, where prefix rules do not apply.
+    #[must_use]
+    pub fn counted(ip: IpAddr) -> Option<Self> {
+        (!Scope::of(ip).is_local()).then(|| Self::of(ip))
+    }
+
     /// Its bytes: the family, then the prefix.
     #[must_use]
     pub fn to_bytes(self) -> [u8; 7] {

@@ -1,6 +1,6 @@
 //! Who else keeps an author (PROTOCOL section 7): nodes with a swarm link, and those from whom something of the author came.
 
-use crate::domain::{AddressRecord, NodeId};
+use crate::domain::{AddressRecord, NodeId, Prefix};
 use crate::io::LinkId;
 use crate::limits;
 use crate::wire::Packet;
@@ -9,14 +9,38 @@ use crate::world::peers::{Link, Peers};
 use bevy_ecs::prelude::{Query, Res, Resource};
 use bevy_ecs::system::SystemParam;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 
 /// What is known of one author's keepers.
 #[derive(Debug, Default)]
 struct KeepersOf {
     /// Nodes that agreed to tell and to be told, the newest last.
-    links: VecDeque<NodeId>,
+    links: VecDeque<SwarmPlace>,
     /// Nodes from whom something of the author came, the newest last.
     seen: VecDeque<NodeId>,
+}
+
+/// A node with a link, and the network in which it was seen when it got that: `None` where networks are not counted.
+#[derive(Clone, Copy, Debug)]
+struct SwarmPlace {
+    node: NodeId,
+    seen_in: Option<Prefix>,
+}
+
+impl KeepersOf {
+    fn is_linked(&self, node: &NodeId) -> bool {
+        self.links.iter().any(|linked| linked.node == *node)
+    }
+
+    fn unlink(&mut self, node: &NodeId) {
+        self.links.retain(|linked| linked.node != *node);
+    }
+
+    /// Whether a network has as many places as it may.
+    fn is_crowded(&self, seen_in: Option<Prefix>) -> bool {
+        let there = self.links.iter().filter(|link| link.seen_in == seen_in);
+        seen_in.is_some() && there.count() >= limits::SWARM_LINKS_PER_PREFIX_MAX
+    }
 }
 
 /// Where a keeper that is no peer can be called.
@@ -61,33 +85,53 @@ impl Keepers {
         of.flat_map(|of| of.seen.iter().rev().copied())
     }
 
-    /// A swarm link to a node; false where an author has [`limits::SWARM_LINKS_MAX`] already.
-    pub fn link(&mut self, author: NodeId, node: NodeId) -> bool {
+    /// A swarm link to a node that is seen at an address; false where an author has [`limits::SWARM_LINKS_MAX`] already, or the network of
+    /// that address [`limits::SWARM_LINKS_PER_PREFIX_MAX`] of them.
+    pub fn link(&mut self, author: NodeId, node: NodeId, seen_at: IpAddr) -> bool {
         let of = self.by_author.entry(author).or_default();
-        let is_linked = of.links.contains(&node);
-        if !is_linked && of.links.len() < limits::SWARM_LINKS_MAX {
-            of.links.push_back(node);
-            return true;
+        let seen_in = Prefix::counted(seen_at);
+        let has_place = of.links.len() < limits::SWARM_LINKS_MAX && !of.is_crowded(seen_in);
+        let is_linked = of.is_linked(&node);
+        if !is_linked && has_place {
+            of.links.push_back(SwarmPlace { node, seen_in });
         }
-        is_linked
+        is_linked || has_place
     }
 
-    /// A swarm link to a node, in the last place if there is no other: gives back who had that. Who is new would find none
-    /// among keepers that all have as many as they may, and whoever asks in thousands moves one.
-    pub fn link_in_turn(&mut self, author: NodeId, node: NodeId) -> Option<NodeId> {
-        if self.link(author, node) {
+    /// Whether nobody of an address's network could be given one more link for an author.
+    #[must_use]
+    pub fn is_crowded(&self, author: &NodeId, seen_at: IpAddr) -> bool {
+        let of = self.by_author.get(author);
+        of.is_some_and(|of| of.is_crowded(Prefix::counted(seen_at)))
+    }
+
+    /// A swarm link to a node, in the last place if there is no other, or the last of its network's where that has as many as it may: gives
+    /// back who had that. Who is new would find none among keepers that all have as many as they may, and whoever asks in thousands
+    /// moves one.
+    pub fn link_in_turn(
+        &mut self,
+        author: NodeId,
+        node: NodeId,
+        seen_at: IpAddr,
+    ) -> Option<NodeId> {
+        if self.link(author, node, seen_at) {
             return None;
         }
-        let links = &mut self.by_author.get_mut(&author)?.links;
-        let displaced = links.pop_back();
-        links.push_back(node);
-        displaced
+        let of = self.by_author.get_mut(&author)?;
+        let seen_in = Prefix::counted(seen_at);
+        let last = match of.is_crowded(seen_in) {
+            true => of.links.iter().rposition(|link| link.seen_in == seen_in),
+            false => of.links.len().checked_sub(1),
+        };
+        let displaced = last.and_then(|last| of.links.remove(last));
+        of.links.push_back(SwarmPlace { node, seen_in });
+        displaced.map(|link| link.node)
     }
 
     /// The node has no link for the author any more.
     pub fn unlink(&mut self, author: &NodeId, node: &NodeId) {
         if let Some(of) = self.by_author.get_mut(author) {
-            of.links.retain(|linked| linked != node);
+            of.unlink(node);
         }
     }
 
@@ -101,7 +145,7 @@ impl Keepers {
     fn unlink_all(&mut self, node: &NodeId) {
         for (author, of) in &mut self.by_author {
             let before = of.links.len();
-            of.links.retain(|linked| linked != node);
+            of.unlink(node);
             if of.links.len() < before {
                 self.bereft.insert(*author);
             }
@@ -111,7 +155,7 @@ impl Keepers {
     /// Nodes with a swarm link for an author.
     pub fn links(&self, author: &NodeId) -> impl Iterator<Item = NodeId> + '_ {
         let of = self.by_author.get(author).into_iter();
-        of.flat_map(|of| of.links.iter().copied())
+        of.flat_map(|of| of.links.iter().map(|link| link.node))
     }
 
     /// The author is kept no more.
@@ -134,7 +178,10 @@ impl Keepers {
         if self.places.len() >= limits::KEEPER_PLACES_MAX {
             let of = self.by_author.values();
             let known: BTreeSet<NodeId> = of
-                .flat_map(|of| of.links.iter().chain(&of.seen).copied())
+                .flat_map(|of| {
+                    let linked = of.links.iter().map(|link| link.node);
+                    linked.chain(of.seen.iter().copied())
+                })
                 .collect();
             self.places.retain(|node, _| known.contains(node));
         }
@@ -347,6 +394,9 @@ impl Starving {
 mod tests {
     use super::*;
 
+    /// Networks do not count in the development scope.
+    const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+
     fn node(number: usize) -> NodeId {
         NodeId::from_bytes([number as u8; 32])
     }
@@ -358,23 +408,60 @@ mod tests {
         for number in 0..100 {
             keepers.saw(author, node(number));
             assert_eq!(
-                keepers.link(author, node(number)),
+                keepers.link(author, node(number), HERE),
                 number < limits::SWARM_LINKS_MAX
             );
         }
-        assert!(keepers.link(author, node(0)), "it has one already");
+        assert!(keepers.link(author, node(0), HERE), "it has one already");
         let last = node(limits::SWARM_LINKS_MAX - 1);
-        assert_eq!(keepers.link_in_turn(author, node(90)), Some(last));
-        assert_eq!(keepers.link_in_turn(author, node(91)), Some(node(90)));
-        assert_eq!(keepers.link_in_turn(author, node(91)), None);
+        assert_eq!(keepers.link_in_turn(author, node(90), HERE), Some(last));
+        assert_eq!(keepers.link_in_turn(author, node(91), HERE), Some(node(90)));
+        assert_eq!(keepers.link_in_turn(author, node(91), HERE), None);
         assert_eq!(keepers.links(&author).count(), limits::SWARM_LINKS_MAX);
         let seen: Vec<NodeId> = keepers.seen(&author).collect();
         assert_eq!(seen.len(), limits::KEEPERS_SEEN_MAX);
         assert_eq!(seen[0], node(99));
         keepers.part(&node(0));
-        assert!(keepers.link(author, node(99)));
+        assert!(keepers.link(author, node(99), HERE));
         keepers.forget(&author);
         assert_eq!(keepers.seen(&author).count(), 0);
+    }
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn one_network_has_two_places_of_an_author_and_moves_none_of_the_others() {
+        let mut keepers = Keepers::default();
+        let (author, others) = (node(200), ["9.9.9.1", "9.9.8.1", "2001:db8:1::1"]);
+        // The same networks as somebody else's.
+        let attackers = ["9.9.9.9", "2001:db8:1:ffff::9", "::ffff:9.9.9.77"];
+        for (number, there) in others.iter().enumerate() {
+            assert!(keepers.link(author, node(number), ip(there)));
+        }
+        for number in 10..40 {
+            let there = ip(attackers[number % 3]);
+            let (may_link, in_turn) = (keepers.is_crowded(&author, there), node(number + 40));
+            assert_eq!(keepers.link(author, node(number), there), !may_link);
+            keepers.link_in_turn(author, in_turn, there);
+            assert!(keepers.links(&author).any(|linked| linked == in_turn));
+        }
+        let linked: Vec<NodeId> = keepers.links(&author).collect();
+        // Of each network whoever was first, and whoever came last.
+        assert_eq!(linked[..3], [0, 1, 2].map(node));
+        assert_eq!(linked.len(), 5, "{linked:?}");
+        assert!(keepers.link(author, node(0), ip("9.9.9.9")), "it is one");
+        // What is free of another author's is theirs to take.
+        assert!(keepers.link(node(201), node(10), ip("9.9.9.9")));
+        for number in 100..103 {
+            let there = IpAddr::from([9, 9, number as u8, 1]);
+            assert!(keepers.link(author, node(number), there));
+        }
+        // All places are taken: the newest is given in turn.
+        let displaced = keepers.link_in_turn(author, node(150), ip("9.9.6.1"));
+        assert_eq!(displaced, Some(node(102)));
+        assert_eq!(keepers.links(&author).count(), limits::SWARM_LINKS_MAX);
     }
 
     fn record(number: u8) -> AddressRecord {
@@ -413,7 +500,7 @@ mod tests {
         keepers.learn_place(record);
         for node in [callable, node(2)] {
             keepers.saw(author, node);
-            keepers.link(author, node);
+            keepers.link(author, node, HERE);
             keepers.part(&node);
         }
         assert_eq!(keepers.links(&author).collect::<Vec<_>>(), [callable]);

@@ -114,6 +114,12 @@ impl Outbox {
         self.learned.push(write);
     }
 
+    /// Whether anything is to be written behind.
+    #[must_use]
+    pub fn has_learned(&self) -> bool {
+        !self.learned.is_empty()
+    }
+
     /// Takes what was to be written behind in this frame; the storage feature makes the batch.
     pub fn take_learned(&mut self) -> Vec<Write> {
         std::mem::take(&mut self.learned)

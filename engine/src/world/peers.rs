@@ -8,6 +8,7 @@ use crate::io::{CallError, DialFailure, LinkId, Origin, Slot, WideRole};
 use crate::limits;
 use crate::profile::ProfileKind;
 use crate::refusal::Refusal;
+use crate::schedule::{Glance, at_once_if};
 use crate::wire::{GoodbyeReason, Purpose};
 use crate::world::addresses::OwnAddresses;
 use crate::world::candidates::{Candidates, Dialling, Lost};
@@ -310,6 +311,12 @@ impl PeerChanges {
     }
 }
 
+/// Due where a peer came up or went in this frame.
+#[must_use]
+pub fn peers_changed(glance: &Glance<'_>) -> Option<u64> {
+    at_once_if(!glance.at::<PeerChanges>().0.is_empty())
+}
+
 /// Something a peer sent was refused in this frame; judged, counted and emptied before the frame ends.
 #[derive(Resource, Debug, Default)]
 pub struct Offences(Vec<Offence>);
@@ -343,6 +350,12 @@ impl Offences {
         });
     }
 
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Takes them all.
     pub fn take(&mut self) -> Vec<Offence> {
         std::mem::take(&mut self.0)
@@ -357,6 +370,12 @@ impl Partings {
     /// Takes leave of a connection at the end of this frame.
     pub fn from(&mut self, link: LinkId, reason: GoodbyeReason) {
         self.0.push((link, reason));
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Takes them all.

@@ -5,7 +5,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::domain::{Address, NodeId, Scope};
 use distsoc_engine::io::Effect;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::GoodbyeReason;
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::candidates::{Candidates, DialLimits};
@@ -73,9 +73,6 @@ fn decide_reachability(
     profile: Res<NodeProfile>,
     mut outbox: ResMut<Outbox>,
 ) {
-    if !own.is_changed() {
-        return;
-    }
     let behind_nat = is_behind_nat(&own.local, &own.observed);
     if behind_nat != own.behind_nat || own.is_added() {
         own.behind_nat = behind_nat;
@@ -90,8 +87,12 @@ fn decide_reachability(
 
 /// Own addresses and reachability.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Ingest, learn_own_addresses);
-    frame.add(Phase::Plan, decide_reachability);
+    frame.on(Occasions::OWN_ADDRESSES, Phase::Ingest, learn_own_addresses);
+    frame.due(
+        |glance| at_once_if(glance.has_changed::<OwnAddresses>()),
+        Phase::Plan,
+        decide_reachability,
+    );
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use distsoc_engine::io::{GoodPeer, LinkId, Notice, RequestId, Slot, Standing, Wr
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{BootstrapSampleRequest, BootstrapSampleResponse, Packet};
 use distsoc_engine::world::candidates::{Candidates, CurrentStanding, Dialling};
@@ -17,13 +17,17 @@ use distsoc_engine::world::hints::hints_for;
 use distsoc_engine::world::identity::{Anchors, Identity};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers, proved_address};
+use distsoc_engine::world::peers::{
+    Link, Offences, Peer, PeerChanges, Peers, peers_changed, proved_address,
+};
 use std::collections::BTreeMap;
 
 /// Where the search for peers stands.
 #[derive(Resource, Debug)]
 struct Bootstrap {
     asked: BTreeMap<RequestId, LinkId>,
+    /// All slots were taken when that was last looked at, and no peer came or went since.
+    is_full: bool,
     next_sample_ms: u64,
     pause_ms: u64,
     started_ms: Option<u64>,
@@ -34,6 +38,7 @@ impl Default for Bootstrap {
     fn default() -> Self {
         Self {
             asked: BTreeMap::new(),
+            is_full: false,
             next_sample_ms: 0,
             pause_ms: limits::SAMPLE_PAUSE_MS_MIN,
             started_ms: None,
@@ -121,6 +126,20 @@ fn serve_samples(world: &mut World) {
     }
 }
 
+/// Nothing to ask while nobody is up, an answer is on its way, or all slots are taken.
+fn sample_due(glance: &Glance<'_>) -> Option<u64> {
+    if peers_changed(glance).is_some() {
+        return Some(AT_ONCE);
+    }
+    let (bootstrap, now) = (glance.at::<Bootstrap>(), glance.at::<Now>());
+    let up = glance.at::<Peers>().up_count();
+    match bootstrap.next_sample_ms > now.mono_ms {
+        _ if up == 0 => None,
+        true => (up < glance.at::<NodeProfile>().slots()).then_some(bootstrap.next_sample_ms),
+        false => at_once_if(bootstrap.asked.is_empty() && !bootstrap.is_full),
+    }
+}
+
 /// Asks for a sample when slots are free and the last one was long enough ago; anchors first.
 fn ask_for_samples(
     now: Res<Now>,
@@ -132,6 +151,7 @@ fn ask_for_samples(
     mut outbox: ResMut<Outbox>,
     up: Query<(&Link, &Peer)>,
 ) {
+    bootstrap.is_full &= changes.0.is_empty();
     if changes
         .came_up()
         .any(|(node, ..)| is_first_anchor(&node, &peers, &up))
@@ -149,6 +169,7 @@ fn ask_for_samples(
             .filter(|(_, peer)| peer.slot != Slot::Visit)
             .count(),
     );
+    bootstrap.is_full = free == 0;
     if free == 0 || peers.up_count() == 0 || !bootstrap.asked.is_empty() {
         return;
     }
@@ -223,6 +244,12 @@ fn remember_good_peers(
     }
 }
 
+/// How a node stands changes with its peers and dials, and while it has none, with time.
+fn standing_due(glance: &Glance<'_>) -> Option<u64> {
+    let is_connecting = glance.at::<CurrentStanding>().0 == Standing::Connecting;
+    at_once_if(is_connecting || glance.has_changed::<Peers>() || glance.has_changed::<Dialling>())
+}
+
 fn judge_standing(
     now: Res<Now>,
     profile: Res<NodeProfile>,
@@ -279,9 +306,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         serve_samples,
     );
-    frame.add(Phase::Plan, ask_for_samples);
-    frame.add(Phase::Plan, remember_good_peers);
-    frame.add(Phase::Emit, judge_standing);
+    frame.due(sample_due, Phase::Plan, ask_for_samples);
+    frame.due(peers_changed, Phase::Plan, remember_good_peers);
+    frame.due(standing_due, Phase::Emit, judge_standing);
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{self, GoodbyeReason, Layer, name_of};
 use distsoc_engine::world::candidates::CoolOffs;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
@@ -82,5 +82,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
 
 /// Judges what every feature refused in this frame.
 pub(crate) fn install_last(frame: &mut Installer<'_>) {
-    frame.add(Phase::Emit, judge);
+    frame.due(
+        |glance| at_once_if(!glance.at::<Offences>().is_empty()),
+        Phase::Emit,
+        judge,
+    );
 }

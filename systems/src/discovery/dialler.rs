@@ -8,7 +8,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Call, CallError, CallId, DialFailure, DialTarget, Reply, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::Purpose;
 use distsoc_engine::world::authors::{Author, AuthorsView};
 use distsoc_engine::world::candidates::{
@@ -17,7 +17,7 @@ use distsoc_engine::world::candidates::{
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Inbox, LinkEvent};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Peer, PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Link, Peer, PeerChange, PeerChanges, Peers, peers_changed};
 use distsoc_engine::world::searches::{Errand, Errands};
 
 /// Calls to connect that wait for their dial, at most.
@@ -214,6 +214,21 @@ fn settle_connected(
     });
 }
 
+/// When somebody is to be dialled, should nothing change before: mono ms.
+#[derive(Resource, Debug, Default)]
+struct NextDial(Option<u64>);
+
+/// Who may be dialled changes with these, and with time.
+fn dial_due(glance: &Glance<'_>) -> Option<u64> {
+    let is_changed = glance.has_changed::<Candidates>()
+        || glance.has_changed::<Dialling>()
+        || glance.has_changed::<Peers>();
+    match is_changed {
+        true => Some(AT_ONCE),
+        false => glance.at::<NextDial>().0,
+    }
+}
+
 fn dial(
     now: Res<Now>,
     profile: Res<NodeProfile>,
@@ -229,12 +244,10 @@ fn dial(
     connecting: Res<Connecting>,
     authors: AuthorsView,
     mut filling: ResMut<Filling>,
-    mut next_due_ms: Local<Option<u64>>,
+    mut next_dial: ResMut<NextDial>,
 ) {
-    let is_due = next_due_ms.is_some_and(|due_ms| due_ms <= now.mono_ms);
-    let something_changed = candidates.is_changed() || dialling.is_changed() || peers.is_changed();
-    if inbox.stopping || !(is_due || something_changed) {
-        if let Some(due_ms) = *next_due_ms {
+    if inbox.stopping {
+        if let Some(due_ms) = next_dial.0 {
             outbox.wake_at(due_ms);
         }
         return;
@@ -361,7 +374,7 @@ fn dial(
             filling.next_ms = now.after(entropy.jittered(fill_pause_ms));
         }
     }
-    *next_due_ms = next_ms;
+    next_dial.0 = next_ms;
     if let Some(next_ms) = next_ms {
         outbox.wake_at(next_ms);
     }
@@ -444,9 +457,26 @@ fn permitted(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Connecting::default());
     frame.world.insert_resource(Filling::default());
-    frame.add(Phase::Ingest, learn_failures);
+    frame.world.insert_resource(NextDial::default());
+    frame.on_or_due(
+        Occasions::LINK,
+        |glance| at_once_if(!glance.at::<Dialling>().lost.is_empty()),
+        Phase::Ingest,
+        learn_failures,
+    );
     frame.on(Occasions::CALL, Phase::Judge, take_connect_calls);
-    frame.add(Phase::Judge, settle_connected);
-    frame.add(Phase::Plan, run_errands);
-    frame.add(Phase::Plan, dial);
+    frame.due(
+        |glance| {
+            let waits = !glance.at::<Connecting>().0.is_empty();
+            at_once_if(waits).or_else(|| peers_changed(glance))
+        },
+        Phase::Judge,
+        settle_connected,
+    );
+    frame.due(
+        |glance| at_once_if(!glance.at::<Errands>().is_empty()),
+        Phase::Plan,
+        run_errands,
+    );
+    frame.due(dial_due, Phase::Plan, dial);
 }

@@ -8,7 +8,7 @@ use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{CELLS, InitialMapSync, MapCell, MapItem, Named, RoutingDiff};
 use distsoc_engine::world::gossip::{
     MapSync, MapSyncs, Report, ReportContent, ReportQueue, SyncStep,
@@ -345,9 +345,6 @@ fn apply_reports(
     mut outbox: ResMut<Outbox>,
     up: Query<&Peer>,
 ) {
-    if queue.0.is_empty() {
-        return;
-    }
     let (map, entries) = map.parts();
     let mut slice = limits::MAP_SLICE_IDS;
     while let Some(report) = queue.0.pop_front() {
@@ -453,7 +450,11 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         queue_diffs,
     );
-    frame.add(Phase::Judge, apply_reports);
+    frame.due(
+        |glance| at_once_if(!glance.at::<ReportQueue>().0.is_empty()),
+        Phase::Judge,
+        apply_reports,
+    );
 }
 
 #[cfg(test)]

@@ -6,14 +6,14 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{AT_ONCE, Phase};
 use distsoc_engine::wire::{MapChanges, MapItem, RoutingDiff};
 use distsoc_engine::world::gossip::{MapListener, Reported};
 use distsoc_engine::world::map::{
     DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Row, RowChanges,
 };
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Peer, PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Link, Peer, PeerChange, PeerChanges, Peers, peers_changed};
 use roaring::RoaringBitmap;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -42,9 +42,6 @@ fn note_partings(
     mut reported: ResMut<Reported>,
     mut entropy: ResMut<Entropy>,
 ) {
-    if changes.0.is_empty() {
-        return;
-    }
     for change in &changes.0 {
         let (PeerChange::Up { node, .. } | PeerChange::Down { node, .. }) = change;
         if let Some(row) = map.map.find(node, map.entries()) {
@@ -212,8 +209,12 @@ fn changes_for(
 /// What this node tells of its map.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Reported::default());
-    frame.add(Phase::Judge, note_partings);
-    frame.add(Phase::Plan, build_diff);
+    frame.due(peers_changed, Phase::Judge, note_partings);
+    frame.due(
+        |glance| glance.at::<Reported>().next_ms.or(Some(AT_ONCE)),
+        Phase::Plan,
+        build_diff,
+    );
 }
 
 #[cfg(test)]

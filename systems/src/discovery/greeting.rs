@@ -5,7 +5,7 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{AddressRecord, NodeId, check_time};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{GoodbyeReason, Hello};
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::outbox::Outbox;
@@ -98,5 +98,13 @@ fn time_out(
 /// The peer's Hello.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.on(Occasions::packet(&Hello::SPEC), Phase::Ingest, greet);
-    frame.add(Phase::Plan, time_out);
+    // Whoever is up has said Hello.
+    frame.due(
+        |glance| {
+            let peers = glance.at::<Peers>();
+            at_once_if(peers.link_count() > peers.up_count())
+        },
+        Phase::Plan,
+        time_out,
+    );
 }

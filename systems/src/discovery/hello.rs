@@ -13,13 +13,13 @@ use distsoc_engine::domain::{
 use distsoc_engine::io::Slot;
 use distsoc_engine::limits;
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Hello, Purpose};
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Greeting, Link, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Greeting, Link, PeerChanges, Peers, peers_changed};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Own records are looked at this often; they are signed anew when half their life is over.
@@ -119,6 +119,10 @@ impl Speaker<'_> {
     }
 }
 
+/// When the own records are looked at next: mono ms.
+#[derive(Resource, Debug, Default)]
+struct NextRenewal(u64);
+
 fn say_hello(
     mut speaker: Speaker<'_>,
     peers: Res<Peers>,
@@ -140,12 +144,9 @@ fn say_hello(
 }
 
 /// Signs the own records anew, long before they end and whenever peers see this node elsewhere.
-fn renew_records(mut speaker: Speaker<'_>, links: Query<&Link>, mut next_ms: Local<u64>) {
+fn renew_records(mut speaker: Speaker<'_>, links: Query<&Link>, mut next: ResMut<NextRenewal>) {
     let now = *speaker.now;
-    if !speaker.own.is_changed() && now.mono_ms < *next_ms {
-        return;
-    }
-    *next_ms = now.after(RENEWAL_MS);
+    next.0 = now.after(RENEWAL_MS);
     let scopes: BTreeSet<Scope> = links
         .iter()
         .map(|link| Scope::of(link.remote.ip()))
@@ -159,8 +160,17 @@ fn renew_records(mut speaker: Speaker<'_>, links: Query<&Link>, mut next_ms: Loc
 
 /// The own Hello.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Ingest, say_hello);
-    frame.add(Phase::Plan, renew_records);
+    frame.world.insert_resource(NextRenewal::default());
+    frame.on_or_due(Occasions::LINK, peers_changed, Phase::Ingest, say_hello);
+    // Nobody is woken for it.
+    frame.due(
+        |glance| {
+            let is_over = glance.at::<Now>().mono_ms >= glance.at::<NextRenewal>().0;
+            at_once_if(is_over || glance.has_changed::<OwnAddresses>())
+        },
+        Phase::Plan,
+        renew_records,
+    );
 }
 
 #[cfg(test)]

@@ -8,13 +8,16 @@ use distsoc_engine::domain::{AddressRecord, NodeId};
 use distsoc_engine::io::Slot;
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase};
 use distsoc_engine::wire::AddressAnnounce;
+use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::left_records::LeftRecords;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers, is_tellable};
+use distsoc_engine::world::peers::{
+    Link, Offences, Peer, PeerChanges, Peers, is_tellable, peers_changed,
+};
 use std::collections::BTreeMap;
 
 /// Which record each peer has: the seq of it.
@@ -177,5 +180,17 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         take_records,
     );
-    frame.add(Phase::Plan, leave_own);
+    frame.due(
+        |glance| {
+            let is_changed =
+                peers_changed(glance).is_some() || glance.has_changed::<OwnAddresses>();
+            match glance.at::<LeftWith>().next_ms {
+                _ if is_changed => Some(AT_ONCE),
+                0 => None,
+                next_ms => Some(next_ms),
+            }
+        },
+        Phase::Plan,
+        leave_own,
+    );
 }

@@ -7,11 +7,13 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Effect, LinkId, Slot};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{AT_ONCE, Phase};
 use distsoc_engine::wire::GoodbyeReason;
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Partings, Peer, PeerChanges, Peers, take_down};
+use distsoc_engine::world::peers::{
+    Link, Partings, Peer, PeerChanges, Peers, peers_changed, take_down,
+};
 
 /// When somebody is due for a ping or a good-bye.
 #[derive(Resource, Debug, Default)]
@@ -62,13 +64,6 @@ fn tend(
     mut query: Local<Option<QueryState<(&'static Link, &'static mut Peer)>>>,
 ) {
     let now = *world.resource::<Now>();
-    let Some(next_ms) = world.resource::<NextCheck>().0 else {
-        return;
-    };
-    if next_ms > now.mono_ms {
-        world.resource_mut::<Outbox>().wake_at(next_ms);
-        return;
-    }
     let own_behind_nat = world.resource::<OwnAddresses>().behind_nat;
     let phase_ms = world
         .resource_mut::<Entropy>()
@@ -118,6 +113,13 @@ fn node_of(world: &World, link: LinkId) -> Option<distsoc_engine::domain::NodeId
 /// Keep-alive, pings, visits.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(NextCheck::default());
-    frame.add(Phase::Plan, choose_keep_alive);
-    frame.add(Phase::Plan, tend);
+    frame.due(
+        |glance| match glance.has_changed::<OwnAddresses>() {
+            true => Some(AT_ONCE),
+            false => peers_changed(glance),
+        },
+        Phase::Plan,
+        choose_keep_alive,
+    );
+    frame.due(|glance| glance.at::<NextCheck>().0, Phase::Plan, tend);
 }

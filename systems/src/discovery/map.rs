@@ -5,12 +5,9 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::io::Slot;
 use distsoc_engine::schedule::Phase;
 use distsoc_engine::world::map::{MapEdit, PeerFacts};
-use distsoc_engine::world::peers::{Peer, PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Peer, PeerChange, PeerChanges, Peers, peers_changed};
 
 fn keep_hop_1(changes: Res<PeerChanges>, peers: Res<Peers>, mut map: MapEdit, up: Query<&Peer>) {
-    if changes.0.is_empty() {
-        return;
-    }
     let (map, entries) = map.parts();
     for change in &changes.0 {
         let (PeerChange::Up { node, .. } | PeerChange::Down { node, .. }) = *change;
@@ -35,5 +32,5 @@ fn keep_hop_1(changes: Res<PeerChanges>, peers: Res<Peers>, mut map: MapEdit, up
 
 /// The map, hop 1.
 pub(crate) fn install(frame: &mut Installer<'_>) {
-    frame.add(Phase::Judge, keep_hop_1);
+    frame.due(peers_changed, Phase::Judge, keep_hop_1);
 }

@@ -14,7 +14,7 @@ use distsoc_engine::io::Write;
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::RefusalCounts;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase};
 use distsoc_engine::world::gossip::{MapSync, MapSyncs};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
@@ -24,7 +24,7 @@ use distsoc_engine::world::map::{
     remember,
 };
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{PeerChange, PeerChanges};
+use distsoc_engine::world::peers::{PeerChange, PeerChanges, peers_changed};
 use distsoc_engine::world::storage::Storage;
 use std::collections::BTreeSet;
 use std::ops::Bound;
@@ -245,9 +245,6 @@ fn age_out(
     mut remembered: ResMut<Remembered>,
     mut syncs: ResMut<MapSyncs>,
 ) {
-    if remembered.nodes.is_empty() || (remembered.is_dated && changes.0.is_empty()) {
-        return;
-    }
     // Who comes back brings hardly anything new.
     let is_new = |change: &&PeerChange| match change {
         PeerChange::Up { node, .. } => {
@@ -330,6 +327,19 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     }
     frame.world.insert_resource(remembered);
     frame.world.insert_resource(Keeper::new(next));
-    frame.add(Phase::Judge, age_out);
-    frame.add(Phase::Plan, keep);
+    frame.due(
+        |glance| match glance.at::<Remembered>() {
+            remembered if remembered.nodes.is_empty() => None,
+            remembered if remembered.is_dated => peers_changed(glance),
+            _ => Some(AT_ONCE),
+        },
+        Phase::Judge,
+        age_out,
+    );
+    frame.on_or_due(
+        Occasions::STOP,
+        |glance| glance.at::<Keeper>().next_ms.or(Some(AT_ONCE)),
+        Phase::Plan,
+        keep,
+    );
 }

@@ -11,7 +11,7 @@ use distsoc_engine::io::{LinkId, RequestFailure, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{
     CELLS, GoodbyeReason, InitialMapSync, MapCell, MapCells, MapItem, MapReconcile, Named, Packet,
 };
@@ -24,7 +24,7 @@ use distsoc_engine::world::map::{
     DiscoveryMap, MapEdit, MapEntry, MapView, ReportedHop, Reporter, ReporterSets, Row, SetHash,
 };
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Offences, Peer, PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Offences, Peer, PeerChange, PeerChanges, Peers, peers_changed};
 use std::collections::BTreeMap;
 
 /// Syncs under way at once: they come after everything else.
@@ -95,12 +95,13 @@ impl Listening<'_, '_> {
     }
 }
 
+/// Peers that are up and do not report, for too many do.
+#[derive(Resource, Debug, Default)]
+struct Unheard(BTreeMap<NodeId, LinkId>);
+
 /// Peers that have come up report, those that went do no more. Where too many do, the others wait until one is forgotten.
-fn follow_peers(
-    changes: Res<PeerChanges>,
-    mut listening: Listening,
-    mut unheard: Local<BTreeMap<NodeId, LinkId>>,
-) {
+fn follow_peers(changes: Res<PeerChanges>, mut listening: Listening, mut unheard: ResMut<Unheard>) {
+    let unheard = &mut unheard.0;
     for change in &changes.0 {
         match *change {
             PeerChange::Up {
@@ -150,6 +151,10 @@ fn named_by(
     named.map(|(hop, entry)| (hop, item(entry))).collect()
 }
 
+/// When somebody who has gone is to be forgotten: mono ms.
+#[derive(Resource, Debug, Default)]
+struct NextForgetting(Option<u64>);
+
 /// When a reporter goes, whatever only it reported goes: after a while, since it may be back, and in slices.
 fn forget_the_gone(
     now: Res<Now>,
@@ -157,12 +162,9 @@ fn forget_the_gone(
     mut gone: ResMut<GoneReporters>,
     mut map: MapEdit,
     mut outbox: ResMut<Outbox>,
-    mut due_ms: Local<Option<u64>>,
+    mut next: ResMut<NextForgetting>,
 ) {
-    if !syncs.is_changed() && due_ms.is_none_or(|due_ms| now.mono_ms < due_ms) {
-        due_ms.iter().for_each(|due_ms| outbox.wake_at(*due_ms));
-        return;
-    }
+    let due_ms = &mut next.0;
     *due_ms = None;
     if syncs.by_node.values().all(|sync| sync.link.is_some()) {
         return;
@@ -230,18 +232,19 @@ fn next_question(sync: &MapSync) -> Option<(u64, u16)> {
     }
 }
 
+/// When somebody is to be asked: mono ms.
+#[derive(Resource, Debug, Default)]
+struct NextQuestion(Option<u64>);
+
 fn ask(
     now: Res<Now>,
     profile: Res<NodeProfile>,
     map: MapView,
     mut syncs: ResMut<MapSyncs>,
     mut outbox: ResMut<Outbox>,
-    mut due_ms: Local<Option<u64>>,
+    mut next: ResMut<NextQuestion>,
 ) {
-    if !syncs.is_changed() && due_ms.is_none_or(|due_ms| now.mono_ms < due_ms) {
-        due_ms.iter().for_each(|due_ms| outbox.wake_at(*due_ms));
-        return;
-    }
+    let due_ms = &mut next.0;
     *due_ms = None;
     let is_asked = |sync: &&MapSync| matches!(sync.step, SyncStep::Asked(_) | SyncStep::Answered);
     let mut asked = syncs.by_node.values().filter(is_asked).count();
@@ -456,9 +459,33 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(MapSyncs::default());
     frame.world.insert_resource(ReportQueue::default());
     frame.world.insert_resource(GoneReporters::default());
+    frame.world.insert_resource(Unheard::default());
+    frame.world.insert_resource(NextForgetting::default());
+    frame.world.insert_resource(NextQuestion::default());
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
-    frame.add(Phase::Judge, follow_peers);
+    frame.due(
+        |glance| {
+            let waits = !glance.at::<Unheard>().0.is_empty();
+            at_once_if(waits).or_else(|| peers_changed(glance))
+        },
+        Phase::Judge,
+        follow_peers,
+    );
     frame.on(Occasions::packet(&MapReconcile::SPEC), Phase::Judge, serve);
-    frame.add(Phase::Plan, forget_the_gone);
-    frame.add(Phase::Plan, ask);
+    frame.due(
+        |glance| match glance.has_changed::<MapSyncs>() {
+            true => Some(AT_ONCE),
+            false => glance.at::<NextForgetting>().0,
+        },
+        Phase::Plan,
+        forget_the_gone,
+    );
+    frame.due(
+        |glance| match glance.has_changed::<MapSyncs>() {
+            true => Some(AT_ONCE),
+            false => glance.at::<NextQuestion>().0,
+        },
+        Phase::Plan,
+        ask,
+    );
 }

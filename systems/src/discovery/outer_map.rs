@@ -9,7 +9,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Glance, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{AddressRequest, OuterMap, OuterMapRequest, Packet};
 use distsoc_engine::world::candidates::Candidates;
@@ -122,6 +122,16 @@ fn is_bootstrapping(seated: usize, slots: usize, running_ms: u64) -> bool {
     seated * 4 < slots * 3 && running_ms < limits::BOOTSTRAP_MS_MAX
 }
 
+/// From the first peer on, while a node is young.
+fn look_due(glance: &Glance<'_>) -> Option<u64> {
+    let outer = glance.at::<Outer>();
+    let Some(since_ms) = outer.since_ms else {
+        return at_once_if(glance.at::<Peers>().up_count() > 0);
+    };
+    let is_young = glance.at::<Now>().mono_ms < since_ms + limits::BOOTSTRAP_MS_MAX;
+    (outer.asked.is_none() && is_young).then_some(outer.next_ms)
+}
+
 fn look_farther(
     now: Res<Now>,
     profile: Res<NodeProfile>,
@@ -197,5 +207,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         serve,
     );
-    frame.add(Phase::Plan, look_farther);
+    frame.due(look_due, Phase::Plan, look_farther);
 }

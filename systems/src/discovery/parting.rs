@@ -5,12 +5,12 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{Goodbye, GoodbyeReason};
 use distsoc_engine::world::candidates::{Candidates, cool_off_ms};
 use distsoc_engine::world::hints::hints_for;
 use distsoc_engine::world::identity::Identity;
-use distsoc_engine::world::inbox::{Arrival, Arrivals, Inbox};
+use distsoc_engine::world::inbox::{Arrival, Arrivals};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Greeting, Link, Partings, Peers, failed_to_greet, take_down};
 
@@ -80,10 +80,7 @@ fn take_leave(world: &mut World) {
 }
 
 /// PROTOCOL section 10: whoever stops says so.
-fn stop(inbox: Res<Inbox>, mut outbox: ResMut<Outbox>, links: Query<&Link>) {
-    if !inbox.stopping {
-        return;
-    }
+fn stop(mut outbox: ResMut<Outbox>, links: Query<&Link>) {
     for link in &links {
         outbox.send(
             link.id,
@@ -100,6 +97,10 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
 
 /// Goodbyes said, after every feature decided whom to leave.
 pub(crate) fn install_last(frame: &mut Installer<'_>) {
-    frame.add(Phase::Emit, take_leave);
-    frame.add(Phase::Emit, stop);
+    frame.due(
+        |glance| at_once_if(!glance.at::<Partings>().is_empty()),
+        Phase::Emit,
+        take_leave,
+    );
+    frame.on(Occasions::STOP, Phase::Emit, stop);
 }

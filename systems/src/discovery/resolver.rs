@@ -13,7 +13,7 @@ use distsoc_engine::io::{
 };
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{AddressRequest, AddressResponse, Packet, WormTarget};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
@@ -269,9 +269,6 @@ fn go_on(
     mut outbox: ResMut<Outbox>,
     links: Query<(&Link, &Peer)>,
 ) {
-    if resolving.searches.is_empty() {
-        return;
-    }
     let Resolving {
         searches,
         late,
@@ -335,9 +332,6 @@ fn take_ended(
     mut outbox: ResMut<Outbox>,
     links: Query<&Link>,
 ) {
-    if !worms.has_ended() && !directory.has_ended() && !tours.has_ended() {
-        return;
-    }
     let Some(near) = links.iter().next().map(|link| link.remote) else {
         return;
     };
@@ -528,8 +522,21 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         serve,
     );
     frame.on(Occasions::CALL, Phase::Judge, take_calls);
-    frame.add(Phase::Judge, take_ended);
-    frame.add(Phase::Plan, go_on);
+    frame.due(
+        |glance| {
+            let has_ended = glance.at::<WormSearches>().has_ended()
+                || glance.at::<DirectorySearches>().has_ended()
+                || glance.at::<Tours>().has_ended();
+            at_once_if(has_ended)
+        },
+        Phase::Judge,
+        take_ended,
+    );
+    frame.due(
+        |glance| at_once_if(!glance.at::<Resolving>().searches.is_empty()),
+        Phase::Plan,
+        go_on,
+    );
 }
 
 #[cfg(test)]

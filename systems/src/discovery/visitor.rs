@@ -11,7 +11,7 @@ use distsoc_engine::domain::{AddressRecord, Distance, Itinerary, NodeId};
 use distsoc_engine::io::{DialTarget, LinkId, RequestId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     AddressRequest, GoodbyeReason, Packet, Purpose, WormNear, WormQuery, WormResponse, WormTarget,
@@ -438,5 +438,13 @@ fn go_on(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Visitor::default());
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
-    frame.add(Phase::Plan, go_on);
+    frame.due(
+        |glance| {
+            let tours = glance.at::<Tours>();
+            let walks = !glance.at::<Visitor>().walks.is_empty();
+            at_once_if(walks || tours.has_ended() || tours.has_wanted())
+        },
+        Phase::Plan,
+        go_on,
+    );
 }

@@ -8,7 +8,7 @@ use distsoc_engine::io::{
     BatchId, Call, CallError, CallId, Effect, KeptView, Reply, StorageTrouble, StorageView, Write,
 };
 use distsoc_engine::limits;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::world::authors::Author;
 use distsoc_engine::world::files::{Archive, StoredFile, Tally};
 use distsoc_engine::world::identity::Identity;
@@ -206,6 +206,11 @@ fn settle(
 /// What the person sees and wants of what is kept.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Waiting::default());
-    frame.add(Phase::Ingest, settle);
+    frame.on_or_due(
+        Occasions::BATCH,
+        |glance| at_once_if(!glance.at::<Waiting>().budgets.is_empty()),
+        Phase::Ingest,
+        settle,
+    );
     frame.on(Occasions::CALL, Phase::Judge, answer);
 }

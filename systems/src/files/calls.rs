@@ -7,7 +7,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::io::{DialTarget, Slot};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     AuthorUpdatePush, GoodbyeReason, ListDigest, Purpose, SwarmLink, SwarmWish,
@@ -97,9 +97,6 @@ fn call(
     mut errands: ResMut<Errands>,
     mut outbox: ResMut<Outbox>,
 ) {
-    if calls.is_empty() {
-        return;
-    }
     while line.under_way.len() < limits::SWARM_CALLS_IN_FLIGHT_MAX && errands.has_room() {
         if let Some(at_ms) = line.next_ms(now.mono_ms) {
             outbox.wake_at(at_ms);
@@ -196,8 +193,16 @@ fn attend(
 /// Calls.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Line::default());
-    frame.add(Phase::Plan, attend);
-    frame.add(Phase::Plan, call);
+    frame.due(
+        |glance| at_once_if(!glance.at::<Line>().under_way.is_empty()),
+        Phase::Plan,
+        attend,
+    );
+    frame.due(
+        |glance| at_once_if(!glance.at::<SwarmCalls>().is_empty()),
+        Phase::Plan,
+        call,
+    );
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use distsoc_engine::domain::{NodeId, RecentPostsHead, Seq};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{AuthorUpdatePush, ListDigest, SwarmLink, SwarmWish};
 use distsoc_engine::world::authors::{KeptLists, PullRequests, PullWish, Succession};
@@ -73,7 +73,7 @@ fn take_pushes(
             if let Some(record) = record.filter(|_| has_the_same) {
                 // The sender has a link to here, which a restart may have forgotten.
                 keepers.learn_place(record);
-                keepers.link(author, link.node);
+                keepers.link(author, link.node, link.remote.ip());
             }
             if is_newer(lists.head(&author), digest) && author == identity.node_id() {
                 succession.hints.insert(link.id);
@@ -100,9 +100,6 @@ fn tell(
 ) {
     for (author, from) in std::mem::take(&mut news.0) {
         chain.news.entry(author).or_default().extend(from);
-    }
-    if chain.news.is_empty() {
-        return;
     }
     let due_ms = *chain
         .due_ms
@@ -149,5 +146,16 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         take_pushes,
     );
-    frame.add(Phase::Plan, tell);
+    frame.due(
+        |glance| {
+            let chain = glance.at::<Chain>();
+            match chain.due_ms {
+                _ if !glance.at::<ListNews>().0.is_empty() => Some(AT_ONCE),
+                _ if chain.news.is_empty() => None,
+                due_ms => due_ms.or(Some(AT_ONCE)),
+            }
+        },
+        Phase::Plan,
+        tell,
+    );
 }

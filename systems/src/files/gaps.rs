@@ -8,7 +8,7 @@ use distsoc_engine::domain::{NodeId, RecentPosts};
 use distsoc_engine::io::{ReadId, ReadQuery, ReadResult};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::world::authors::{Author, AuthorIndex, AuthorsView, ListRechecks, PullsDue};
 use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::{Archive, FileIndex, KeepFloor, Wanted};
@@ -99,5 +99,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(ListRechecks(kept));
     frame.world.insert_resource(Reading::default());
     frame.on(Occasions::READ, Phase::Ingest, go_through);
-    frame.add(Phase::Plan, look_up);
+    frame.due(
+        |glance| at_once_if(!glance.at::<ListRechecks>().0.is_empty()),
+        Phase::Plan,
+        look_up,
+    );
 }

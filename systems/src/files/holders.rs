@@ -8,7 +8,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Phase, at_once_if};
 use distsoc_engine::wire::WormTarget;
 use distsoc_engine::world::authors::AuthorsView;
 use distsoc_engine::world::keepers::{Keepers, Starving, SwarmCalls};
@@ -30,9 +30,6 @@ fn take_ends(
     mut calls: ResMut<SwarmCalls>,
     authors: AuthorsView,
 ) {
-    if !searches.has_ended() {
-        return;
-    }
     let under_way = asking.under_way;
     let ends = searches.take_ended(|id| under_way.filter(|of| *of == id));
     for (_, ended) in ends {
@@ -54,7 +51,6 @@ fn take_ends(
 
 fn ask(
     now: Res<Now>,
-    peers: Res<Peers>,
     mut asking: ResMut<Asking>,
     keepers: Res<Keepers>,
     mut starving: ResMut<Starving>,
@@ -63,13 +59,6 @@ fn ask(
     mut entropy: ResMut<Entropy>,
     mut outbox: ResMut<Outbox>,
 ) {
-    if starving.is_empty() || asking.under_way.is_some() || peers.up_count() == 0 {
-        return;
-    }
-    if now.mono_ms < asking.next_ms {
-        outbox.wake_at(asking.next_ms);
-        return;
-    }
     let authors: Vec<NodeId> = starving.take(limits::WORM_TARGETS_MAX);
     for author in &authors {
         let known = keepers.seen(author);
@@ -94,6 +83,20 @@ fn ask(
 /// Who keeps what no peer has.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Asking::default());
-    frame.add(Phase::Judge, take_ends);
-    frame.add(Phase::Plan, ask);
+    frame.due(
+        |glance| at_once_if(glance.at::<WormSearches>().has_ended()),
+        Phase::Judge,
+        take_ends,
+    );
+    frame.due(
+        |glance| {
+            let asking = glance.at::<Asking>();
+            let may_ask = !glance.at::<Starving>().is_empty()
+                && asking.under_way.is_none()
+                && glance.at::<Peers>().up_count() > 0;
+            may_ask.then_some(asking.next_ms)
+        },
+        Phase::Plan,
+        ask,
+    );
 }

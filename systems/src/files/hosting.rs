@@ -9,7 +9,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{Relationship, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Phase, at_once_if};
 use distsoc_engine::world::authors::{
     Author, AuthorIndex, HostCandidates, KeptProfiles, RelationshipChanges,
 };
@@ -42,7 +42,6 @@ fn host(
     now: Res<Now>,
     profile: Res<NodeProfile>,
     identity: Res<Identity>,
-    storage: Res<Storage>,
     mut candidates: ResMut<HostCandidates>,
     mut index: ResMut<AuthorIndex>,
     mut next: ResMut<NextHost>,
@@ -52,13 +51,6 @@ fn host(
     mut authors: Query<&mut Author>,
     mut commands: Commands,
 ) {
-    if candidates.is_empty() || !storage.takes_more() {
-        return;
-    }
-    if now.mono_ms < next.0 {
-        outbox.wake_at(next.0);
-        return;
-    }
     let followed = authors.iter().filter(|author| author.is_followed()).count();
     let hosted = authors
         .iter()
@@ -126,9 +118,6 @@ fn let_go(
     mut profiles: ResMut<KeptProfiles>,
     mut outbox: ResMut<Outbox>,
 ) {
-    if now.mono_ms < next.0 {
-        return;
-    }
     next.0 = now.after(PARTING_MS);
     let followed = archive.kept.iter().filter(|author| author.is_followed());
     let wanted = wanted(&profile, followed.count());
@@ -163,8 +152,21 @@ fn let_go(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(NextHost::default());
     frame.world.insert_resource(NextParting::default());
-    frame.add(Phase::Plan, host);
-    frame.add(Phase::Plan, let_go);
+    frame.due(
+        |glance| {
+            let may_host =
+                !glance.at::<HostCandidates>().is_empty() && glance.at::<Storage>().takes_more();
+            may_host.then_some(glance.at::<NextHost>().0)
+        },
+        Phase::Plan,
+        host,
+    );
+    // Nobody is woken for it.
+    frame.due(
+        |glance| at_once_if(glance.at::<Now>().mono_ms >= glance.at::<NextParting>().0),
+        Phase::Plan,
+        let_go,
+    );
 }
 
 #[cfg(test)]

@@ -8,7 +8,7 @@ use distsoc_engine::domain::{SignedPost, check_time};
 use distsoc_engine::io::{Notice, StoredFileRow, Write};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Phase, at_once_if};
 use distsoc_engine::world::authors::{ListRechecks, PostOffers, PulledPosts};
 use distsoc_engine::world::copies::Holder;
 use distsoc_engine::world::deletions::Deletions;
@@ -89,9 +89,6 @@ fn take_in(
     mut shelf: Shelf,
     links: Query<&Link>,
 ) {
-    if offers.0.is_empty() && pulled.0.is_empty() {
-        return;
-    }
     let by_id = |from| links.iter().find(|link| link.id == from);
     for offer in std::mem::take(&mut offers.0) {
         if let Err(refusal) = shelf.store(offer.post, by_id(offer.from)) {
@@ -125,5 +122,12 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         archive.add(row);
     }
     state.apply(frame.world);
-    frame.add(Phase::Judge, take_in);
+    frame.due(
+        |glance| {
+            let is_offered = !glance.at::<PostOffers>().0.is_empty();
+            at_once_if(is_offered || !glance.at::<PulledPosts>().0.is_empty())
+        },
+        Phase::Judge,
+        take_in,
+    );
 }

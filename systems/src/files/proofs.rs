@@ -11,7 +11,7 @@ use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{FileRequest, Packet, PullSyncRequest};
-use distsoc_engine::world::copies::Holder;
+use distsoc_engine::world::copies::{Copies, Holder};
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keepers::Keepers;
@@ -152,5 +152,12 @@ fn ask(
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Asking::default());
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
-    frame.add(Phase::Plan, ask);
+    frame.due(
+        |glance| {
+            let has_doubted = glance.at::<Copies>().has_doubted();
+            has_doubted.then_some(glance.at::<Asking>().next_ms)
+        },
+        Phase::Plan,
+        ask,
+    );
 }

@@ -10,7 +10,7 @@ use distsoc_engine::domain::{
 use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::PostNotification;
 use distsoc_engine::world::authors::{
     HostCandidates, ListRechecks, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests,
@@ -310,7 +310,11 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         take_notifications,
     );
-    frame.add(Phase::Judge, judge_updates);
+    frame.due(
+        |glance| at_once_if(!glance.at::<ListUpdates>().0.is_empty()),
+        Phase::Judge,
+        judge_updates,
+    );
 }
 
 #[cfg(test)]

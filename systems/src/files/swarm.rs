@@ -9,7 +9,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, Slot};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase};
 use distsoc_engine::wire::{ListDigest, SwarmLink, SwarmWish};
 use distsoc_engine::world::agenda::Agenda;
 use distsoc_engine::world::authors::{
@@ -21,7 +21,8 @@ use distsoc_engine::world::keepers::{Keepers, Lack, ListNews, Starving, SwarmCal
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::pace::Pace;
 use distsoc_engine::world::peers::{
-    Link, Neighbours, Offences, Peer, PeerChanges, Peers, is_tellable, tellable_record,
+    Link, Neighbours, Offences, Peer, PeerChanges, Peers, is_tellable, peers_changed,
+    tellable_record,
 };
 use std::collections::BTreeMap;
 
@@ -184,12 +185,14 @@ fn take_links(
                 keepers.saw(author, node);
                 let has_place = match wish {
                     SwarmWish::Offer if may_be_told => {
-                        if let Some(displaced) = keepers.link_in_turn(author, node) {
+                        if let Some(displaced) =
+                            keepers.link_in_turn(author, node, link.remote.ip())
+                        {
                             calls.end(displaced, author, node);
                         }
                         true
                     }
-                    _ => may_be_told && keepers.link(author, node),
+                    _ => may_be_told && keepers.link(author, node, link.remote.ip()),
                 };
                 let answer = match (wish, has_place) {
                     (SwarmWish::Offer, true) => Some(SwarmWish::Accept),
@@ -253,11 +256,14 @@ fn offer(
             break;
         }
         let neighbour = neighbours.by_node(&node);
-        let can_be_reached = neighbour.is_some() || keepers.place(&node).is_some();
-        if linked.contains(&node)
-            || !can_be_reached
-            || !looking.may_offer(author, node, OFFER_MS, now)
-        {
+        let there = match neighbour {
+            Some((link, _)) => Some(link.remote.ip()),
+            None => keepers
+                .place(&node)
+                .and_then(|record| Some(record.addresses.first()?.socket().ip())),
+        };
+        let is_of_use = there.is_some_and(|there| !keepers.is_crowded(&author, there));
+        if linked.contains(&node) || !is_of_use || !looking.may_offer(author, node, OFFER_MS, now) {
             continue;
         }
         match neighbour {
@@ -300,6 +306,17 @@ fn offer_blindly(
         }
     }
     is_offered
+}
+
+fn look_due(glance: &Glance<'_>) -> Option<u64> {
+    let has_news = !glance.at::<ListNews>().0.is_empty();
+    if has_news || !glance.at::<Keepers>().bereft.is_empty() || peers_changed(glance).is_some() {
+        return Some(AT_ONCE);
+    }
+    match glance.at::<Looking>().next(*glance.at::<Now>()) {
+        Ok(_) => Some(AT_ONCE),
+        Err(at_ms) => at_ms,
+    }
 }
 
 fn look(
@@ -394,5 +411,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         take_links,
     );
-    frame.add(Phase::Plan, look);
+    frame.due(look_due, Phase::Plan, look);
 }

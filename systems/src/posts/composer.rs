@@ -11,7 +11,7 @@ use distsoc_engine::domain::{
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, StoredFileRow, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{DeleteRecord, Packet, PostNotification};
 use distsoc_engine::world::authors::{OwnHead, Succession};
@@ -21,7 +21,7 @@ use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keepers::ListNews;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Peer, PeerChanges};
+use distsoc_engine::world::peers::{Link, Peer, PeerChanges, peers_changed};
 use distsoc_engine::world::storage::Storage;
 use std::collections::VecDeque;
 
@@ -232,9 +232,6 @@ impl Desk<'_, '_> {
 }
 
 fn compose(mut desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>) {
-    if own.waiting.is_empty() || own.under_way.is_some() {
-        return;
-    }
     let own = &mut *own;
     let now = *desk.now;
     let (mut made, mut writes): (Vec<Made>, Vec<Write>) = (Vec::new(), Vec::new());
@@ -379,6 +376,13 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     });
     frame.on(Occasions::BATCH, Phase::Ingest, publish);
     frame.on(Occasions::CALL, Phase::Judge, take_drafts);
-    frame.add(Phase::Plan, compose);
-    frame.add(Phase::Emit, introduce);
+    frame.due(
+        |glance| {
+            let own = glance.at::<OwnPosts>();
+            at_once_if(!own.waiting.is_empty() && own.under_way.is_none())
+        },
+        Phase::Plan,
+        compose,
+    );
+    frame.due(peers_changed, Phase::Emit, introduce);
 }

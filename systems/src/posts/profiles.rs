@@ -16,7 +16,7 @@ use distsoc_engine::world::authors::{Author, AuthorsView, KeptProfiles, Successi
 use distsoc_engine::world::identity::{Identity, OwnProfile};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers};
+use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers, peers_changed};
 
 /// Changes of the own profile that wait for the disk.
 #[derive(Resource, Debug, Default)]
@@ -181,5 +181,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.on(Occasions::BATCH, Phase::Ingest, publish);
     frame.on(Occasions::CALL, Phase::Judge, take_changes);
     frame.on(Occasions::packet(&ProfileUpdate::SPEC), Phase::Judge, learn);
-    frame.add(Phase::Emit, introduce);
+    frame.due(peers_changed, Phase::Emit, introduce);
 }

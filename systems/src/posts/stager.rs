@@ -6,7 +6,7 @@ use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{BlobRef, Slice, Verified};
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Reply, StorageTrouble, Write};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::inbox::Inbox;
@@ -119,9 +119,6 @@ fn write(
     mut stagings: ResMut<Stagings>,
     mut outbox: ResMut<Outbox>,
 ) {
-    if stagings.waiting.is_empty() {
-        return;
-    }
     let stagings = &mut *stagings;
     let takes = |blob: BlobRef| blob.stored_bytes() + blob.stored_bytes() / PAGES_SHARE;
     storage.own_blob_bytes = 0;
@@ -196,5 +193,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Stagings::default());
     frame.on(Occasions::BATCH, Phase::Ingest, settle);
     frame.on(Occasions::CALL, Phase::Judge, take);
-    frame.add(Phase::Plan, write);
+    frame.due(
+        |glance| at_once_if(!glance.at::<Stagings>().waiting.is_empty()),
+        Phase::Plan,
+        write,
+    );
 }

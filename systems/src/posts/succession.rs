@@ -8,14 +8,14 @@ use distsoc_engine::domain::{RecentPostsHead, check_time};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId, Slot, Write};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, Want};
 use distsoc_engine::world::authors::{OwnHead, Succession};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Peer, PeerChanges};
+use distsoc_engine::world::peers::{Link, Peer, PeerChanges, peers_changed};
 use std::collections::BTreeSet;
 
 /// Questions under way, and when the next is put: mono ms.
@@ -63,6 +63,17 @@ fn take_answers(
             succession.is_read_only = true;
             succession.newer = Some(part.head);
         }
+    }
+}
+
+/// Whoever comes up may be asked, or says to know better; and then one an hour.
+fn ask_due(glance: &Glance<'_>) -> Option<u64> {
+    let is_told = !glance.at::<Succession>().hints.is_empty();
+    let asking = glance.at::<Asking>();
+    match glance.at::<OwnHead>().0 {
+        _ if is_told => Some(AT_ONCE),
+        None => None,
+        Some(_) => peers_changed(glance).or((asking.asked > 0).then_some(asking.next_ms)),
     }
 }
 
@@ -128,5 +139,5 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     let is_read_only = frame.restored.equivocal.contains(&own);
     frame.world.resource_mut::<Succession>().is_read_only = is_read_only;
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
-    frame.add(Phase::Plan, ask);
+    frame.due(ask_due, Phase::Plan, ask);
 }

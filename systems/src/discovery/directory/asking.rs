@@ -9,12 +9,13 @@ use distsoc_engine::domain::{AddressRecord, NodeId};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{DialTarget, RequestId};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{DirectoryGet, DirectoryPut, Packet, Purpose, WormTarget};
+use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::PeerChanges;
+use distsoc_engine::world::peers::{PeerChanges, peers_changed};
 use distsoc_engine::world::searches::{
     DirectorySearches, Ended, Errand, Errands, Finding, SearchId,
 };
@@ -141,9 +142,6 @@ fn ask(
     if directory_searches.has_ended() {
         directory_searches.drop_ended();
     }
-    if asking.searches.is_empty() && !directory_searches.has_wanted() {
-        return;
-    }
     let Asking {
         searches, requests, ..
     } = &mut *asking;
@@ -243,6 +241,25 @@ fn take_answers(now: Res<Now>, mut inbox: ResMut<Inbox>, mut asking: ResMut<Aski
 pub(super) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Asking::default());
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
-    frame.add(Phase::Plan, leave_own);
-    frame.add(Phase::Plan, ask);
+    frame.due(
+        |glance| {
+            let is_changed =
+                peers_changed(glance).is_some() || glance.has_changed::<OwnAddresses>();
+            match glance.at::<Asking>().next_put_ms {
+                Some(next_ms) if !is_changed => Some(next_ms),
+                _ => Some(AT_ONCE),
+            }
+        },
+        Phase::Plan,
+        leave_own,
+    );
+    frame.due(
+        |glance| {
+            let searches = glance.at::<DirectorySearches>();
+            let is_asking = !glance.at::<Asking>().searches.is_empty();
+            at_once_if(is_asking || searches.has_ended() || searches.has_wanted())
+        },
+        Phase::Plan,
+        ask,
+    );
 }

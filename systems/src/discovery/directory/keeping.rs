@@ -15,7 +15,7 @@ use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
-    Offences, PeerChange, PeerChanges, is_tellable, usable_address,
+    Offences, PeerChange, PeerChanges, is_tellable, peers_changed, usable_address,
 };
 use distsoc_engine::world::searches::{Errand, Errands};
 use std::collections::{BTreeMap, BTreeSet};
@@ -289,7 +289,7 @@ pub(super) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         take_puts,
     );
-    frame.add(Phase::Judge, dial_back);
+    frame.due(peers_changed, Phase::Judge, dial_back);
     frame.on(Occasions::packet(&DirectoryGet::SPEC), Phase::Judge, serve);
 }
 

@@ -14,7 +14,7 @@ use distsoc_engine::io::{CallError, LinkId, Notice, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{Phase, at_once_if};
 use distsoc_engine::wire::{GoodbyeReason, Purpose};
 use distsoc_engine::world::addresses::OwnAddresses;
 use distsoc_engine::world::candidates::{Candidates, CoolOffs, Dialling, Lost, cool_off_ms};
@@ -150,9 +150,6 @@ fn newer_stays(own: &NodeId, peer: &NodeId, older: Rival, newer: Rival) -> bool 
 }
 
 fn give_seats(world: &mut World) {
-    if world.resource::<SeatRequests>().0.is_empty() {
-        return;
-    }
     for request in std::mem::take(&mut world.resource_mut::<SeatRequests>().0) {
         give_seat(world, request);
     }
@@ -319,5 +316,9 @@ fn remember(world: &mut World, node: NodeId, entity: Entity, now: Now) {
 pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Swaps::default());
     frame.world.insert_resource(WidePlan::default());
-    frame.add(Phase::Ingest, give_seats);
+    frame.due(
+        |glance| at_once_if(!glance.at::<SeatRequests>().0.is_empty()),
+        Phase::Ingest,
+        give_seats,
+    );
 }

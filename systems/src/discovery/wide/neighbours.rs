@@ -9,11 +9,11 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{DialTarget, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::Phase;
+use distsoc_engine::schedule::{AT_ONCE, Phase, at_once_if};
 use distsoc_engine::wire::Purpose;
 use distsoc_engine::world::knowledge::Knowledge;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{PeerChange, PeerChanges, Peers};
+use distsoc_engine::world::peers::{PeerChange, PeerChanges, Peers, peers_changed};
 use distsoc_engine::world::searches::{Errand, Errands, SearchId, WormSearch, WormSearches};
 use distsoc_engine::world::wide::WidePlan;
 use std::collections::BTreeMap;
@@ -108,9 +108,6 @@ fn take_ends(
     mut entropy: ResMut<Entropy>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if !searches.has_ended() {
-        return;
-    }
     let looking = neighbours.looking;
     let ends = searches.take_ended(|id| looking.filter(|(of, _)| *of == id));
     for ((_, aim), ended) in ends {
@@ -229,6 +226,20 @@ fn look(
 
 pub(super) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Neighbours::default());
-    frame.add(Phase::Judge, take_ends);
-    frame.add(Phase::Plan, look);
+    frame.due(
+        |glance| at_once_if(glance.at::<WormSearches>().has_ended()),
+        Phase::Judge,
+        take_ends,
+    );
+    frame.due(
+        |glance| match glance.at::<Neighbours>() {
+            neighbours if neighbours.looking.is_some() => None,
+            _ if glance.at::<Peers>().up_count() == 0 => None,
+            neighbours => peers_changed(glance)
+                .or(neighbours.next_ms)
+                .or(Some(AT_ONCE)),
+        },
+        Phase::Plan,
+        look,
+    );
 }

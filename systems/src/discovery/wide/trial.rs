@@ -13,7 +13,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{DialTarget, LinkId, RequestId, Slot, WideRole};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::ByteVec;
 use distsoc_engine::wire::{
     AddressRequest, BootstrapSampleRequest, GoodbyeReason, Packet, Purpose, WideProbe, WideSample,
@@ -23,7 +23,7 @@ use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::map::{MapView, ReportedHop, SetHash};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{
-    Link, Partings, Peer, PeerChange, PeerChanges, Peers, is_tellable,
+    Link, Partings, Peer, PeerChange, PeerChanges, Peers, is_tellable, peers_changed,
 };
 use distsoc_engine::world::searches::{Errand, Errands, SearchId, WormSearch, WormSearches};
 use distsoc_engine::world::wide::{WidePlan, WideSwap};
@@ -614,6 +614,17 @@ fn begin(
 pub(super) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Trials::default());
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
-    frame.add(Phase::Judge, go_on);
-    frame.add(Phase::Plan, begin);
+    frame.due(
+        |glance| at_once_if(glance.at::<Trials>().trial.is_some()),
+        Phase::Judge,
+        go_on,
+    );
+    frame.due(
+        |glance| match glance.at::<Trials>() {
+            trials if trials.trial.is_some() => None,
+            trials => peers_changed(glance).or(trials.next_ms).or(Some(AT_ONCE)),
+        },
+        Phase::Plan,
+        begin,
+    );
 }

@@ -58,6 +58,11 @@ pub(super) struct DirectAnswers {
 }
 
 impl DirectAnswers {
+    /// Whether nobody is to be told.
+    pub(super) fn is_empty(&self) -> bool {
+        self.waiting.is_empty()
+    }
+
     /// A search of somebody else's has ended here: what this node itself has found is told directly, if that is the shorter way.
     pub(super) fn note(&mut self, worm: &Worm, knowledge: &Knowledge<'_, '_>) {
         let now = knowledge.now();
@@ -106,9 +111,6 @@ pub(super) fn tell(
     mut outbox: ResMut<Outbox>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if direct.waiting.is_empty() {
-        return;
-    }
     let DirectAnswers { waiting, new } = &mut *direct;
     for origin in new.drain(..) {
         if knowledge.peer_by_node(&origin.node_id).is_none() {

@@ -19,7 +19,7 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     Packet, WormAnswer, WormFinding, WormNear, WormQuery, WormRequest, WormResponse, WormTarget,
@@ -208,9 +208,6 @@ fn begin_own(
     if searches.has_ended() {
         searches.drop_ended();
     }
-    if !searches.has_wanted() {
-        return;
-    }
     for (id, wanted) in searches.take_wanted() {
         let budget = wanted.budget();
         let WormSearch {
@@ -323,9 +320,6 @@ fn go_on(
     mut outbox: ResMut<Outbox>,
     knowledge: Knowledge<'_, '_>,
 ) {
-    if worms.worms.is_empty() {
-        return;
-    }
     let Worms {
         worms,
         requests,
@@ -382,9 +376,24 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Judge,
         take_requests,
     );
-    frame.add(Phase::Plan, begin_own);
-    frame.add(Phase::Plan, go_on);
-    frame.add(Phase::Plan, direct::tell);
+    frame.due(
+        |glance| {
+            let searches = glance.at::<WormSearches>();
+            at_once_if(searches.has_ended() || searches.has_wanted())
+        },
+        Phase::Plan,
+        begin_own,
+    );
+    frame.due(
+        |glance| at_once_if(!glance.at::<Worms>().worms.is_empty()),
+        Phase::Plan,
+        go_on,
+    );
+    frame.due(
+        |glance| at_once_if(!glance.at::<DirectAnswers>().is_empty()),
+        Phase::Plan,
+        direct::tell,
+    );
 }
 
 #[cfg(test)]

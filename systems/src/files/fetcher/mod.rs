@@ -12,9 +12,9 @@ use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestFailure, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{FileRequest, FileResponse, Packet};
-use distsoc_engine::world::blobs::BlobPart;
+use distsoc_engine::world::blobs::{BlobBook, BlobPart};
 use distsoc_engine::world::copies::Holder;
 use distsoc_engine::world::fetches::{Fetch, Fetches};
 use distsoc_engine::world::files::{Archive, StoredFile};
@@ -406,6 +406,14 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     frame.world.insert_resource(Paced::default());
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.on(Occasions::BATCH, Phase::Ingest, settle);
-    frame.add(Phase::Plan, note_new);
-    frame.add(Phase::Plan, fetch);
+    frame.due(
+        |glance| at_once_if(!glance.at::<BlobBook>().news.is_empty()),
+        Phase::Plan,
+        note_new,
+    );
+    frame.due(
+        |glance| at_once_if(!glance.at::<ToFetch>().blobs.is_empty()),
+        Phase::Plan,
+        fetch,
+    );
 }

@@ -11,7 +11,7 @@ use distsoc_engine::domain::{NodeId, PostBytes, PostId, Profile};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestId};
 use distsoc_engine::limits;
-use distsoc_engine::schedule::{Occasions, Phase};
+use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{Packet, PullSyncRequest, PullSyncResponse, Want};
 use distsoc_engine::world::authors::{
@@ -488,5 +488,12 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     }
     frame.on(Occasions::RESPONSE, Phase::Ingest, take_answers);
     frame.add(Phase::Judge, note_reasons);
-    frame.add(Phase::Plan, pull);
+    frame.due(
+        |glance| match glance.at::<Pulls>().is_their_turn {
+            true => Some(AT_ONCE),
+            false => glance.at::<PullsDue>().0.first().map(|(at_ms, _)| at_ms),
+        },
+        Phase::Plan,
+        pull,
+    );
 }

@@ -327,3 +327,30 @@ fn a_full_node_says_so_to_whoever_asks_for_one_more() {
         "{full:?}"
     );
 }
+
+/// More at once than a peer takes: it is told of the last, asks for the others, and nobody is charged.
+#[test]
+fn many_posts_and_deletions_at_once_arrive_and_cost_nobody_their_connection() {
+    let mut table = Table::new(&[Anchor, Desktop, Desktop], &[0]);
+    table.pass(60_000);
+    table.follow(1, 2);
+    table.pass(60_000);
+    let ids: Vec<_> = (0..300)
+        .map(|number| table.post(2, &format!("post {number}")))
+        .collect();
+    table.pass(2 * 60_000);
+    let missing = |table: &Table| {
+        let posts = &table.seats[1].posts;
+        ids.iter().filter(|id| !posts.contains_key(id)).count()
+    };
+    assert_eq!(missing(&table), 0);
+    for id in &ids {
+        assert_eq!(table.call(2, Call::Delete(*id)), Ok(Reply::Done));
+    }
+    table.pass(10 * 60_000);
+    assert_eq!(missing(&table), ids.len());
+    for seat in 0..3 {
+        assert_eq!(table.refused(seat, Refusal::RateExceeded), 0, "seat {seat}");
+        assert_eq!(table.status(seat).posts_wanted, 0, "seat {seat}");
+    }
+}

@@ -182,11 +182,17 @@ fn settle(
 ) {
     let pins = &mut waiting.pins;
     for ((call, post, is_pinned), result) in inbox.take_batches(|batch| pins.remove(&batch)) {
-        if result.is_ok() {
-            archive.judge_file(&post, Some(is_pinned));
-        }
-        let reply = result.map(|()| Reply::Done);
-        outbox.reply(call, reply.map_err(CallError::Storage));
+        let reply = match result {
+            Err(trouble) => Err(CallError::Storage(trouble)),
+            Ok(()) if !archive.index.contains(&post) => Err(CallError::NotFound(
+                "that post had to go for lack of room just now",
+            )),
+            Ok(()) => {
+                archive.judge_file(&post, Some(is_pinned));
+                Ok(Reply::Done)
+            }
+        };
+        outbox.reply(call, reply);
     }
     waiting.budgets.retain(|(call, bytes, until_ms)| {
         let is_set = *bytes == storage.usage.budget_bytes;

@@ -176,6 +176,8 @@ fn take_links(
         let may_refer = looking.has_offered(author, node, *now)
             || keepers.links(&author).any(|linked| linked == node);
         match wish {
+            // Whoever was neither asked nor has a link makes nobody look for others.
+            SwarmWish::End if !may_refer => {}
             SwarmWish::End => {
                 keepers.unlink(&author, &node);
                 let soon_ms = entropy.jittered(limits::SWARM_LOOK_MS);

@@ -11,9 +11,9 @@ use distsoc_engine::domain::{
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, StoredFileRow, Write};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
+use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::wire::{DeleteRecord, Packet, PostNotification};
+use distsoc_engine::wire::{DeleteRecord, Packet, PacketSpec, PostNotification};
 use distsoc_engine::world::authors::{OwnHead, Succession};
 use distsoc_engine::world::deletions::{Deletions, Proof};
 use distsoc_engine::world::files::{Archive, Tally};
@@ -21,6 +21,7 @@ use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keepers::ListNews;
 use distsoc_engine::world::outbox::Outbox;
+use distsoc_engine::world::pace::Pace;
 use distsoc_engine::world::peers::{Link, Peer, PeerChanges, peers_changed};
 use distsoc_engine::world::storage::Storage;
 use std::collections::VecDeque;
@@ -37,6 +38,46 @@ pub(crate) struct OwnPosts {
     pub(crate) list: Option<Verified<RecentPosts>>,
     waiting: VecDeque<Draft>,
     under_way: Option<Batch>,
+    said: Said,
+}
+
+/// How often peers were told of late: no more than they take.
+#[derive(Debug, Default)]
+struct Said {
+    lists: Pace,
+    deletions: Pace,
+    /// The newest list was not told of yet.
+    is_behind: bool,
+}
+
+/// Of what a peer takes at once, some is left for what else is told.
+const AT_ONCE_SHARE: (u64, u64) = (3, 4);
+
+impl Said {
+    /// Whether a new list is told of now; else it is as soon as peers take it.
+    fn tells_list(&mut self, now: Now) -> bool {
+        let may = may_say(&mut self.lists, &PostNotification::SPEC, now.mono_ms);
+        self.is_behind = !may;
+        may
+    }
+}
+
+/// Whether one more of this kind may be told, which then is.
+fn may_say(pace: &mut Pace, spec: &PacketSpec, now_ms: u64) -> bool {
+    let (every_ms, at_once) = pace_of(spec);
+    let may = pace.next_ms(now_ms, every_ms, at_once).is_none();
+    if may {
+        pace.spend(now_ms, every_ms);
+    }
+    may
+}
+
+fn pace_of(spec: &PacketSpec) -> (u64, u64) {
+    let (of, all) = AT_ONCE_SHARE;
+    (
+        60_000 / u64::from(spec.per_minute),
+        u64::from(spec.burst) * of / all,
+    )
 }
 
 /// What a person wants to have in their list.
@@ -324,7 +365,9 @@ fn publish(
                     for blob in post.body().blobs.iter() {
                         archive.blobs.unstage(&blob.hash);
                     }
-                    packets.push(Packet::from(notification(Some(&post), &made.list)));
+                    if own.said.tells_list(*now) {
+                        packets.push(Packet::from(notification(Some(&post), &made.list)));
+                    }
                     outbox.notify(Notice::Post { id, author });
                     Reply::Posted(id)
                 }
@@ -335,8 +378,13 @@ fn publish(
                     for write in archive.forget(&deletion.post) {
                         outbox.store(write);
                     }
-                    packets.push(notification(None, &made.list).into());
-                    packets.push(DeleteRecord { deletion }.into());
+                    if own.said.tells_list(*now) {
+                        packets.push(notification(None, &made.list).into());
+                    }
+                    // Whoever hears of the list alone asks for it.
+                    if may_say(&mut own.said.deletions, &DeleteRecord::SPEC, now.mono_ms) {
+                        packets.push(DeleteRecord { deletion }.into());
+                    }
                     Reply::Done
                 }
             };
@@ -364,6 +412,32 @@ fn introduce(own: Res<OwnPosts>, changes: Res<PeerChanges>, mut outbox: ResMut<O
     }
 }
 
+fn catch_up_due(glance: &Glance<'_>) -> Option<u64> {
+    let said = &glance.at::<OwnPosts>().said;
+    let (every_ms, at_once) = pace_of(&PostNotification::SPEC);
+    let now_ms = glance.at::<Now>().mono_ms;
+    let next_ms = said.lists.next_ms(now_ms, every_ms, at_once);
+    said.is_behind.then_some(next_ms.unwrap_or(AT_ONCE))
+}
+
+/// The newest list is told of, where it was not for lack of room: whoever hears of it asks for what it names.
+fn catch_up(
+    now: Res<Now>,
+    mut own: ResMut<OwnPosts>,
+    mut outbox: ResMut<Outbox>,
+    mut peers: Query<(&Link, &mut Peer)>,
+) {
+    let OwnPosts { list, said, .. } = &mut *own;
+    let Some(list) = list.as_ref().filter(|_| said.tells_list(*now)) else {
+        return;
+    };
+    let bytes = Packet::from(notification(None, list)).encode();
+    for (link, mut peer) in &mut peers {
+        outbox.send_bytes(link.id, bytes.clone());
+        peer.spoke_ms = now.mono_ms;
+    }
+}
+
 /// The person's own posts.
 pub(crate) fn install(frame: &mut Installer<'_>) {
     let stored = frame.restored.own_list.take();
@@ -384,5 +458,6 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Plan,
         compose,
     );
+    frame.due(catch_up_due, Phase::Plan, catch_up);
     frame.due(peers_changed, Phase::Emit, introduce);
 }

@@ -28,10 +28,11 @@ fn go_through(
     mut inbox: ResMut<Inbox>,
     mut reading: ResMut<Reading>,
     mut archive: Archive,
-    deletions: Res<Deletions>,
+    mut deletions: ResMut<Deletions>,
     floor: Res<KeepFloor>,
     mut wanted: ResMut<Wanted>,
     mut pulls_due: ResMut<PullsDue>,
+    mut outbox: ResMut<Outbox>,
 ) {
     if reading.0.is_empty() {
         return;
@@ -50,6 +51,8 @@ fn go_through(
         let Ok(list) = RecentPosts::verify(stored.head, stored.list) else {
             continue;
         };
+        // A start knows the records of deletions, and of the others the list alone.
+        super::recent_posts::bury(&list, &mut archive, &mut deletions, &mut outbox);
         let lacking = archive.lacking(&list, &deletions, &floor);
         let missing: VecDeque<Missing> = lacking
             .into_iter()

@@ -176,16 +176,17 @@ fn split_list(row: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
-pub(crate) fn decode_list_head(row: &[u8]) -> Option<RecentPostsHead> {
-    Signed::from_own_disk(split_list(row)?.0).ok()
+/// The head of a list and its packed events, which are not looked at.
+pub(crate) fn decode_list_head(row: &[u8]) -> Option<(RecentPostsHead, &[u8])> {
+    let (head, events) = split_list(row)?;
+    Some((Signed::from_own_disk(head).ok()?, events))
 }
 
-pub(crate) fn decode_list(row: &[u8], profile: Option<Profile>) -> Option<StoredList> {
-    let (head, list) = split_list(row)?;
+pub(crate) fn decode_list(row: &[u8]) -> Option<StoredList> {
+    let (head, events) = decode_list_head(row)?;
     Some(StoredList {
-        head: Signed::from_own_disk(head).ok()?,
-        list: EventList::from_bytes(list).ok()?,
-        profile,
+        head,
+        list: EventList::from_bytes(events).ok()?,
     })
 }
 

@@ -3,9 +3,10 @@
 use crate::fault::trouble_of;
 use crate::rows::{self, HeartRow, PostRow};
 use crate::tables::Tables;
-use distsoc_engine::domain::{Deletion, Heart, NodeId, PostBytes, PostId};
+use distsoc_engine::domain::{Deletion, EventList, Heart, NodeId, PostBytes, PostId};
 use distsoc_engine::io::{ReadQuery, ReadResult, StorageTrouble, StoredList};
 use distsoc_engine::limits;
+use distsoc_engine::wire::{ListPart, Want};
 
 /// Hearts that are looked at for one answer, over all its posts.
 const HEARTS_LOOKED_AT_MAX: usize = 16_384;
@@ -24,31 +25,31 @@ impl Answerer<'_> {
     /// The answer; slices lie elsewhere, so of them there are none here.
     pub(crate) fn answer(&self, query: &ReadQuery) -> Result<ReadResult, StorageTrouble> {
         match query {
-            ReadQuery::RecentPosts(author) => self.list(author, false).map(ReadResult::RecentPosts),
+            ReadQuery::RecentPosts(author) => self.list(author).map(ReadResult::RecentPosts),
             ReadQuery::Slices { .. } => Ok(ReadResult::Slices(Vec::new())),
             ReadQuery::ForPeer {
-                authors,
+                wants,
                 posts,
                 bytes_max,
-            } => self.for_peer(authors, posts, *bytes_max),
+            } => self.for_peer(wants, posts, *bytes_max),
         }
     }
 
     fn for_peer(
         &self,
-        authors: &[NodeId],
+        wants: &[Want],
         asked: &[PostId],
         bytes_max: usize,
     ) -> Result<ReadResult, StorageTrouble> {
         let mut room = bytes_max;
         let mut fits = |bytes: usize| {
-            let fits = bytes <= room;
-            room = room.saturating_sub(bytes);
-            fits
+            let left = room.checked_sub(bytes);
+            room = left.unwrap_or(room);
+            left.is_some()
         };
         let mut lists = Vec::new();
-        for author in authors {
-            lists.extend(self.list(author, true)?);
+        for want in wants {
+            lists.extend(self.part(want, &mut fits)?);
         }
         let mut posts: Vec<PostBytes> = Vec::new();
         let (mut found, mut absent) = (Vec::new(), Vec::new());
@@ -74,7 +75,7 @@ impl Answerer<'_> {
             lists,
             posts,
             hearts: self.hearts(&found)?,
-            deletions: self.deletions(authors, &absent)?,
+            deletions: self.deletions(wants, &absent)?,
         })
     }
 
@@ -103,10 +104,10 @@ impl Answerer<'_> {
         Ok(hearts.collect())
     }
 
-    /// Deletions of posts by these authors.
+    /// Deletions of posts by the authors of these lists.
     fn deletions(
         &self,
-        authors: &[NodeId],
+        wants: &[Want],
         posts: &[&PostId],
     ) -> Result<Vec<Deletion>, StorageTrouble> {
         let mut deletions = Vec::new();
@@ -114,7 +115,7 @@ impl Answerer<'_> {
             return Ok(deletions);
         }
         let table = self.tables.tombstones;
-        for author in authors {
+        for author in wants.iter().map(|want| &want.author) {
             let of_author = table.prefix_iter(self.txn, author.as_bytes());
             if of_author.map_err(trouble)?.next().is_none() {
                 continue;
@@ -131,24 +132,34 @@ impl Answerer<'_> {
         Ok(deletions)
     }
 
-    fn list(
-        &self,
-        author: &NodeId,
-        with_profile: bool,
-    ) -> Result<Option<StoredList>, StorageTrouble> {
+    fn list(&self, author: &NodeId) -> Result<Option<StoredList>, StorageTrouble> {
         let table = self.tables.author_recent_posts;
-        let Some(row) = table.get(self.txn, author.as_bytes()).map_err(trouble)? else {
+        let row = table.get(self.txn, author.as_bytes()).map_err(trouble)?;
+        row.map(|row| rows::decode_list(row).ok_or(StorageTrouble::Corrupt))
+            .transpose()
+    }
+
+    /// What somebody lacks of a list, if it fits; of the other events not a byte is read.
+    fn part(
+        &self,
+        want: &Want,
+        fits: impl FnOnce(usize) -> bool,
+    ) -> Result<Option<ListPart>, StorageTrouble> {
+        let (table, key) = (self.tables.author_recent_posts, want.author.as_bytes());
+        let Some(row) = table.get(self.txn, key).map_err(trouble)? else {
             return Ok(None);
         };
-        let profile = match with_profile {
-            true => {
-                let row = self.tables.profiles.get(self.txn, author.as_bytes());
-                row.map_err(trouble)?.and_then(rows::decode_profile)
-            }
-            false => None,
-        };
-        rows::decode_list(row, profile)
-            .map(Some)
-            .ok_or(StorageTrouble::Corrupt)
+        let (head, events) = rows::decode_list_head(row).ok_or(StorageTrouble::Corrupt)?;
+        let lacking = want.lacks(&head, events.len() / limits::EVENT_BYTES);
+        let lacking = &events[..lacking * limits::EVENT_BYTES];
+        if !fits(lacking.len()) {
+            return Ok(None);
+        }
+        let profile = self.tables.profiles.get(self.txn, key).map_err(trouble)?;
+        Ok(Some(ListPart {
+            head,
+            newest: EventList::from_bytes(lacking).map_err(|_| StorageTrouble::Corrupt)?,
+            profile: profile.and_then(rows::decode_profile),
+        }))
     }
 }

@@ -105,7 +105,7 @@ impl Loader<'_> {
             tables.author_recent_posts,
             "author_recent_posts",
             |_, row| {
-                let head = rows::decode_list_head(row)?;
+                let (head, _) = rows::decode_list_head(row)?;
                 let checked_at_ms = checked.get(&head.author).copied().unwrap_or_default();
                 Some((head, checked_at_ms))
             },
@@ -129,7 +129,7 @@ impl Loader<'_> {
             .into_iter()
             .partition(|profile| profile.author == self.own);
         let own_list = match self.own_row(tables.author_recent_posts)? {
-            Some(row) => Some(rows::decode_list(row, None).ok_or(Fault::Corrupt {
+            Some(row) => Some(rows::decode_list(row).ok_or(Fault::Corrupt {
                 table: "author_recent_posts",
             })?),
             None => None,

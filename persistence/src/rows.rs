@@ -6,6 +6,7 @@ use distsoc_engine::domain::{
     PostBytes, PostId, Profile, RecentPostsHead, Signed, SignedPost,
 };
 use distsoc_engine::io::{GoodPeer, MapRow, Relationship, StoredFileRow, StoredList};
+use distsoc_engine::limits;
 use distsoc_engine::wire::codec;
 
 /// Bytes of a post's row before the blobs that it names.
@@ -48,7 +49,10 @@ impl<'a> PostRow<'a> {
         let (mut row, rest) = Self::decode_head(bytes)?;
         let (count, rest) = rest.split_first()?;
         (row.blobs, row.body) = rest.split_at_checked(usize::from(*count) * BLOB_REF_BYTES)?;
-        Some(row)
+        // A start reckons with these lengths before any body is decoded.
+        let is_possible = |blob: BlobRef| (1..=limits::BLOB_BYTES_MAX).contains(&blob.length);
+        let are_few = usize::from(*count) <= limits::POST_BLOBS_MAX;
+        (are_few && row.blobs().all(is_possible)).then_some(row)
     }
 
     /// A row of schema 1, where the head named no blobs.
@@ -108,20 +112,23 @@ impl<'a> PostRow<'a> {
         }
     }
 
-    pub(crate) fn file(&self, id: PostId, is_pinned: bool) -> StoredFileRow {
-        let blobs = self.blobs.chunks_exact(BLOB_REF_BYTES).filter_map(|blob| {
+    fn blobs(&self) -> impl Iterator<Item = BlobRef> {
+        self.blobs.chunks_exact(BLOB_REF_BYTES).filter_map(|blob| {
             let (hash, length) = blob.split_first_chunk::<32>()?;
             Some(BlobRef {
                 hash: BlobHash::from_bytes(*hash),
                 length: u64_of(length)?,
             })
-        });
+        })
+    }
+
+    pub(crate) fn file(&self, id: PostId, is_pinned: bool) -> StoredFileRow {
         StoredFileRow {
             id,
             author: self.author,
             created_at_s: (self.created_at_ms / 1000) as u32,
             bytes: self.body.len() as u32,
-            blobs: blobs.collect(),
+            blobs: self.blobs().collect(),
             is_pinned,
         }
     }
@@ -169,16 +176,17 @@ fn split_list(row: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))
 }
 
-pub(crate) fn decode_list_head(row: &[u8]) -> Option<RecentPostsHead> {
-    Signed::from_own_disk(split_list(row)?.0).ok()
+/// The head of a list and its packed events, which are not looked at.
+pub(crate) fn decode_list_head(row: &[u8]) -> Option<(RecentPostsHead, &[u8])> {
+    let (head, events) = split_list(row)?;
+    Some((Signed::from_own_disk(head).ok()?, events))
 }
 
-pub(crate) fn decode_list(row: &[u8], profile: Option<Profile>) -> Option<StoredList> {
-    let (head, list) = split_list(row)?;
+pub(crate) fn decode_list(row: &[u8]) -> Option<StoredList> {
+    let (head, events) = decode_list_head(row)?;
     Some(StoredList {
-        head: Signed::from_own_disk(head).ok()?,
-        list: EventList::from_bytes(list).ok()?,
-        profile,
+        head,
+        list: EventList::from_bytes(events).ok()?,
     })
 }
 
@@ -299,4 +307,38 @@ pub(crate) fn decode_map_row(key: &[u8], row: &[u8]) -> Option<MapRow> {
         chunk: key as u32,
         bytes: row.into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_names_what_no_post_may_name_is_damaged() {
+        let named = |count: usize, length| {
+            let blob = BlobRef {
+                hash: BlobHash::from_bytes([3; 32]),
+                length,
+            };
+            let row = PostRow {
+                created_at_ms: 5,
+                author: NodeId::from_bytes([2; 32]),
+                arrived_ms: 6,
+                signature: [4; 64],
+                blobs: &[],
+                body: &[0; 100],
+            };
+            let row = row.encode_with(&vec![blob; count]);
+            let decoded = PostRow::decode(&row);
+            decoded.map(|row| row.file(PostId::from_bytes([1; 32]), false).blobs.len())
+        };
+        let (most, longest) = (limits::POST_BLOBS_MAX, limits::BLOB_BYTES_MAX);
+        for (count, length) in [(0, 0), (1, 1), (most, longest)] {
+            assert_eq!(named(count, length), Some(count));
+        }
+        for length in [0, longest + 1, 1 << 63, u64::MAX] {
+            assert_eq!(named(1, length), None, "a blob of {length} bytes");
+        }
+        assert_eq!(named(most + 1, 1), None);
+    }
 }

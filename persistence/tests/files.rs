@@ -6,13 +6,14 @@ mod shelf;
 
 use distsoc_engine::crypto::Secret;
 use distsoc_engine::domain::{
-    Bio, BlobRef, Cut, Deletion, DeletionBody, Event, EventKind, Heart, HeartBody, Name, NodeId,
-    PostId, ProfileBody, RecentPosts, Signed, SignedPost,
+    Bio, BlobRef, Cut, Deletion, DeletionBody, Event, EventKind, EventList, Heart, HeartBody, Name,
+    NodeId, PostId, ProfileBody, RecentPosts, RecentPostsBody, Seq, Signed, SignedPost,
 };
 use distsoc_engine::io::{
     BatchId, Durability, Input, ReadId, ReadQuery, ReadResult, StorageTrouble, StoredFileRow, Write,
 };
 use distsoc_engine::limits;
+use distsoc_engine::wire::Want;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_persistence::{Store, StoreConfig};
 use shelf::{
@@ -264,8 +265,9 @@ fn a_peer_is_given_the_newest_hearts_of_each_post_and_the_deletions_of_what_is_n
     writes.push(Write::Deletion(deletion(&own(), gone[0])));
     persist(&store, &receive, 1, writes).unwrap();
     let ask = |authors: Vec<NodeId>, posts: Vec<PostId>| {
+        let wants = authors.into_iter().map(|author| Want { author, seq: 0 });
         let query = ReadQuery::ForPeer {
-            authors,
+            wants: wants.collect(),
             posts,
             bytes_max: 1 << 20,
         };
@@ -299,6 +301,59 @@ fn a_peer_is_given_the_newest_hearts_of_each_post_and_the_deletions_of_what_is_n
     assert_eq!((hearts.len(), deletions.len()), (0, most));
     let (_, _, deletions) = ask(vec![fans[0].node_id()], gone);
     assert_eq!(deletions, []);
+}
+
+/// Of long lists no more is read than is sent, whatever the asker says it has; what it has already leaves room for the rest.
+#[test]
+fn of_lists_a_peer_is_read_what_it_lacks_as_far_as_it_fits() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open(dir.path()).unwrap();
+    let list = EventList::from_bytes(vec![0; limits::EVENTS_MAX * limits::EVENT_BYTES]).unwrap();
+    let seq = Seq::new(7, limits::EVENTS_MAX as u32);
+    let authors: Vec<Secret> = (2..10).map(|seed| Secret::from_seed(&[seed; 32])).collect();
+    let head = |author: &Secret| {
+        let body = RecentPostsBody {
+            author: author.node_id(),
+            seq,
+            count: limits::EVENTS_MAX as u32,
+            root: list.root(),
+            updated_at_ms: 1,
+        };
+        Signed::sign(body, author)
+    };
+    let post = post(&authors[0], &"x".repeat(8_000), 1);
+    let lists = authors.iter().map(|author| Write::RecentPosts {
+        head: head(author),
+        list: list.clone(),
+    });
+    let writes = lists.chain([write_post(&post)]).collect();
+    persist(&store, &receive, 1, writes).unwrap();
+    // How many events each of the authors' lists has that the asker lacks; which of them come, and how many posts.
+    let ask = |lacking: &[u64], bytes_max: usize| {
+        let wants = authors.iter().zip(lacking).map(|(author, lacking)| Want {
+            author: author.node_id(),
+            seq: seq.to_u64() - lacking,
+        });
+        let query = ReadQuery::ForPeer {
+            wants: wants.collect(),
+            posts: vec![post.id()],
+            bytes_max,
+        };
+        let ReadResult::ForPeer { lists, posts, .. } = answer(&store, &receive, query) else {
+            panic!("not what was asked");
+        };
+        let parts = lists.iter().map(|part| part.newest.len() as u64);
+        (parts.collect::<Vec<_>>(), posts.len())
+    };
+    let (all, most) = (limits::EVENTS_MAX as u64, limits::PULL_RESPONSE_BYTES_MAX);
+    assert_eq!(ask(&[all; 8], most), (vec![all], 1), "one fits, and a post");
+    assert_eq!(ask(&[0; 8], most), (vec![0; 8], 1));
+    assert_eq!(ask(&[100; 8], most), (vec![100; 8], 1));
+    let some = ask(&[all, all, 100, 0], most);
+    assert_eq!(some, (vec![all, 100, 0], 1));
+    let room = 200 * limits::EVENT_BYTES;
+    assert_eq!(ask(&[100; 8], room), (vec![100; 2], 0));
+    assert_eq!(ask(&[0; 8], room + 1_000), (vec![0; 8], 1));
 }
 
 #[test]

@@ -120,7 +120,7 @@ fn a_read_sees_what_was_handed_over_before() {
         );
     }
     let query = ReadQuery::ForPeer {
-        authors: Vec::new(),
+        wants: Vec::new(),
         posts: posts.iter().map(SignedPost::id).collect(),
         bytes_max: 1 << 20,
     };

@@ -525,6 +525,47 @@ fn whoever_follows_after_a_deletion_gets_its_record() {
     assert_eq!(table.status(1).posts_wanted, 0);
 }
 
+/// A deletion of which only the author's list came is known after a start too: nothing that is older brings the post back.
+#[test]
+fn a_deletion_that_only_the_list_names_holds_over_a_start() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    let mistake = table.post(2, "a mistake");
+    table.pass(60_000);
+    let author = secret(2).node_id();
+    let older = table.seats[1].lists[&author].clone();
+    let older = RecentPosts::verify(older.head, older.list).expect("it was stored");
+    let post = table.seats[1].posts[&mistake].clone();
+    let post = post.authenticate(|_| Some(author)).expect("it was stored");
+    assert_eq!(table.call(2, Call::Delete(mistake)), Ok(Reply::Done));
+    table.pass(60_000);
+    table.roads = Some(BTreeSet::from([(0, 1)]));
+    for seat in [0, 1] {
+        table.cut(seat, 2);
+    }
+    assert!(
+        table.seats[1]
+            .deletions
+            .remove(&(mistake, author))
+            .is_some()
+    );
+    table.restart_with_files(1, profile(Desktop, 0), &[0]);
+    table.pass(60_000);
+    let world = table.seats[1].node.world();
+    let entity = world.resource::<AuthorIndex>().get(&author);
+    let known = entity.and_then(|entity| world.get::<Author>(entity));
+    let missing: Vec<PostId> = known
+        .expect("it is followed")
+        .missing
+        .iter()
+        .map(|one| one.id)
+        .collect();
+    assert_eq!(missing, [mistake], "the record alone is wanted");
+    notify_with(&mut table, 1, &older, Some(&post));
+    assert!(!table.seats[1].posts.contains_key(&mistake));
+    assert!(table.refused(1, Refusal::Deleted) > 0);
+}
+
 /// A holder whose list is older than ours is no holder of it: others are asked, and it is not asked over and over.
 #[test]
 fn an_older_list_is_no_answer() {

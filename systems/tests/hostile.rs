@@ -9,14 +9,14 @@ use distsoc_engine::domain::{
     Address, AddressBody, Content, Event, EventKind, EventList, NodeId, PostBody, PostText,
     PublicContent, RecentPosts, Signed, SignedPost,
 };
-use distsoc_engine::io::{Call, LinkId, Reply};
+use distsoc_engine::io::{Call, Effect, Input, LinkId, ReadQuery, Reply};
 use distsoc_engine::limits;
 use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop, Mobile};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     BootstrapSampleRequest, Expected, Goodbye, GoodbyeReason, Hello, Hint, Packet,
-    PostNotification, Purpose,
+    PostNotification, PullSyncRequest, Purpose, Want,
 };
 use table::{START_MS, Table, secret};
 
@@ -380,4 +380,34 @@ fn counters_tell_what_was_refused() {
         2,
         "unknown codes are skipped, never punished"
     );
+}
+
+/// A small request costs the disk no more than it answers: an author or a post that is named over and over is read once.
+#[test]
+fn what_is_asked_for_many_times_at_once_is_read_once() {
+    let (mut table, link) = besieged();
+    let post = table.post(1, "read once");
+    let author = table.seats[1].id;
+    let ask = PullSyncRequest {
+        authors: Bounded::truncated(vec![Want { author, seq: 0 }; limits::PULL_AUTHORS_MAX]),
+        posts: Bounded::truncated(vec![post; limits::PULL_POSTS_MAX]),
+    };
+    let ask = Packet::from(ask).encode();
+    table.deliver(0, link, &ask, Expected::Request);
+    let inputs: Vec<Input> = table.seats[0].inputs.drain(..).collect();
+    let outputs = table.seats[0].node.tick(table.now, inputs);
+    let reads = outputs
+        .effects
+        .into_iter()
+        .filter_map(|effect| match effect {
+            Effect::Read { query, .. } => Some(query),
+            _ => None,
+        });
+    let reads: Vec<ReadQuery> = reads.collect();
+    let once = ReadQuery::ForPeer {
+        wants: vec![Want { author, seq: 0 }],
+        posts: vec![post],
+        bytes_max: limits::PULL_RESPONSE_BYTES_MAX,
+    };
+    assert_eq!(reads, [once]);
 }

@@ -100,7 +100,6 @@ fn hundreds_of_authors_come_from_one_holder_at_once() {
         let stored = StoredList {
             head: list.head().clone(),
             list: list.list().clone(),
-            profile: None,
         };
         table.seats[2].lists.insert(secret.node_id(), stored);
     }

@@ -5,7 +5,7 @@ use distsoc_engine::crypto::{Secret, hash};
 use distsoc_engine::domain::{
     BlobRef, Cut, Deletion, DeletionBody, Heart, HeartBody, NodeId, PostBytes, PostId, PostText,
 };
-use distsoc_engine::io::{Call, LinkId, ReadQuery, ReadResult, StoredList};
+use distsoc_engine::io::{Call, LinkId, ReadQuery, ReadResult};
 use distsoc_engine::limits;
 use distsoc_engine::node::Node;
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
@@ -13,7 +13,7 @@ use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{
     AuthorUpdatePush, CELLS, DeleteRecord, Expected, FileRequest, FileResponse, HeartRecord,
     InitialMapSync, ListDigest, ListPart, MapCell, MapCells, MapItem, MapReconcile, Named, Packet,
-    PostNotification, PullSyncResponse, SwarmLink, SwarmWish, admit,
+    PostNotification, PullSyncResponse, SwarmLink, SwarmWish, Want, admit,
 };
 use distsoc_engine::world::copies::Copies;
 use distsoc_engine::world::files::{FileIndex, StoredFile};
@@ -113,7 +113,10 @@ impl Town {
     /// What a machine would answer to whoever asks for this author and these posts.
     fn part_of(&self, number: HostNumber, posts: &[PostId]) -> (Vec<ListPart>, Vec<PostBytes>) {
         let query = ReadQuery::ForPeer {
-            authors: vec![author()],
+            wants: vec![Want {
+                author: author(),
+                seq: 0,
+            }],
             posts: posts.to_vec(),
             bytes_max: 100_000,
         };
@@ -121,12 +124,7 @@ impl Town {
         let Ok(ReadResult::ForPeer { lists, posts, .. }) = disk.read(&query) else {
             panic!("the disk can be read");
         };
-        let part = |stored: StoredList| ListPart {
-            head: stored.head,
-            newest: stored.list,
-            profile: None,
-        };
-        (lists.into_iter().map(part).collect(), posts)
+        (lists, posts)
     }
 
     fn digest(&self) -> ListDigest {

@@ -76,9 +76,21 @@ impl BlobRef {
     /// Bytes of all its slices with their proofs: what it takes to store.
     #[must_use]
     pub fn stored_bytes(&self) -> u64 {
-        (0..self.slices())
-            .map(|slice| self.slice_bytes(slice) as u64)
-            .sum()
+        if self.length <= GROUP_BYTES as u64 {
+            return self.length;
+        }
+        let slices = self.length.div_ceil(SLICE_BYTES as u64);
+        let mut values = self.length.div_ceil(GROUP_BYTES as u64);
+        // On every level each slice has a value beside it, but those below the last place where their number is odd.
+        let (mut count, mut below) = (slices, 1);
+        while count > 1 {
+            values += match count % 2 {
+                0 => slices,
+                _ => (count - 1) * below,
+            };
+            (count, below) = (count.div_ceil(2), below * 2);
+        }
+        self.length.saturating_add(values * VALUE_BYTES as u64)
     }
 }
 
@@ -451,7 +463,31 @@ mod tests {
         }
     }
 
+    fn stored_slice_by_slice(blob: BlobRef) -> u64 {
+        let slices = 0..blob.slices();
+        slices.map(|slice| blob.slice_bytes(slice) as u64).sum()
+    }
+
+    #[test]
+    fn what_it_takes_to_store_is_known_of_any_length_that_a_row_may_say() {
+        let hash = BlobHash::from_bytes([7; 32]);
+        let all = lengths().into_iter().map(|length| length as u64);
+        for length in all.chain([0, limits::BLOB_BYTES_MAX]) {
+            let blob = BlobRef { hash, length };
+            assert_eq!(blob.stored_bytes(), stored_slice_by_slice(blob), "{length}");
+        }
+        for length in [1 << 48, 1 << 63, u64::MAX] {
+            assert!(BlobRef { hash, length }.stored_bytes() >= length);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn it_takes_as_much_to_store_as_its_slices_take(length in 0..=limits::BLOB_BYTES_MAX) {
+            let blob = BlobRef { hash: BlobHash::from_bytes([7; 32]), length };
+            prop_assert_eq!(blob.stored_bytes(), stored_slice_by_slice(blob));
+        }
+
         #[test]
         fn pieces_of_any_size_make_the_same_slice(length in 1..300_000usize, piece in 1..70_000usize) {
             let bytes = bytes(length);

@@ -12,6 +12,7 @@ use crate::limits::{EVENT_BYTES, EVENTS_MAX};
 use crate::refusal::Refusal;
 use crate::wire::codec::ByteVec;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 /// What happened.
@@ -143,6 +144,14 @@ impl EventList {
         events.iter().map(|event| {
             Event::from_bytes(event).expect("kinds were checked when the list was made")
         })
+    }
+
+    /// The events, newest first, but for posts that another of them deletes.
+    pub fn without_deleted(&self) -> impl Iterator<Item = Event> + '_ {
+        let deleted = self.iter().filter(|event| event.kind == EventKind::Delete);
+        let deleted: BTreeSet<PostId> = deleted.map(|event| event.id).collect();
+        self.iter()
+            .filter(move |event| !event.kind.is_post() || !deleted.contains(&event.id))
     }
 
     /// The newest `count` events.
@@ -463,6 +472,31 @@ mod tests {
         assert_eq!(too_few, Err(Refusal::ListMismatch));
         let whole = RecentPosts::advance(Some(&versions[1]), head, versions[4].list());
         assert_eq!(whole.as_ref(), Ok(&versions[4]));
+    }
+
+    #[test]
+    fn what_a_list_deletes_is_none_of_its_posts() {
+        let secret = Secret::from_seed(&[1; 32]);
+        let mut list = None;
+        let kinds = [
+            (1, EventKind::Public),
+            (2, EventKind::Sealed),
+            (1, EventKind::Delete),
+            (3, EventKind::Public),
+            (9, EventKind::Delete),
+        ];
+        for (number, kind) in kinds {
+            let event = Event {
+                kind,
+                ..event(number)
+            };
+            list = Some(RecentPosts::append(list.as_ref(), event, 5, 1000, &secret));
+        }
+        let list = list.unwrap();
+        let left = list.list().without_deleted();
+        let left: Vec<_> = left.map(|event| (event.created_at_s, event.kind)).collect();
+        let expected = [kinds[4], kinds[3], kinds[2], kinds[1]];
+        assert_eq!(left, expected);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use crate::domain::{
     Address, BlobHash, BlobRef, ConnectString, Deletion, EventList, Heart, HeartBody, NodeId,
     PostBytes, PostId, Profile, RecentPostsHead, SignedPost, Slice, Verified,
 };
+use crate::wire::{ListPart, Want};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -131,11 +132,11 @@ pub struct GoodPeer {
 pub enum ReadQuery {
     /// An author's list.
     RecentPosts(NodeId),
-    /// For a peer: lists and profiles of authors, then posts, until `bytes_max` is full.
+    /// For a peer: what it lacks of lists, and profiles, then posts, until `bytes_max` is full. No more is read than is answered.
     ForPeer {
-        /// Whose lists and profiles.
-        authors: Vec<NodeId>,
-        /// Which posts, in order.
+        /// Whose lists and profiles, each author once.
+        wants: Vec<Want>,
+        /// Which posts, in order, each once.
         posts: Vec<PostId>,
         /// Bytes of lists and posts at most.
         bytes_max: usize,
@@ -162,9 +163,9 @@ pub enum ReadResult {
     RecentPosts(Option<StoredList>),
     /// Lists with profiles, and posts, in the order asked for, absent ones left out.
     ForPeer {
-        /// Lists that are there.
-        lists: Vec<StoredList>,
-        /// Posts that are there and fit.
+        /// Of lists that are there, the newest events that were wanted, if all of them fit.
+        lists: Vec<ListPart>,
+        /// Posts that are there, up to the first that does not fit beside the lists.
         posts: Vec<PostBytes>,
         /// Hearts of those posts, the newest of each, as many as fit [`crate::limits::PULL_HEARTS_MAX`].
         hearts: Vec<Heart>,
@@ -182,8 +183,6 @@ pub struct StoredList {
     pub head: RecentPostsHead,
     /// The list.
     pub list: EventList,
-    /// The author's profile, where it was asked for and is there.
-    pub profile: Option<Profile>,
 }
 
 /// What a node needs from its disk before its first frame.

@@ -29,6 +29,12 @@ impl Want {
     pub fn known(&self) -> Option<Seq> {
         (self.seq != 0).then(|| Seq::from_u64(self.seq))
     }
+
+    /// How many of the newest events the asker lacks, of `count` in the list under this head.
+    #[must_use]
+    pub fn lacks(&self, head: &RecentPostsHead, count: usize) -> usize {
+        head.seq.events_since(self.known(), count)
+    }
 }
 
 /// Asks for what is newer of some authors, and for posts by id.

@@ -330,7 +330,7 @@ impl Archive<'_, '_> {
             }
         };
         let now_s = self.now_s();
-        let events = list.list().iter().filter(is_lacking);
+        let events = list.list().without_deleted().filter(is_lacking);
         let missing = events.map(|event| Missing {
             id: event.id,
             created_at_s: event.created_at_s.min(now_s),

@@ -26,11 +26,12 @@ fn go_through(
     mut inbox: ResMut<Inbox>,
     mut reading: ResMut<Reading>,
     mut archive: Archive,
-    deletions: Res<Deletions>,
+    mut deletions: ResMut<Deletions>,
     floor: Res<KeepFloor>,
     mut wanted: ResMut<Wanted>,
     mut rechecks: ResMut<ListRechecks>,
     mut pulls_due: ResMut<PullsDue>,
+    mut outbox: ResMut<Outbox>,
 ) {
     if reading.0.is_empty() {
         return;
@@ -49,6 +50,8 @@ fn go_through(
         let Ok(list) = RecentPosts::verify(stored.head, stored.list) else {
             continue;
         };
+        // A start knows the records of deletions, and of the others the list alone.
+        super::recent_posts::bury(&list, &mut archive, &mut deletions, &mut outbox);
         let lacking = archive.lacking(&list, &deletions, &floor);
         let Some(mut author) = archive.author_mut(&node) else {
             continue;

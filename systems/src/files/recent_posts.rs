@@ -197,6 +197,28 @@ fn advanced(
     RecentPosts::advance(Some(&stored), update.head.clone(), &update.newest)
 }
 
+/// What a verified list says was taken back goes, whatever else names it, and is known as long as the list names it.
+pub(super) fn bury(
+    list: &RecentPosts,
+    archive: &mut Archive<'_, '_>,
+    deletions: &mut Deletions,
+    outbox: &mut Outbox,
+) {
+    let author = list.head().author;
+    let deleted = list.list().iter();
+    for event in deleted.filter(|event| event.kind == EventKind::Delete) {
+        if deletions.insert(author, event.id, Proof::List).is_err() {
+            continue;
+        }
+        let file = archive.get(&event.id);
+        if file.is_some_and(|file| file.row.author == author) {
+            for write in archive.forget(&event.id) {
+                outbox.store(write);
+            }
+        }
+    }
+}
+
 /// Authors, and what is here or missing of their files.
 #[derive(bevy_ecs::system::SystemParam)]
 struct FilesOfAuthors<'w, 's> {
@@ -223,7 +245,7 @@ impl FilesOfAuthors<'_, '_> {
         if known.is_some_and(|known| list.head().supersedes(known).is_err()) {
             return;
         }
-        self.bury(&list, outbox);
+        bury(&list, &mut self.archive, &mut self.deletions, outbox);
         let lacking = self.archive.lacking(&list, &self.deletions, &self.floor);
         let Some(mut author) = self.archive.author_mut(&node) else {
             return;
@@ -250,27 +272,6 @@ impl FilesOfAuthors<'_, '_> {
             author: node,
             checked_at_ms: now.wall_ms,
         });
-    }
-
-    /// What the list says was taken back goes, whatever else names it.
-    fn bury(&mut self, list: &RecentPosts, outbox: &mut Outbox) {
-        let author = list.head().author;
-        let deleted = list.list().iter();
-        for event in deleted.filter(|event| event.kind == EventKind::Delete) {
-            if self
-                .deletions
-                .insert(author, event.id, Proof::List)
-                .is_err()
-            {
-                continue;
-            }
-            let file = self.archive.get(&event.id);
-            if file.is_some_and(|file| file.row.author == author) {
-                for write in self.archive.forget(&event.id) {
-                    outbox.store(write);
-                }
-            }
-        }
     }
 
     /// Two heads with one number are remembered with their author, whichever counts (open question 4).

@@ -4,12 +4,12 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{NodeId, PostId};
-use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StoredList, StreamToken};
+use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StreamToken};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::wire::{ListPart, PullSyncRequest, PullSyncResponse, Want};
+use distsoc_engine::wire::{PullSyncRequest, PullSyncResponse};
 use distsoc_engine::world::authors::AuthorIndex;
 use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::FileIndex;
@@ -17,62 +17,11 @@ use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::peers::{Offences, Peer, Peers};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Answers that wait for the disk, at most [`limits::READS_FOR_PEERS_MAX`].
 #[derive(Resource, Debug, Default)]
-struct Answering(BTreeMap<ReadId, Answer>);
-
-#[derive(Debug)]
-struct Answer {
-    link: LinkId,
-    stream: StreamToken,
-    wants: Vec<Want>,
-}
-
-/// What of a stored list somebody lacks.
-fn part_for(stored: StoredList, wants: &[Want]) -> Option<ListPart> {
-    let want = wants
-        .iter()
-        .find(|want| want.author == stored.head.author)?;
-    let lacking = stored
-        .head
-        .seq
-        .events_since(want.known(), stored.list.len());
-    Some(ListPart {
-        newest: stored.list.newest(lacking),
-        head: stored.head,
-        profile: stored.profile,
-    })
-}
-
-/// The response, with as many posts as still fit beside the lists.
-fn response_of(
-    lists: Vec<StoredList>,
-    posts: Vec<distsoc_engine::domain::PostBytes>,
-    wants: &[Want],
-) -> PullSyncResponse {
-    let mut bytes = 0;
-    let mut fits = |more: usize| {
-        bytes += more;
-        bytes <= limits::PULL_RESPONSE_BYTES_MAX
-    };
-    let parts = lists
-        .into_iter()
-        .filter_map(|stored| part_for(stored, wants))
-        .filter(|part| fits(part.newest.as_bytes().len()))
-        .collect();
-    let posts = posts
-        .into_iter()
-        .take_while(|post| fits(post.body.len()))
-        .collect();
-    PullSyncResponse {
-        lists: Bounded::truncated(parts),
-        posts: Bounded::truncated(posts),
-        hearts: Bounded::default(),
-        deletions: Bounded::default(),
-    }
-}
+struct Answering(BTreeMap<ReadId, (LinkId, StreamToken)>);
 
 fn look_up(
     identity: Res<Identity>,
@@ -98,10 +47,12 @@ fn look_up(
             posts,
         } = arrival.packet;
         let held = |node: &NodeId| *node == identity.node_id() || authors.get(node).is_some();
-        let wants: Vec<Want> = wants
+        // What is named again is not read again.
+        let mut named = BTreeSet::new();
+        let wants = wants
             .into_vec()
             .into_iter()
-            .filter(|want| held(&want.author))
+            .filter(|want| held(&want.author) && named.insert(want.author))
             .collect();
         // What was taken back is answered by its author's record.
         let mut unknown = limits::PULL_DELETIONS_MAX;
@@ -110,22 +61,19 @@ fn look_up(
             *unknown = unknown.saturating_sub(1);
             may_look && deletions.has_any_record(id)
         };
-        let posts: Vec<_> = posts
+        let mut named = BTreeSet::new();
+        let posts = posts
             .into_vec()
             .into_iter()
+            .filter(|id| named.insert(*id))
             .filter(|id| files.contains(id) || is_deleted(id, &mut unknown))
             .collect();
         let read = outbox.read(ReadQuery::ForPeer {
-            authors: wants.iter().map(|want| want.author).collect(),
+            wants,
             posts,
             bytes_max: limits::PULL_RESPONSE_BYTES_MAX,
         });
-        let answer = Answer {
-            link: arrival.link,
-            stream,
-            wants,
-        };
-        answering.0.insert(read, answer);
+        answering.0.insert(read, (arrival.link, stream));
     }
 }
 
@@ -137,7 +85,7 @@ fn answer(
     mut outbox: ResMut<Outbox>,
     mut up: Query<&mut Peer>,
 ) {
-    for (answer, result) in inbox.take_reads(|read| answering.0.remove(&read)) {
+    for ((link, stream), result) in inbox.take_reads(|read| answering.0.remove(&read)) {
         match result {
             Ok(ReadResult::ForPeer {
                 lists,
@@ -145,12 +93,15 @@ fn answer(
                 hearts,
                 deletions,
             }) => {
-                let mut response = response_of(lists, posts, &answer.wants);
-                response.hearts = Bounded::truncated(hearts);
-                response.deletions = Bounded::truncated(deletions);
-                outbox.respond(answer.stream, Some(&response.into()));
+                let response = PullSyncResponse {
+                    lists: Bounded::truncated(lists),
+                    posts: Bounded::truncated(posts),
+                    hearts: Bounded::truncated(hearts),
+                    deletions: Bounded::truncated(deletions),
+                };
+                outbox.respond(stream, Some(&response.into()));
                 if let Some(mut peer) = peers
-                    .up_behind(answer.link)
+                    .up_behind(link)
                     .and_then(|entity| up.get_mut(entity).ok())
                 {
                     peer.synced_ms = Some(now.mono_ms);
@@ -158,7 +109,7 @@ fn answer(
                 }
             }
             Ok(ReadResult::RecentPosts(_) | ReadResult::Slices(_)) | Err(_) => {
-                outbox.respond(answer.stream, None)
+                outbox.respond(stream, None)
             }
         }
     }

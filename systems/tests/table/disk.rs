@@ -47,7 +47,6 @@ impl Seat {
                 let stored = StoredList {
                     head: head.clone(),
                     list,
-                    profile: None,
                 };
                 self.lists.insert(head.author, stored);
             }
@@ -109,12 +108,30 @@ impl Seat {
                     .map_while(|number| self.slices.get(&(blob, number)).cloned());
                 ReadResult::Slices(slices.collect())
             }
-            ReadQuery::ForPeer { authors, posts, .. } => {
-                let with_profile = |author: &NodeId| {
-                    let mut stored = self.lists.get(author)?.clone();
-                    stored.profile = self.profiles.get(author).cloned();
-                    Some(stored)
+            ReadQuery::ForPeer {
+                wants,
+                posts,
+                bytes_max,
+            } => {
+                let mut room = bytes_max;
+                let mut fits = |bytes: usize| {
+                    let left = room.checked_sub(bytes);
+                    room = left.unwrap_or(room);
+                    left.is_some()
                 };
+                let part_of = |want: &Want| {
+                    let stored = self.lists.get(&want.author)?;
+                    let lacking = want.lacks(&stored.head, stored.list.len());
+                    Some(ListPart {
+                        head: stored.head.clone(),
+                        newest: stored.list.newest(lacking),
+                        profile: self.profiles.get(&want.author).cloned(),
+                    })
+                };
+                let lists = wants.iter().filter_map(part_of);
+                let lists = lists
+                    .filter(|part| fits(part.newest.as_bytes().len()))
+                    .collect();
                 let is_there =
                     |post: &PostId| posts.contains(post) && self.posts.contains_key(post);
                 let hearts = self.hearts.iter();
@@ -129,10 +146,11 @@ impl Seat {
                     .filter(|((post, _), _)| posts.contains(post))
                     .map(|(_, deletion)| deletion.clone());
                 ReadResult::ForPeer {
-                    lists: authors.iter().filter_map(with_profile).collect(),
+                    lists,
                     posts: posts
                         .iter()
                         .filter_map(|id| self.posts.get(id).cloned())
+                        .take_while(|post| fits(post.body.len()))
                         .collect(),
                     hearts,
                     deletions: deletions.take(limits::PULL_DELETIONS_MAX).collect(),

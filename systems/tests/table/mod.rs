@@ -17,8 +17,8 @@ use distsoc_engine::profile::{NodeProfile, ProfileKind};
 use distsoc_engine::refusal::{Refusal, RefusalCounts};
 use distsoc_engine::wire::codec::{Bounded, ByteVec};
 use distsoc_engine::wire::{
-    Expected, FileRequest, Packet, PacketBytes, WideProbe, WideSample, WormNear, WormResponse,
-    WormTarget, admit, prefixes_in,
+    Expected, FileRequest, ListPart, Packet, PacketBytes, Want, WideProbe, WideSample, WormNear,
+    WormResponse, WormTarget, admit, prefixes_in,
 };
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;

@@ -274,7 +274,6 @@ impl Disk {
             own_list: tables.lists.get(&own).map(|row| StoredList {
                 head: row.head.clone(),
                 list: row.list.clone(),
-                profile: None,
             }),
             own_profile: tables.profiles.get(&own).cloned(),
             profiles: tables
@@ -454,7 +453,7 @@ mod tests {
         disk.hand_in(BatchId(2), vec![Write::Deletion(deletion(post))], 10);
         assert_eq!(disk.hearts(&post).len(), all as usize);
         let query = ReadQuery::ForPeer {
-            authors: Vec::new(),
+            wants: Vec::new(),
             posts: vec![post],
             bytes_max: 1000,
         };

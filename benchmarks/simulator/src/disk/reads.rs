@@ -4,6 +4,7 @@ use super::Disk;
 use distsoc_engine::domain::{BlobHash, Deletion, Heart, NodeId, PostBytes, PostId, Profile, Seq};
 use distsoc_engine::io::{ReadQuery, ReadResult, StorageTrouble, StoredList, Write};
 use distsoc_engine::limits;
+use distsoc_engine::wire::{ListPart, Want};
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,31 +22,30 @@ impl Disk {
             return Err(StorageTrouble::Failed);
         }
         Ok(match query {
-            ReadQuery::RecentPosts(author) => ReadResult::RecentPosts(self.list(author, false)),
+            ReadQuery::RecentPosts(author) => ReadResult::RecentPosts(self.list(author)),
             ReadQuery::Slices { blob, first, count } => {
                 let numbers = *first..first.saturating_add(*count);
                 let slices = numbers.map_while(|number| self.slice(blob, number));
                 ReadResult::Slices(slices.collect())
             }
             ReadQuery::ForPeer {
-                authors,
+                wants,
                 posts,
                 bytes_max,
-            } => self.for_peer(authors, posts, *bytes_max),
+            } => self.for_peer(wants, posts, *bytes_max),
         })
     }
 
-    fn for_peer(&self, authors: &[NodeId], posts: &[PostId], bytes_max: usize) -> ReadResult {
-        let mut left = bytes_max;
+    fn for_peer(&self, wants: &[Want], posts: &[PostId], bytes_max: usize) -> ReadResult {
+        let mut room = bytes_max;
         let mut fits = |bytes: usize| {
-            let fits = bytes <= left;
-            left = left.saturating_sub(bytes);
-            fits
+            let left = room.checked_sub(bytes);
+            room = left.unwrap_or(room);
+            left.is_some()
         };
-        let lists = authors.iter();
-        let lists = lists.filter_map(|author| self.list(author, true));
+        let lists = wants.iter().filter_map(|want| self.part(want));
         let lists = lists
-            .filter(|stored| fits(stored.list.as_bytes().len()))
+            .filter(|part| fits(part.newest.as_bytes().len()))
             .collect();
         let there = posts.iter().filter_map(|id| Some((*id, self.post(id)?)));
         let there: Vec<(PostId, PostBytes)> = there
@@ -136,7 +136,16 @@ impl Disk {
         newest.unwrap_or_else(|| self.tables.lists.get(author).map(|row| row.head.seq))
     }
 
-    fn list(&self, author: &NodeId, with_profile: bool) -> Option<StoredList> {
+    fn part(&self, want: &Want) -> Option<ListPart> {
+        let StoredList { head, list } = self.list(&want.author)?;
+        Some(ListPart {
+            newest: list.newest(want.lacks(&head, list.len())),
+            head,
+            profile: self.profile(&want.author),
+        })
+    }
+
+    fn list(&self, author: &NodeId) -> Option<StoredList> {
         let newest = self.under_way().rev().find_map(|write| match write {
             Write::RecentPosts { head, list } if head.author == *author => {
                 Some(Some((head.clone(), list.clone())))
@@ -149,12 +158,7 @@ impl Disk {
             row.map(|row| (row.head.clone(), row.list.clone()))
         };
         let (head, list) = newest.unwrap_or_else(durable)?;
-        let profile = with_profile.then(|| self.profile(author)).flatten();
-        Some(StoredList {
-            head,
-            list,
-            profile,
-        })
+        Some(StoredList { head, list })
     }
 
     fn profile(&self, author: &NodeId) -> Option<Profile> {

@@ -220,9 +220,9 @@ impl Node {
                     .push((request, result.map(wire::Admitted::into_inner)));
             }
             Input::OwnAddresses(addresses) => inbox.own_addresses = Some(addresses),
-            Input::Persisted(batch) => inbox.batches.push((batch, Ok(()))),
-            Input::PersistFailed(batch, trouble) => inbox.batches.push((batch, Err(trouble))),
-            Input::Disk(usage) => inbox.disk = Some(usage),
+            Input::Persisted(batch) => inbox.end_batch(batch, Ok(())),
+            Input::PersistFailed(batch, trouble) => inbox.end_batch(batch, Err(trouble)),
+            Input::Disk(usage) => inbox.tell_usage(usage),
             Input::Read { read, result } => inbox.reads.push((read, result)),
             Input::Call { call, what } => inbox.calls.push((call, what)),
             Input::Stop => inbox.stopping = true,

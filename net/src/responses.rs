@@ -74,7 +74,7 @@ mod tests {
     use async_channel::Receiver;
     use distsoc_engine::crypto::Secret;
     use distsoc_engine::domain::{Address, NodeId};
-    use distsoc_engine::io::{DialId, DialTarget, Effect, Input};
+    use distsoc_engine::io::{DialId, DialTarget, Effect, Input, RequestId};
     use distsoc_engine::profile::{NodeProfile, ProfileKind};
     use distsoc_engine::wire::{Packet, PacketBytes};
     use std::time::Duration;
@@ -115,16 +115,7 @@ mod tests {
     fn a_peer_that_does_not_read_holds_memory_until_its_streams_are_given_up() {
         block_on(async {
             let ((a, inputs_a, _), (b, inputs_b, node)) = (start(31), start(32));
-            let place = Address::new(b.local_addr()).unwrap();
-            let (dial, target) = (DialId(1), DialTarget::Addresses(vec![place]));
-            a.perform(Effect::Dial { dial, node, target });
-            let link = next(&inputs_a, |input| match input {
-                Input::LinkUp { link, .. } => Some(link),
-                _ => None,
-            });
-            let link = link.await;
-            let bytes = example("Hello");
-            a.perform(Effect::Send { link, bytes });
+            let link = connect(&a, &inputs_a, &b, node).await;
             let mut unread = Vec::new();
             for _ in 0..4 {
                 let opened = a.handle(link).open_bidirectional_stream().await;
@@ -159,6 +150,89 @@ mod tests {
                 });
                 assert_eq!(end.await, Some(true), "the peer is told");
             }
+        });
+    }
+
+    /// Dials, and says Hello; the connection.
+    async fn connect(
+        from: &Endpoint,
+        inputs: &Receiver<Input>,
+        to: &Endpoint,
+        node: NodeId,
+    ) -> LinkId {
+        let place = Address::new(to.local_addr()).unwrap();
+        let (dial, target) = (DialId(1), DialTarget::Addresses(vec![place]));
+        from.perform(Effect::Dial { dial, node, target });
+        let link = next(inputs, |input| match input {
+            Input::LinkUp { link, .. } => Some(link),
+            _ => None,
+        });
+        let link = link.await;
+        let bytes = example("Hello");
+        from.perform(Effect::Send { link, bytes });
+        link
+    }
+
+    #[test]
+    fn those_who_ask_for_much_and_read_nothing_are_dropped_past_the_bound_and_others_are_served() {
+        const ASKS: usize = 4;
+        block_on(async {
+            let (b, inputs_b, node) = start(40);
+            let held = || lock(&b.responses().0).bytes;
+            let token = || async {
+                let stream = next(&inputs_b, |input| match input {
+                    Input::Packet { stream, .. } => stream,
+                    _ => None,
+                });
+                stream.await
+            };
+            let (mut greedy, mut unread, mut most) = (Vec::new(), Vec::new(), 0);
+            // What is not read is given up after a while: then others ask, until one response has found no room.
+            'asking: for number in 41..=80 {
+                let (a, inputs_a, _) = start(number);
+                let link = connect(&a, &inputs_a, &b, node).await;
+                for _ in 0..ASKS {
+                    let mut exchange = a.handle(link).open_bidirectional_stream().await.unwrap();
+                    exchange
+                        .send(example("FileRequest").to_vec().into())
+                        .await
+                        .unwrap();
+                    exchange.finish().unwrap();
+                    let (stream, bytes) = (token().await, Some(vec![0x31; LARGE].into()));
+                    b.perform(Effect::Respond { stream, bytes });
+                    unread.push(exchange);
+                    most = most.max(held());
+                    assert!(held() <= limits::RESPONSE_BYTES_MAX);
+                    if b.responses_dropped() > 0 {
+                        greedy.push((a, inputs_a));
+                        break 'asking;
+                    }
+                }
+                greedy.push((a, inputs_a));
+            }
+            assert!(b.responses_dropped() > 0);
+            assert!(most > limits::RESPONSE_BYTES_MAX / 2, "{most} bytes");
+            // Whoever reads what it asked for has it meanwhile.
+            let (c, inputs_c, _) = start(81);
+            let link = connect(&c, &inputs_c, &b, node).await;
+            c.perform(Effect::Request {
+                link,
+                request: RequestId(1),
+                bytes: example("FileRequest"),
+                timeout_ms: 30_000,
+            });
+            let (stream, bytes) = (token().await, Some(example("FileResponse")));
+            b.perform(Effect::Respond { stream, bytes });
+            let served = next(&inputs_c, |input| match input {
+                Input::Response { result, .. } => Some(result.is_ok()),
+                _ => None,
+            });
+            assert!(served.await, "others are served");
+            assert!(held() <= limits::RESPONSE_BYTES_MAX);
+            // The last to ask was told at once: its stream was reset, nothing of a response came.
+            let mut last = unread.pop().unwrap();
+            let end = timeout(PATIENCE, last.receive());
+            assert!(end.await.expect("it is told").is_err());
         });
     }
 

@@ -37,7 +37,7 @@ fn acknowledge(
     let usage = inbox.disk.take();
     storage.usage_told = (
         storage.usage_told.0 + u64::from(usage.is_some()),
-        usage.is_some(),
+        usage.is_some() && inbox.disk_is_newest,
     );
     storage.usage = usage.unwrap_or(storage.usage);
     for (writes, result) in inbox.take_batches(|batch| storage.in_flight.remove(&batch)) {

@@ -125,6 +125,8 @@ pub struct Inbox {
     pub batches: Vec<(BatchId, Result<(), StorageTrouble>)>,
     /// How full the disk is, if told in this frame.
     pub disk: Option<DiskUsage>,
+    /// That was told after the last batch of this frame ended.
+    pub disk_is_newest: bool,
     /// What a person wants.
     pub calls: Vec<(CallId, Call)>,
     /// The own addresses, if told in this frame.
@@ -134,6 +136,18 @@ pub struct Inbox {
 }
 
 impl Inbox {
+    /// A batch ended.
+    pub fn end_batch(&mut self, batch: BatchId, result: Result<(), StorageTrouble>) {
+        self.batches.push((batch, result));
+        self.disk_is_newest = false;
+    }
+
+    /// The disk says how full it is.
+    pub fn tell_usage(&mut self, usage: DiskUsage) {
+        self.disk = Some(usage);
+        self.disk_is_newest = true;
+    }
+
     /// Takes the calls that the closure turns into something, leaving the others for their own systems.
     pub fn take_calls<T>(&mut self, mut pick: impl FnMut(&Call) -> Option<T>) -> Vec<(CallId, T)> {
         let mut taken = Vec::new();
@@ -198,4 +212,20 @@ fn take_matching<K: Copy, V, T>(
     }
     *queue = left;
     taken
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_disk_said_before_a_batch_ended_does_not_count_it() {
+        let mut inbox = Inbox::default();
+        inbox.tell_usage(DiskUsage::default());
+        assert!(inbox.disk_is_newest);
+        inbox.end_batch(BatchId(1), Ok(()));
+        assert!(!inbox.disk_is_newest && inbox.disk.is_some());
+        inbox.tell_usage(DiskUsage::default());
+        assert!(inbox.disk_is_newest);
+    }
 }

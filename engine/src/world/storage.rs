@@ -18,7 +18,7 @@ pub struct Storage {
     pub retry_max: Option<usize>,
     /// How full the disk is, as of its last commit.
     pub usage: DiskUsage,
-    /// How often that was told, and whether again in the last frame that heard of the disk.
+    /// How often that was told, and whether again in the last frame that heard of the disk, after every batch that ended in it.
     pub usage_told: (u64, bool),
     /// Bytes of a blob of the person's own that waits for room, for which something of others goes.
     pub own_blob_bytes: u64,

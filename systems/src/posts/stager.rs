@@ -181,6 +181,8 @@ fn settle(
             }
             Some(trouble) => {
                 storage.blobs_refused |= trouble == StorageTrouble::Full;
+                // What came of it waits for no post.
+                book.stage(staging.blob, now.mono_ms);
                 Err(CallError::Storage(trouble))
             }
         };

@@ -6,7 +6,7 @@ use distsoc_engine::domain::{
     BlobRef, Content, Cut, Event, EventKind, MediaDescription, PostBody, PostId, PostText,
     PublicContent, RecentPosts, SignedPost, Verified,
 };
-use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Notice, Reply};
+use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Notice, Reply, StorageTrouble};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{self, Anchor, Desktop};
@@ -723,4 +723,29 @@ fn what_is_worth_more_by_then_comes_into_a_full_node() {
         .collect();
     table.pass(60_000);
     assert_eq!(taken(&table, &newer), newer.len());
+}
+
+/// What the disk did not take waits for no post, and takes nothing of what may be uploaded.
+#[test]
+fn an_upload_that_failed_leaves_room_for_the_next() {
+    let mut table = town(0, 2);
+    let usage = DiskUsage {
+        budget_bytes: 4_000_000,
+        row_room_bytes: 1_000_000,
+        blob_room_bytes: 3_000_000,
+        ..DiskUsage::default()
+    };
+    table.seats[1].inputs.push_back(Input::Disk(usage));
+    let upload = |table: &mut Table, seed| {
+        let bytes = picture(700_000, seed);
+        let cut = Cut::new(&bytes).expect("a length within bounds");
+        table.try_call(1, Call::Stage(cut.slices().collect()), 60_000)
+    };
+    table.seats[1].disk_trouble = Some(StorageTrouble::Full);
+    let failed = Err(CallError::Storage(StorageTrouble::Full));
+    assert_eq!(upload(&mut table, 1), failed);
+    table.seats[1].disk_trouble = None;
+    assert_eq!(upload(&mut table, 2), Ok(Reply::Done));
+    let over = upload(&mut table, 3);
+    assert!(matches!(over, Err(CallError::Refused(why)) if why.contains("no post names yet")));
 }

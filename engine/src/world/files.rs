@@ -9,7 +9,7 @@ use crate::limits;
 use crate::world::authors::{Author, AuthorIndex, Missing};
 use crate::world::blobs::BlobBook;
 use crate::world::copies::Copies;
-use crate::world::deletions::Deletions;
+use crate::world::deletions::{Deletions, Proof};
 use crate::world::hearts::Hearts;
 use crate::world::identity::Identity;
 use crate::world::keep_order::{Candidate, KeepOrder, KeepRow};
@@ -238,6 +238,22 @@ impl Archive<'_, '_> {
         let freed = row.blobs.iter();
         let freed = freed.filter(|blob| self.blobs.release(blob, id));
         writes.extend(freed.map(|blob| Write::ForgetBlob(blob.hash)));
+        writes
+    }
+
+    /// What a list says was taken back goes, whatever else names it: what is to be written for it, in order.
+    pub fn bury(&mut self, list: &RecentPosts, deletions: &mut Deletions) -> Vec<Write> {
+        let author = list.head().author;
+        let mut writes = Vec::new();
+        let deleted = list.list().iter();
+        for event in deleted.filter(|event| event.kind == EventKind::Delete) {
+            // Where it is known already, or no more are remembered, what is here goes all the same.
+            let _ = deletions.insert(author, event.id, Proof::List);
+            let file = self.get(&event.id);
+            if file.is_some_and(|file| file.row.author == author) {
+                writes.extend(self.forget(&event.id));
+            }
+        }
         writes
     }
 

@@ -66,6 +66,29 @@ impl ApiFile {
     }
 
     fn write(&self, dir: &Path) -> std::io::Result<()> {
+        match self.write_anew(dir) {
+            // A node that was killed left one, and has to run for something to be evicted.
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => {
+                let _ = std::fs::remove_file(dir.join("api.json.new"));
+                self.write_over(dir).map_err(|_| error)
+            }
+            other => other,
+        }
+    }
+
+    /// Writes it in the place of an old one, on whose pages it has room.
+    fn write_over(&self, dir: &Path) -> std::io::Result<()> {
+        let bytes = serde_json::to_vec(self)?;
+        let mut file = std::fs::OpenOptions::new()
+            .write(true)
+            .open(Self::path(dir))?;
+        #[cfg(unix)]
+        file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(0o600))?;
+        file.write_all(&bytes)?;
+        file.set_len(bytes.len() as u64)
+    }
+
+    fn write_anew(&self, dir: &Path) -> std::io::Result<()> {
         let temporary = dir.join("api.json.new");
         // A file that a crash left might be readable by others.
         match std::fs::remove_file(&temporary) {
@@ -126,8 +149,13 @@ impl Server {
         let token: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
         let dir = api.host().dir().to_owned();
         let file = ApiFile { addr, token };
-        file.write(&dir)
-            .map_err(|error| failed(format!("cannot write api.json: {error}")))?;
+        file.write(&dir).map_err(|error| match error.kind() {
+            std::io::ErrorKind::StorageFull => failed(
+                "cannot write api.json, as the disk is full: free some space on it and start again"
+                    .to_owned(),
+            ),
+            _ => failed(format!("cannot write api.json: {error}")),
+        })?;
         let face = Arc::new(Face {
             api,
             token: file.token.clone(),
@@ -393,4 +421,26 @@ pub(crate) fn reply(status: StatusCode, body: &Value) -> Reply {
     *response.status_mut() = status;
     harden(response.headers_mut(), "application/json");
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_written_over_another_is_as_good_as_a_new_one() {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let of = |port: u16, token: &str| ApiFile {
+            addr: SocketAddr::from(([127, 0, 0, 1], port)),
+            token: token.into(),
+        };
+        assert!(of(1, "none").write_over(dir.path()).is_err());
+        of(40_000, "a long token")
+            .write(dir.path())
+            .expect("it has room");
+        for next in [of(50_000, "another of them"), of(80, "short")] {
+            next.write_over(dir.path()).expect("it has room");
+            assert_eq!(ApiFile::read(dir.path()), Some(next));
+        }
+    }
 }

@@ -51,7 +51,9 @@ fn go_through(
             continue;
         };
         // A start knows the records of deletions, and of the others the list alone.
-        super::recent_posts::bury(&list, &mut archive, &mut deletions, &mut outbox);
+        for write in archive.bury(&list, &mut deletions) {
+            outbox.store(write);
+        }
         let lacking = archive.lacking(&list, &deletions, &floor);
         let Some(mut author) = archive.author_mut(&node) else {
             continue;

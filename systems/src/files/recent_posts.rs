@@ -5,7 +5,7 @@ use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{
-    EventKind, EventList, NodeId, RecentPosts, RecentPostsHead, Verified, check_time,
+    EventList, NodeId, RecentPosts, RecentPostsHead, Verified, check_time,
 };
 use distsoc_engine::io::{LinkId, ReadId, ReadQuery, ReadResult, StorageTrouble, Write};
 use distsoc_engine::limits;
@@ -16,7 +16,7 @@ use distsoc_engine::world::authors::{
     HostCandidates, ListRechecks, ListUpdate, ListUpdates, PostOffer, PostOffers, PullRequests,
     PullWish, PullsDue, Succession,
 };
-use distsoc_engine::world::deletions::{Deletions, Proof};
+use distsoc_engine::world::deletions::Deletions;
 use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
 use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::keepers::{Keepers, ListNews};
@@ -197,27 +197,6 @@ fn advanced(
     RecentPosts::advance(Some(&stored), update.head.clone(), &update.newest)
 }
 
-/// What a verified list says was taken back goes, whatever else names it, and is known as long as the list names it.
-pub(super) fn bury(
-    list: &RecentPosts,
-    archive: &mut Archive<'_, '_>,
-    deletions: &mut Deletions,
-    outbox: &mut Outbox,
-) {
-    let author = list.head().author;
-    let deleted = list.list().iter();
-    for event in deleted.filter(|event| event.kind == EventKind::Delete) {
-        // Where it is known already, or no more are remembered, what is here goes all the same.
-        let _ = deletions.insert(author, event.id, Proof::List);
-        let file = archive.get(&event.id);
-        if file.is_some_and(|file| file.row.author == author) {
-            for write in archive.forget(&event.id) {
-                outbox.store(write);
-            }
-        }
-    }
-}
-
 /// Authors, and what is here or missing of their files.
 #[derive(bevy_ecs::system::SystemParam)]
 struct FilesOfAuthors<'w, 's> {
@@ -244,7 +223,9 @@ impl FilesOfAuthors<'_, '_> {
         if known.is_some_and(|known| list.head().supersedes(known).is_err()) {
             return;
         }
-        bury(&list, &mut self.archive, &mut self.deletions, outbox);
+        for write in self.archive.bury(&list, &mut self.deletions) {
+            outbox.store(write);
+        }
         let lacking = self.archive.lacking(&list, &self.deletions, &self.floor);
         let Some(mut author) = self.archive.author_mut(&node) else {
             return;

@@ -21,10 +21,33 @@ const PAGES_SHARE: u64 = 8;
 /// Slices written in one batch.
 const BATCH_SLICES: usize = 32;
 
+/// How often a blob that the disk had no room for is handed to it again; each time twice as much has gone before.
+const TRIES_MAX: u32 = 3;
+
+/// A blob that a person brought.
+#[derive(Debug)]
+struct Upload {
+    blob: BlobRef,
+    slices: Vec<Verified<Slice>>,
+    /// Until when room is waited for: mono ms.
+    until_ms: u64,
+    /// How often the disk had none.
+    tries: u32,
+}
+
+impl Upload {
+    /// Bytes that it takes in whole pages, at most; more where so much was not enough, since others come in meanwhile and what is free
+    /// may lie apart.
+    fn room_bytes(&self) -> u64 {
+        let bytes = self.blob.stored_bytes();
+        (bytes + bytes / PAGES_SHARE) << self.tries
+    }
+}
+
 /// A blob on its way to the disk.
 #[derive(Debug)]
 struct Staging {
-    blob: BlobRef,
+    upload: Upload,
     batches: usize,
     failed: Option<StorageTrouble>,
 }
@@ -32,8 +55,8 @@ struct Staging {
 /// Blobs on their way, by the call that brought them.
 #[derive(Resource, Debug, Default)]
 struct Stagings {
-    /// In order, with the time until when room is waited for: mono ms.
-    waiting: VecDeque<(CallId, Vec<Verified<Slice>>, u64)>,
+    /// In order.
+    waiting: VecDeque<(CallId, Upload)>,
     by_call: BTreeMap<CallId, Staging>,
     batches: BTreeMap<BatchId, CallId>,
 }
@@ -107,8 +130,13 @@ fn take(
             continue;
         }
         archive.blobs.stage(blob, until_ms);
-        let until_ms = now.after(ROOM_MS);
-        stagings.waiting.push_back((call, slices, until_ms));
+        let upload = Upload {
+            blob,
+            slices,
+            until_ms: now.after(ROOM_MS),
+            tries: 0,
+        };
+        stagings.waiting.push_back((call, upload));
     }
 }
 
@@ -120,31 +148,28 @@ fn write(
     mut outbox: ResMut<Outbox>,
 ) {
     let stagings = &mut *stagings;
-    let takes = |blob: BlobRef| blob.stored_bytes() + blob.stored_bytes() / PAGES_SHARE;
-    storage.own_blob_bytes = 0;
-    while let Some((_, slices, until_ms)) = stagings.waiting.front() {
-        let blob = slices[0].blob();
-        let under_way = stagings.by_call.values().map(|staging| staging.blob);
-        storage.own_blob_bytes = under_way.chain([blob]).map(takes).sum();
-        if storage.own_blob_bytes_lacking() > 0 && now.mono_ms < *until_ms {
-            outbox.wake_at(*until_ms);
+    while let Some((call, upload)) = stagings.waiting.pop_front() {
+        let under_way = stagings.by_call.values().map(|staging| &staging.upload);
+        let room_bytes = under_way.chain([&upload]).map(Upload::room_bytes).sum();
+        storage.own_blob_bytes = room_bytes;
+        if storage.own_blob_bytes_lacking() > 0 && now.mono_ms < upload.until_ms {
+            outbox.wake_at(upload.until_ms);
+            stagings.waiting.push_front((call, upload));
             return;
         }
         storage.own_blob_bytes = 0;
-        let Some((call, slices, _)) = stagings.waiting.pop_front() else {
-            return;
-        };
-        let batches = slices.chunks(BATCH_SLICES);
-        let staging = Staging {
-            blob,
-            batches: batches.len(),
-            failed: None,
-        };
-        stagings.by_call.insert(call, staging);
+        let batches = upload.slices.chunks(BATCH_SLICES);
+        let count = batches.len();
         for chunk in batches {
             let batch = outbox.store_durable(chunk.iter().cloned().map(Write::Slice).collect());
             stagings.batches.insert(batch, call);
         }
+        let staging = Staging {
+            upload,
+            batches: count,
+            failed: None,
+        };
+        stagings.by_call.insert(call, staging);
     }
 }
 
@@ -173,16 +198,25 @@ fn settle(
         let staging = stagings.by_call.remove(&call).expect("it was just seen");
         let reply = match staging.failed {
             None => {
-                let blob = staging.blob;
+                let blob = staging.upload.blob;
                 let life = book.stage(blob, now.after(limits::STAGED_MS)).life();
                 book.add(&blob, 0..blob.slices(), life);
                 storage.blobs_refused = false;
                 Ok(Reply::Done)
             }
+            Some(StorageTrouble::Full)
+                if staging.upload.tries < TRIES_MAX && now.mono_ms < staging.upload.until_ms =>
+            {
+                storage.blobs_refused = true;
+                let mut upload = staging.upload;
+                upload.tries += 1;
+                stagings.waiting.push_front((call, upload));
+                continue;
+            }
             Some(trouble) => {
                 storage.blobs_refused |= trouble == StorageTrouble::Full;
                 // What came of it waits for no post.
-                book.stage(staging.blob, now.mono_ms);
+                book.stage(staging.upload.blob, now.mono_ms);
                 Err(CallError::Storage(trouble))
             }
         };

@@ -129,6 +129,20 @@ pub struct PacketSpec {
     pub in_flight_max: u32,
 }
 
+impl PacketSpec {
+    /// A peer takes one more after this.
+    #[must_use]
+    pub const fn every_ms(&self) -> u64 {
+        60_000 / self.per_minute as u64
+    }
+
+    /// What a sender sends at once, at most: of what a peer takes, some is left for whatever else is sent.
+    #[must_use]
+    pub const fn at_once(&self) -> u64 {
+        self.burst as u64 * 3 / 4
+    }
+}
+
 /// A packet that [`admit`] let in: decoded, canonical, within its limits, every signature in it verified.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Admitted<P>(P);

@@ -411,7 +411,7 @@ impl Wanted {
     }
 
     /// Wants a post of this author; false when [`limits::WANTED_POSTS_MAX`] are wanted already.
-    pub fn insert(&mut self, id: PostId, author: NodeId) -> bool {
+    fn insert(&mut self, id: PostId, author: NodeId) -> bool {
         if self.0.len() >= limits::WANTED_POSTS_MAX && !self.0.contains_key(&id) {
             return false;
         }

@@ -225,9 +225,9 @@ impl Errands {
         std::mem::take(&mut self.waiting)
     }
 
-    /// Nobody waits for it any more.
-    pub fn give_up(&mut self, node: &NodeId) {
-        self.waiting.remove(node);
+    /// Nobody waits for it any more; whether its turn to be dialled had not come.
+    pub fn give_up(&mut self, node: &NodeId) -> bool {
+        self.waiting.remove(node).is_some()
     }
 
     /// A node is not dialled, by limits of our own: that says nothing of whether it is there.

@@ -158,12 +158,12 @@ fn attend(
             }
             // What was not dialled was said to nobody: others say it too.
             (Calling::Dialled(..), None) if errands.take_declined(node) => false,
+            (Calling::Dialled(_, until_ms), None)
+                if *until_ms <= now.mono_ms && errands.give_up(node) =>
+            {
+                false
+            }
             (Calling::Dialled(_, until_ms), None) => {
-                if *until_ms <= now.mono_ms && errands.has(node) {
-                    // It still waits for its turn.
-                    errands.give_up(node);
-                    return false;
-                }
                 let is_late = *until_ms <= now.mono_ms;
                 match is_late {
                     true => keepers.called(node, false),

@@ -50,9 +50,6 @@ struct Said {
     is_behind: bool,
 }
 
-/// Of what a peer takes at once, some is left for what else is told.
-const AT_ONCE_SHARE: (u64, u64) = (3, 4);
-
 impl Said {
     /// Whether a new list is told of now; else it is as soon as peers take it.
     fn tells_list(&mut self, now: Now) -> bool {
@@ -64,20 +61,13 @@ impl Said {
 
 /// Whether one more of this kind may be told, which then is.
 fn may_say(pace: &mut Pace, spec: &PacketSpec, now_ms: u64) -> bool {
-    let (every_ms, at_once) = pace_of(spec);
-    let may = pace.next_ms(now_ms, every_ms, at_once).is_none();
+    let may = pace
+        .next_ms(now_ms, spec.every_ms(), spec.at_once())
+        .is_none();
     if may {
-        pace.spend(now_ms, every_ms);
+        pace.spend(now_ms, spec.every_ms());
     }
     may
-}
-
-fn pace_of(spec: &PacketSpec) -> (u64, u64) {
-    let (of, all) = AT_ONCE_SHARE;
-    (
-        60_000 / u64::from(spec.per_minute),
-        u64::from(spec.burst) * of / all,
-    )
 }
 
 /// What a person wants to have in their list.
@@ -414,9 +404,8 @@ fn introduce(own: Res<OwnPosts>, changes: Res<PeerChanges>, mut outbox: ResMut<O
 
 fn catch_up_due(glance: &Glance<'_>) -> Option<u64> {
     let said = &glance.at::<OwnPosts>().said;
-    let (every_ms, at_once) = pace_of(&PostNotification::SPEC);
-    let now_ms = glance.at::<Now>().mono_ms;
-    let next_ms = said.lists.next_ms(now_ms, every_ms, at_once);
+    let (spec, now_ms) = (PostNotification::SPEC, glance.at::<Now>().mono_ms);
+    let next_ms = said.lists.next_ms(now_ms, spec.every_ms(), spec.at_once());
     said.is_behind.then_some(next_ms.unwrap_or(AT_ONCE))
 }
 

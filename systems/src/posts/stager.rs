@@ -83,14 +83,12 @@ fn check(
         0 => u64::MAX,
         max => max,
     };
-    let bytes = blob.stored_bytes();
+    let (bytes, own_bytes) = (blob.stored_bytes(), archive.own_bytes());
     let why = if bytes > own_max.min(limits::STAGED_BYTES_MAX) {
         "this file alone is larger than the quarter of the budget that own posts may take: make it smaller, or raise the budget"
-    } else if archive.own_bytes() + bytes > own_max {
+    } else if own_bytes + bytes > own_max {
         "own posts may take a quarter of the budget, and with this file they would take more: delete some, or raise the budget"
-    } else if staged + bytes > limits::STAGED_BYTES_MAX
-        || archive.own_bytes() + staged + bytes > own_max
-    {
+    } else if staged + bytes > limits::STAGED_BYTES_MAX || own_bytes + staged + bytes > own_max {
         "too much was uploaded that no post names yet: post it, or wait an hour"
     } else {
         return Ok(());

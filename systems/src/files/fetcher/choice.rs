@@ -19,9 +19,9 @@ const STALLED_MAX: usize = 256;
 /// Holders remembered for having been asked of late, at most.
 const PACED_MAX: usize = 256;
 /// A holder takes one request more after this.
-const ASKED_EVERY_MS: u64 = 60_000 / FileRequest::SPEC.per_minute as u64;
+const ASKED_EVERY_MS: u64 = FileRequest::SPEC.every_ms();
 /// Requests that it takes at once, with some left for whatever else asks.
-const ASKED_AT_ONCE: u64 = FileRequest::SPEC.burst as u64 * 3 / 4;
+const ASKED_AT_ONCE: u64 = FileRequest::SPEC.at_once();
 
 /// Holders that let a request time out: asked for nothing until a pause is over, which doubles with each time. They may be
 /// asleep or slow, so it costs them nothing else; what they gave counts again from the first slice on.

@@ -689,14 +689,39 @@ fn what_is_worth_least_makes_room_for_an_upload() {
     }
 }
 
-/// A disk that stays nearly full: what is kept is worth less from one window to the next, and what is new is worth more then.
+/// Slices that had no room are asked for again as soon as the person gives more, not when the pause ends.
 #[test]
-fn what_is_worth_more_by_then_comes_into_a_full_node() {
+fn a_raised_budget_ends_the_wait_for_room() {
     let mut table = town(0, 3);
     table.follow(1, 2);
-    for number in 0..50 {
-        table.post(2, &format!("post {number}"));
-    }
+    let bytes = picture(200_000, 1);
+    let blob = stage(&mut table, 2, &bytes);
+    table.seats[1].has_no_room_for_slices = true;
+    let id = post_with(&mut table, 2, blob).expect("it is staged");
+    table.pass(5_000);
+    assert!(table.seats[1].posts.contains_key(&id));
+    table.seats[1].has_no_room_for_slices = false;
+    table.pass(1_000);
+    assert!(!holds_whole(&table, 1, &bytes), "it waits");
+    let usage = DiskUsage {
+        budget_bytes: 4_000_000,
+        row_room_bytes: 1_000_000,
+        blob_room_bytes: 3_000_000,
+        ..DiskUsage::default()
+    };
+    table.seats[1].inputs.push_back(Input::Disk(usage));
+    table.pass(3_000);
+    assert!(holds_whole(&table, 1, &bytes));
+}
+
+/// A disk that stays nearly full: what is worth as much as what is kept comes once, and what went does not come again.
+#[test]
+fn what_is_worth_as_much_comes_into_a_full_node_once() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    let first: Vec<PostId> = (0..50)
+        .map(|number| table.post(2, &format!("post {number}")))
+        .collect();
     table.pass(60_000);
     for _ in 0..12 {
         let fuller = Input::Disk(nearly_full(99_000));
@@ -707,7 +732,6 @@ fn what_is_worth_more_by_then_comes_into_a_full_node() {
     assert!(kept < 20, "what is worth least goes: {kept} stay");
     let full = nearly_full(90_000);
     table.seats[1].inputs.push_back(Input::Disk(full));
-    // All are worth the same, and smaller ids go first: some have a place, and some have none.
     let same: Vec<PostId> = (0..8)
         .map(|number| table.post(2, &format!("another {number}")))
         .collect();
@@ -716,8 +740,10 @@ fn what_is_worth_more_by_then_comes_into_a_full_node() {
         let posts = &table.seats[1].posts;
         ids.iter().filter(|id| posts.contains_key(id)).count()
     };
-    assert!(taken(&table, &same) < same.len());
-    table.pass(3 * 24 * 60 * 60_000 + 2 * 60 * 60_000);
+    assert_eq!(taken(&table, &same), same.len());
+    table.pass(3 * 60 * 60_000);
+    assert_eq!(taken(&table, &first), kept, "what went stays away");
+    table.pass(3 * 24 * 60 * 60_000);
     let newer: Vec<PostId> = (0..4)
         .map(|number| table.post(2, &format!("days later {number}")))
         .collect();

@@ -324,7 +324,7 @@ fn heart_of(person: &Secret, post: PostId) -> HeartRecord {
         given: 1,
     };
     let heart = Heart::sign(body, person);
-    HeartRecord { heart }
+    HeartRecord { heart, list_seq: 0 }
 }
 
 fn key(number: u32) -> Secret {
@@ -454,7 +454,7 @@ fn deletion_by(secret: &Secret, post: PostId) -> DeleteRecord {
         seq: EPOCH_MS + 100_000,
     };
     let deletion = Deletion::sign(body, secret);
-    DeleteRecord { deletion }
+    DeleteRecord { deletion, list_seq: 0 }
 }
 
 #[test]

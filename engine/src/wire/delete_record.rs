@@ -9,9 +9,14 @@ use crate::domain::Deletion;
 pub struct DeleteRecord {
     /// The deletion.
     pub deletion: Deletion,
+    /// The version of the author's list that the sender has; 0 for none. A hint.
+    pub list_seq: u64,
 }
 
-as_array!(DeleteRecord { deletion: Deletion });
+as_array!(DeleteRecord {
+    deletion: Deletion,
+    list_seq: u64,
+});
 
 impl Check for DeleteRecord {}
 
@@ -26,6 +31,7 @@ impl Example for DeleteRecord {
         };
         Self {
             deletion: Signed::sign(body, &secret),
+            list_seq: (1_700_000_000 << 32) | 7,
         }
     }
 }

@@ -9,9 +9,14 @@ use crate::domain::Heart;
 pub struct HeartRecord {
     /// The heart.
     pub heart: Heart,
+    /// The version of the list of the post's author that the sender has; 0 for none. A hint.
+    pub list_seq: u64,
 }
 
-as_array!(HeartRecord { heart: Heart });
+as_array!(HeartRecord {
+    heart: Heart,
+    list_seq: u64,
+});
 
 impl Check for HeartRecord {}
 
@@ -29,6 +34,7 @@ impl Example for HeartRecord {
         };
         Self {
             heart: Signed::sign(body, &secret),
+            list_seq: list.head().seq.to_u64(),
         }
     }
 }

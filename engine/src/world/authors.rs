@@ -2,7 +2,7 @@
 
 use crate::clock::Now;
 use crate::domain::{
-    ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, SignedPost,
+    ConnectString, EventList, NodeId, PostBytes, PostId, Profile, RecentPostsHead, Seq, SignedPost,
     check_time,
 };
 use crate::io::{BatchId, CallError, CallId, LinkId, Relationship, Write};
@@ -10,7 +10,7 @@ use crate::limits;
 use crate::refusal::Refusal;
 use crate::world::agenda::Agenda;
 use crate::world::outbox::Outbox;
-use bevy_ecs::prelude::{Component, Entity, Query, Res, Resource};
+use bevy_ecs::prelude::{Component, Entity, Query, Res, ResMut, Resource};
 use bevy_ecs::system::SystemParam;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -201,6 +201,14 @@ impl RelationshipChanges {
 #[derive(Resource, Debug, Default)]
 pub struct OwnHead(pub Option<RecentPostsHead>);
 
+impl OwnHead {
+    /// Whether it is this node's.
+    #[must_use]
+    pub fn is_of(&self, node: &NodeId) -> bool {
+        self.0.as_ref().is_some_and(|head| head.author == *node)
+    }
+}
+
 /// What others know of the own list that is not known here (PROTOCOL section 7): another machine writes under the same key.
 #[derive(Resource, Debug, Default)]
 pub struct Succession {
@@ -246,6 +254,12 @@ impl KeptLists<'_, '_> {
         author.map_or_else(Relationship::default, |author| author.relationship.clone())
     }
 
+    /// An author that is known here.
+    #[must_use]
+    pub fn author(&self, node: &NodeId) -> Option<&Author> {
+        self.authors.get(node)
+    }
+
     /// The head of the newest list of somebody who is kept.
     #[must_use]
     pub fn head(&self, node: &NodeId) -> Option<&RecentPostsHead> {
@@ -259,8 +273,7 @@ impl KeptLists<'_, '_> {
     /// Whether the posts of this node are kept for others or for oneself.
     #[must_use]
     pub fn keeps(&self, node: &NodeId) -> bool {
-        let own = self.own.0.as_ref().is_some_and(|head| head.author == *node);
-        own || self.authors.get(node).is_some_and(Author::is_kept)
+        self.own.is_of(node) || self.authors.get(node).is_some_and(Author::is_kept)
     }
 }
 
@@ -375,6 +388,46 @@ impl PullRequests {
     }
 }
 
+/// Hints at newer lists: proved by nothing, each allows one question to whoever gave it.
+#[derive(SystemParam)]
+pub struct ListHints<'w> {
+    own: Res<'w, OwnHead>,
+    pulls: ResMut<'w, PullRequests>,
+    succession: ResMut<'w, Succession>,
+}
+
+impl ListHints<'_> {
+    /// A peer says to have a version of somebody's list; 0 is none. Gives back whether it is newer than what is here of somebody who is
+    /// kept, and then it is asked for.
+    pub fn hear(
+        &mut self,
+        author: NodeId,
+        known: Option<&Author>,
+        seq: u64,
+        (link, node): (LinkId, NodeId),
+    ) -> bool {
+        let seq = Seq::from_u64(seq);
+        if self.own.is_of(&author) {
+            let is_newer = self.own.0.as_ref().is_some_and(|own| own.seq < seq);
+            if is_newer {
+                self.succession.hints.insert(link);
+            }
+            return is_newer;
+        }
+        let is_newer = known.is_some_and(|known| {
+            let here = known
+                .head
+                .as_ref()
+                .map_or(Seq::from_u64(0), |head| head.seq);
+            known.is_kept() && here < seq
+        });
+        if is_newer {
+            self.pulls.wish_from(author, PullWish::Newer, node);
+        }
+        is_newer
+    }
+}
+
 /// When each kept author is asked for next.
 #[derive(Resource, Debug, Default)]
 pub struct PullsDue(pub Agenda);
@@ -416,5 +469,51 @@ mod tests {
         assert_eq!(profiles.get(&author).unwrap().name.as_str(), "new");
         profiles.forget(&author);
         assert!(profiles.get(&author).is_none());
+    }
+
+    #[test]
+    fn a_hint_leads_to_a_question_only_where_it_is_newer_and_its_author_is_kept() {
+        use crate::domain::{Event, EventKind, RecentPosts};
+        use bevy_ecs::system::SystemState;
+        use bevy_ecs::world::World;
+        let head_of = |seed: u8| {
+            let event = Event {
+                id: PostId::from_bytes([9; 32]),
+                created_at_s: 1,
+                kind: EventKind::Public,
+            };
+            let secret = Secret::from_seed(&[seed; 32]);
+            let list = RecentPosts::append(None, event, 7, 1_000, &secret);
+            list.head().clone()
+        };
+        let (own, head) = (head_of(1), head_of(2));
+        let seq = head.seq.to_u64();
+        let mut kept = Author::new(head.author);
+        kept.relationship.hosted_since_ms = Some(1);
+        kept.head = Some(head);
+        let mut stranger = Author::new(NodeId::from_bytes([3; 32]));
+        stranger.head = kept.head.clone();
+        let mut new = Author::new(NodeId::from_bytes([4; 32]));
+        new.relationship.followed_since_ms = Some(1);
+        let mut world = World::new();
+        world.insert_resource(PullRequests::default());
+        world.insert_resource(Succession::default());
+        world.insert_resource(OwnHead(Some(own.clone())));
+        let mut state = SystemState::<ListHints>::new(&mut world);
+        let peer = (LinkId(5), NodeId::from_bytes([6; 32]));
+        let mut hears = |author: &Author, seq| {
+            let mut hints = state.get_mut(&mut world).expect("its resources are there");
+            let is_newer = hints.hear(author.node, Some(author), seq, peer);
+            let asks = hints.pulls.take_sources() == [(author.node, peer.1)];
+            (is_newer, asks, !hints.succession.hints.is_empty())
+        };
+        assert_eq!(hears(&kept, seq), (false, false, false));
+        assert_eq!(hears(&kept, seq + 1), (true, true, false));
+        assert_eq!(hears(&stranger, seq + 1), (false, false, false));
+        assert_eq!(hears(&new, 0), (false, false, false), "0 is no version");
+        assert_eq!(hears(&new, 1), (true, true, false));
+        let me = Author::new(own.author);
+        assert_eq!(hears(&me, own.seq.to_u64()), (false, false, false));
+        assert_eq!(hears(&me, own.seq.to_u64() + 1), (true, false, true));
     }
 }

@@ -263,6 +263,13 @@ impl Archive<'_, '_> {
         self.files.get(self.index.get(id)?).ok()
     }
 
+    /// The version of the newest list here of an author that is known; 0 for none.
+    #[must_use]
+    pub fn list_seq(&self, author: &NodeId) -> u64 {
+        let head = self.author(author).and_then(|author| author.head.as_ref());
+        head.map_or(0, |head| head.seq.to_u64())
+    }
+
     /// Bytes of a file's blobs that are not on the disk.
     #[must_use]
     pub fn missing_bytes(&self, file: &StoredFile) -> u64 {
@@ -335,6 +342,10 @@ impl Archive<'_, '_> {
         floor: &KeepFloor,
     ) -> Vec<Missing> {
         let node = list.head().author;
+        let has_place = |event: &Event| {
+            let worth = self.worth_of(&node, event.created_at_s);
+            floor.admits(&event.id, worth, event.created_at_s)
+        };
         let is_lacking = |event: &Event| match event.kind {
             // The author's record of it is wanted, which holds when the list names it no more.
             EventKind::Delete => !deletions.has_record(&node, &event.id),
@@ -342,7 +353,7 @@ impl Archive<'_, '_> {
                 kind.is_post()
                     && !self.index.contains(&event.id)
                     && !deletions.contains(&node, &event.id)
-                    && floor.admits(&event.id, self.worth_of(&node, event.created_at_s))
+                    && has_place(event)
             }
         };
         let now_s = self.now_s();
@@ -448,40 +459,81 @@ impl Wanted {
     }
 }
 
-/// While the disk is too full for what is worth least, that is not taken in, or it would come and go for ever.
+/// While the disk is too full for what is worth least, that is not taken in, or it would come and go for ever. What is worth as much
+/// as the last that went is taken in once.
 #[derive(Resource, Debug, Default)]
 pub struct KeepFloor {
-    /// What goes before this one, or with it, has no place: what went last, or the first of what is kept, whichever goes first.
-    /// `None` where there is room for all.
-    pub least: Option<(KeepPriority, PostId)>,
+    /// What is worth less has no place: the most that went was worth, or the least that is kept, whichever is less. `None` where there
+    /// is room for all.
+    pub least: Option<KeepPriority>,
     /// What went, with what it would have been worth when it came. Whoever it comes from again may be its only known holder, which
     /// makes it worth more than what it went for.
     gone: BTreeMap<PostId, KeepPriority>,
+    forgotten: Option<Forgotten>,
+}
+
+/// What went and is remembered no more.
+#[derive(Clone, Copy, Debug)]
+struct Forgotten {
+    /// None of it was worth more, or as much with a greater id.
+    last: (KeepPriority, PostId),
+    /// All of it was written by then: seconds since the epoch.
+    until_s: u32,
 }
 
 impl KeepFloor {
     /// Whether a post of this worth has a place.
     #[must_use]
-    pub fn admits(&self, id: &PostId, worth: KeepPriority) -> bool {
-        self.least.is_none_or(|least| (worth, *id) > least)
+    pub fn admits(&self, id: &PostId, worth: KeepPriority, written_s: u32) -> bool {
+        let may_be_forgotten = |forgotten: &Forgotten| {
+            written_s <= forgotten.until_s && (worth, *id) <= forgotten.last
+        };
+        self.least.is_none_or(|least| worth >= least)
             && self.gone.get(id).is_none_or(|before| worth > *before)
+            && !self.forgotten.as_ref().is_some_and(may_be_forgotten)
     }
 
-    /// A post goes, which came with this worth. Past [`limits::GONE_POSTS_MAX`] the smallest ids are forgotten.
-    pub fn let_go(&mut self, id: PostId, worth: KeepPriority) {
-        self.gone.insert(id, worth);
-        if self.gone.len() > limits::GONE_POSTS_MAX {
-            self.gone.pop_first();
+    /// A start on a full disk, where the first to go is this one: what went before was worth no more.
+    pub fn begin(&mut self, first: (KeepPriority, PostId), now_s: u32) {
+        self.least = Some(first.0);
+        self.forgotten = Some(Forgotten {
+            last: first,
+            until_s: now_s,
+        });
+    }
+
+    /// A post goes, which came with one worth and had another. Past [`limits::GONE_POSTS_MAX`] half are forgotten, the least worth first.
+    pub fn let_go(&mut self, id: PostId, came: KeepPriority, went: KeepPriority, now_s: u32) {
+        self.least = self.least.max(Some(went));
+        self.gone.insert(id, came);
+        if self.gone.len() <= limits::GONE_POSTS_MAX {
+            return;
         }
+        let gone = std::mem::take(&mut self.gone).into_iter();
+        let mut by_worth: Vec<_> = gone.map(|(id, came)| (came, id)).collect();
+        by_worth.sort_unstable();
+        let kept = by_worth.split_off(by_worth.len() / 2);
+        self.gone = kept.into_iter().map(|(came, id)| (id, came)).collect();
+        let before = self.forgotten.map(|forgotten| forgotten.last);
+        let last = by_worth.pop().max(before);
+        self.forgotten = last.map(|last| Forgotten {
+            last,
+            until_s: now_s,
+        });
     }
 
-    /// What was worth less than what is kept is worth more by now, where what is kept is worth this at least; true where that lowers it.
-    pub fn fall_to(&mut self, kept: (KeepPriority, PostId)) -> bool {
-        let falls = self.least.is_some_and(|least| kept < least);
+    /// What was worth less than what is kept is worth more by now, where the first to go is this one; true where that lowers it.
+    pub fn fall_to(&mut self, first: (KeepPriority, PostId)) -> bool {
+        let falls = self.least.is_some_and(|least| first.0 < least);
         if falls {
-            self.least = Some(kept);
+            self.least = Some(first.0);
         }
-        falls
+        let forgotten = self.forgotten.as_mut().filter(|it| first < it.last);
+        let is_less_forgotten = forgotten.is_some();
+        if let Some(forgotten) = forgotten {
+            forgotten.last = first;
+        }
+        falls || is_less_forgotten
     }
 
     /// There is room for all.
@@ -538,27 +590,40 @@ mod tests {
     #[test]
     fn what_went_for_its_copies_does_not_come_back_for_having_fewer() {
         let mut floor = KeepFloor::default();
-        let [gone, new] = [1, 2].map(|number| PostId::from_bytes([number; 32]));
-        assert!(floor.admits(&gone, worth(1)));
-        floor.least = Some((worth(3), PostId::from_bytes([5; 32])));
-        floor.let_go(gone, worth(1));
-        assert!(!floor.admits(&gone, worth(1)) && floor.admits(&new, worth(1)));
-        assert!(!floor.admits(&new, worth(3)));
-        let greater = PostId::from_bytes([6; 32]);
-        assert!(floor.admits(&greater, worth(3)), "smaller ids go first");
-        assert!(!floor.fall_to((worth(1), new)));
-        assert!(floor.fall_to((worth(4), greater)) && floor.admits(&new, worth(3)));
+        let id = |number: u64| {
+            let mut id = [9; 32];
+            id[..8].copy_from_slice(&number.to_be_bytes());
+            PostId::from_bytes(id)
+        };
+        let (gone, new) = (id(1), id(2));
+        assert!(floor.admits(&gone, worth(1), 0));
+        floor.let_go(gone, worth(1), worth(3), 100);
+        assert!(!floor.admits(&gone, worth(1), 0) && floor.admits(&new, worth(1), 0));
+        assert!(!floor.admits(&id(0), worth(4), 0));
+        assert!(floor.admits(&id(0), worth(3), 0), "it is worth as much");
+        assert!(!floor.fall_to((worth(2), new)));
+        assert!(floor.fall_to((worth(4), new)) && floor.admits(&id(0), worth(4), 0));
         assert!(
-            floor.admits(&gone, worth(0)),
+            floor.admits(&gone, worth(0), 0),
             "it is worth more than it was"
         );
-        for number in 0..2 * limits::GONE_POSTS_MAX {
-            let mut id = [9; 32];
-            id[..8].copy_from_slice(&(number as u64).to_be_bytes());
-            floor.let_go(PostId::from_bytes(id), worth(1));
+        // What is forgotten of what went keeps out what may have been of it, and nothing else.
+        let most = limits::GONE_POSTS_MAX as u64;
+        for number in 10..10 + most {
+            floor.let_go(id(number), worth(1), worth(1), 200);
         }
-        assert_eq!(floor.gone.len(), limits::GONE_POSTS_MAX);
+        assert!(floor.gone.len() <= limits::GONE_POSTS_MAX);
+        let gone = (10..10 + most).chain([1]);
+        let comes_back = |id: &PostId| floor.admits(id, worth(1), 200);
+        assert_eq!(gone.map(id).filter(comes_back).count(), 0);
+        assert!(!floor.admits(&id(5), worth(1), 200) && floor.admits(&id(5), worth(1), 201));
+        assert!(floor.admits(&id(5), worth(0), 200) && floor.admits(&id(most * 2), worth(1), 200));
+        assert!(floor.fall_to((worth(3), new)) && floor.admits(&id(5), worth(2), 200));
+        // A start on a full disk remembers nothing.
+        floor.begin((worth(3), id(7)), 300);
+        assert!(!floor.admits(&id(6), worth(3), 300) && floor.admits(&id(6), worth(3), 301));
+        assert!(floor.admits(&id(8), worth(3), 300) && !floor.admits(&id(8), worth(4), 301));
         floor.end();
-        assert!(floor.admits(&gone, worth(20)));
+        assert!(floor.admits(&id(1), worth(20), 0));
     }
 }

@@ -85,6 +85,19 @@ impl Keepers {
         of.flat_map(|of| of.seen.iter().rev().copied())
     }
 
+    /// Of these nodes, the one that has or had something of most authors; of equals the first. `None` where none has.
+    #[must_use]
+    pub fn richest(&self, of: &[NodeId]) -> Option<NodeId> {
+        let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
+        for seen in self.by_author.values().flat_map(|of| &of.seen) {
+            *counts.entry(*seen).or_default() += 1;
+        }
+        let count = |node: &NodeId| counts.get(node).copied().unwrap_or_default();
+        // Of equals `max_by_key` gives the last.
+        let richest = of.iter().rev().max_by_key(|node| count(node))?;
+        (count(richest) > 0).then_some(*richest)
+    }
+
     /// A swarm link to a node that is seen at an address; false where an author has [`limits::SWARM_LINKS_MAX`] already, or the network of
     /// that address [`limits::SWARM_LINKS_PER_PREFIX_MAX`] of them.
     pub fn link(&mut self, author: NodeId, node: NodeId, seen_at: IpAddr) -> bool {
@@ -547,6 +560,20 @@ mod tests {
         }
         assert_eq!(keepers.seen(&author).next(), Some(node(1)));
         assert_eq!(keepers.seen(&author).count(), limits::KEEPERS_SEEN_MAX);
+    }
+
+    #[test]
+    fn the_richest_has_something_of_most_authors() {
+        let mut keepers = Keepers::default();
+        let of = [1, 2, 3, 4].map(node);
+        assert_eq!(keepers.richest(&of), None);
+        for (author, seen) in [(200, 3), (201, 2), (202, 2), (203, 9), (204, 9), (205, 9)] {
+            keepers.saw(node(author), node(seen));
+        }
+        assert_eq!(keepers.richest(&of), Some(node(2)));
+        keepers.saw(node(203), node(3));
+        assert_eq!(keepers.richest(&of), Some(node(2)), "of equals the first");
+        assert_eq!(keepers.richest(&[node(1)]), None);
     }
 
     #[test]

@@ -4,14 +4,14 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{NodeId, RecentPostsHead, Seq};
+use distsoc_engine::domain::NodeId;
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{AuthorUpdatePush, ListDigest, SwarmLink, SwarmWish};
-use distsoc_engine::world::authors::{KeptLists, PullRequests, PullWish, Succession};
+use distsoc_engine::world::authors::{KeptLists, ListHints};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::keepers::{Keepers, ListNews, SwarmCalls};
@@ -31,21 +31,14 @@ struct Chain {
     due_ms: Option<u64>,
 }
 
-/// Whether a digest is of a version that is not here.
-fn is_newer(known: Option<&RecentPostsHead>, digest: &ListDigest) -> bool {
-    known.is_none_or(|known| known.seq < Seq::from_u64(digest.seq))
-}
-
 fn take_pushes(
     now: Res<Now>,
-    identity: Res<Identity>,
     mut arrivals: ResMut<Arrivals<AuthorUpdatePush>>,
     lists: KeptLists,
     neighbours: Neighbours,
     mut chain: ResMut<Chain>,
     mut keepers: ResMut<Keepers>,
-    mut pulls: ResMut<PullRequests>,
-    mut succession: ResMut<Succession>,
+    mut hints: ListHints,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
 ) {
@@ -75,11 +68,9 @@ fn take_pushes(
                 keepers.learn_place(record);
                 keepers.link(author, link.node, link.remote.ip());
             }
-            if is_newer(lists.head(&author), digest) && author == identity.node_id() {
-                succession.hints.insert(link.id);
-            } else if is_newer(lists.head(&author), digest) {
-                pulls.wish_from(author, PullWish::Newer, link.node);
-            } else if let Some(told) = chain.news.get_mut(&author) {
+            let (known, from) = (lists.author(&author), (link.id, link.node));
+            let is_newer = hints.hear(author, known, digest.seq, from);
+            if let Some(told) = chain.news.get_mut(&author).filter(|_| !is_newer) {
                 told.insert(link.node);
             }
         }

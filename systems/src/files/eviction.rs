@@ -181,125 +181,171 @@ fn first_to_go(order: &KeepOrder) -> Option<(KeepPriority, PostId)> {
     first
 }
 
-/// What stored lists name and had no place may have one now.
-fn recheck_all(archive: &Archive, rechecks: &mut ListRechecks) {
-    let kept = archive.kept.iter().filter(|author| author.is_kept());
-    rechecks.0.extend(kept.map(|author| author.node));
+/// The disk, what is on it, and what must go.
+#[derive(bevy_ecs::system::SystemParam)]
+struct Shelf<'w, 's> {
+    now: Res<'w, Now>,
+    profile: Res<'w, NodeProfile>,
+    storage: ResMut<'w, Storage>,
+    fetches: Res<'w, Fetches>,
+    evicting: ResMut<'w, Evicting>,
+    archive: Archive<'w, 's>,
+    floor: ResMut<'w, KeepFloor>,
+    rechecks: ResMut<'w, ListRechecks>,
+    outbox: ResMut<'w, Outbox>,
 }
 
-fn evict(
-    now: Res<Now>,
-    profile: Res<NodeProfile>,
-    mut storage: ResMut<Storage>,
-    fetches: Res<Fetches>,
-    mut evicting: ResMut<Evicting>,
-    mut archive: Archive,
-    mut floor: ResMut<KeepFloor>,
-    mut rechecks: ResMut<ListRechecks>,
-    mut outbox: ResMut<Outbox>,
-) {
-    let now_s = (now.wall_ms / 1000) as u32;
-    if now.mono_ms >= evicting.copies_turned_ms + COPIES_TURN_MS {
-        evicting.copies_turned_ms = now.mono_ms;
-        for id in archive.copies.turn(now_s) {
-            archive.judge_file(&id, None);
-        }
-        if floor.least.is_some() {
-            // What is kept is worth less from one window to the next: what was worth no place has one then.
-            archive.order.turn(now_s);
-            let falls = match first_to_go(&archive.order) {
-                Some(first) => floor.fall_to(first),
-                None => true,
-            };
-            if falls {
-                recheck_all(&archive, &mut rechecks);
-                outbox.wake_at(now.mono_ms);
-            }
-        }
+impl Shelf<'_, '_> {
+    fn now_s(&self) -> u32 {
+        (self.now.wall_ms / 1000) as u32
     }
-    let over = archive.blobs.take_overdue(now.mono_ms);
-    evicting.orphans.extend(over);
-    if evicting.under_way.is_some() {
-        return;
+
+    /// What stored lists name and had no place may have one now.
+    fn recheck_all(&mut self) {
+        let kept = self.archive.kept.iter().filter(|author| author.is_kept());
+        self.rechecks.0.extend(kept.map(|author| author.node));
+        self.outbox.wake_at(self.now.mono_ms);
     }
-    if let Some((_, at_ms)) = &evicting.retry {
-        match *at_ms <= now.mono_ms {
-            true => {
-                let (mut writes, _) = evicting.retry.take().expect("it was just seen");
-                writes.retain(|write| still_holds(write, &archive.index, &archive.blobs));
-                let batch = outbox.store_behind(writes.clone());
-                evicting.under_way = Some((batch, writes));
-            }
-            false => outbox.wake_at(*at_ms),
+
+    /// Holders that are heard of no more count no more, and what is kept is worth less from one window to the next: what was worth no
+    /// place has one then.
+    fn let_time_pass(&mut self) {
+        let now_s = self.now_s();
+        for id in self.archive.copies.turn(now_s) {
+            self.archive.judge_file(&id, None);
         }
-        return;
-    }
-    if let Some((told, until_ms)) = evicting.settled {
-        // More would go for what has gone already.
-        if storage.usage_told.0 < told && now.mono_ms < until_ms {
-            outbox.wake_at(until_ms);
+        if self.floor.least.is_none() {
             return;
         }
-        evicting.settled = None;
-    }
-    let usage = storage.usage;
-    let files = archive.index.len();
-    let mut bytes = lacking(usage.row_bytes, usage.row_room_bytes)
-        .max(lacking(usage.blob_bytes, usage.blob_room_bytes))
-        .max(storage.own_blob_bytes_lacking());
-    let count = lacking(files as u64, profile.files_max as u64) as usize;
-    let may_relieve = evicting
-        .relieved_ms
-        .is_none_or(|at_ms| now.mono_ms >= at_ms + RELIEF_MS);
-    if storage.is_full() && may_relieve {
-        evicting.relieved_ms = Some(now.mono_ms);
-        // One refusal, one relief: where there is still no room, the next slice says so.
-        storage.blobs_refused = false;
-        bytes = bytes.max((usage.row_bytes + usage.blob_bytes) / RELIEF_SHARE);
-    }
-    let orphans = std::mem::take(&mut evicting.orphans).into_iter();
-    let orphans = orphans.map(Write::ForgetBlob);
-    // One may have been named again while this waited.
-    let mut writes: Vec<Write> = orphans
-        .filter(|write| still_holds(write, &archive.index, &archive.blobs))
-        .collect();
-    if !std::mem::replace(&mut evicting.has_begun, true)
-        && fullness(&usage, files, profile.files_max) >= limits::EVICTION_ENDS_PERCENT
-    {
-        // What went before the start is worth no more than the least that stayed.
-        archive.order.turn(now_s);
-        floor.least = first_to_go(&archive.order);
-    }
-    if bytes > 0 || count > 0 {
-        archive.order.turn(now_s);
-        let mut last = floor.least;
-        let chosen = choose_proved(&mut archive, &fetches, bytes, count, now_s);
-        if chosen.is_none() {
-            outbox.wake_at(now.mono_ms);
+        self.archive.order.turn(now_s);
+        let falls = match first_to_go(&self.archive.order) {
+            Some(first) => self.floor.fall_to(first),
+            None => true,
+        };
+        if falls {
+            self.recheck_all();
         }
-        for row in chosen.into_iter().flatten() {
-            let Some((worth, id)) = place_of(&archive.order, row) else {
+    }
+
+    /// What the disk did not take is handed in again when it is time; true while there is such.
+    fn retries(&mut self) -> bool {
+        let Some((mut writes, at_ms)) = self.evicting.retry.take() else {
+            return false;
+        };
+        if at_ms > self.now.mono_ms {
+            self.outbox.wake_at(at_ms);
+            self.evicting.retry = Some((writes, at_ms));
+            return true;
+        }
+        writes.retain(|write| still_holds(write, &self.archive.index, &self.archive.blobs));
+        self.hand_out(writes);
+        true
+    }
+
+    /// Whether what went is not yet counted: more would go for it.
+    fn is_unsettled(&mut self) -> bool {
+        let Some((told, until_ms)) = self.evicting.settled else {
+            return false;
+        };
+        let waits = self.storage.usage_told.0 < told && self.now.mono_ms < until_ms;
+        match waits {
+            true => self.outbox.wake_at(until_ms),
+            false => self.evicting.settled = None,
+        }
+        waits
+    }
+
+    /// Bytes that must go, and files.
+    fn lacking(&mut self) -> (u64, usize) {
+        let usage = self.storage.usage;
+        let mut bytes = lacking(usage.row_bytes, usage.row_room_bytes)
+            .max(lacking(usage.blob_bytes, usage.blob_room_bytes))
+            .max(self.storage.own_blob_bytes_lacking());
+        let (files, files_max) = (self.archive.index.len(), self.profile.files_max);
+        let relieved_ms = self.evicting.relieved_ms;
+        let may_relieve = relieved_ms.is_none_or(|at_ms| self.now.mono_ms >= at_ms + RELIEF_MS);
+        if self.storage.is_full() && may_relieve {
+            self.evicting.relieved_ms = Some(self.now.mono_ms);
+            // One refusal, one relief: where there is still no room, the next slice says so.
+            self.storage.blobs_refused = false;
+            bytes = bytes.max((usage.row_bytes + usage.blob_bytes) / RELIEF_SHARE);
+        }
+        (bytes, lacking(files as u64, files_max as u64) as usize)
+    }
+
+    /// How full the fuller share is, percent.
+    fn fullness(&self) -> u64 {
+        let files = self.archive.index.len();
+        fullness(&self.storage.usage, files, self.profile.files_max)
+    }
+
+    /// The least worth go, for so many bytes and files.
+    fn let_go(&mut self, bytes: u64, count: usize) -> Vec<Write> {
+        let now_s = self.now_s();
+        self.archive.order.turn(now_s);
+        let archive = &mut self.archive;
+        let Some(chosen) = choose_proved(archive, &self.fetches, bytes, count, now_s) else {
+            self.outbox.wake_at(self.now.mono_ms);
+            return Vec::new();
+        };
+        let mut writes = Vec::new();
+        for row in chosen {
+            let Some((went, id)) = place_of(&archive.order, row) else {
                 continue;
             };
-            last = last.max(Some((worth, id)));
             if let Some(file) = archive.get(&id) {
-                let worth = archive.worth_of(&file.row.author, file.row.created_at_s);
-                floor.let_go(id, worth);
+                let came = archive.worth_of(&file.row.author, file.row.created_at_s);
+                self.floor.let_go(id, came, went, now_s);
             }
             writes.extend(archive.forget(&id));
         }
-        floor.least = last;
-    } else if floor.least.is_some()
-        && fullness(&usage, files, profile.files_max) < FLOOR_ENDS_PERCENT
-    {
-        floor.end();
-        // What had to go has a place again.
-        recheck_all(&archive, &mut rechecks);
-        outbox.wake_at(now.mono_ms);
+        writes
+    }
+
+    /// Blobs of the disk that no file names, without those that one names by now.
+    fn orphans(&mut self) -> Vec<Write> {
+        let orphans = std::mem::take(&mut self.evicting.orphans).into_iter();
+        let writes = orphans.map(Write::ForgetBlob);
+        writes
+            .filter(|write| still_holds(write, &self.archive.index, &self.archive.blobs))
+            .collect()
+    }
+
+    fn hand_out(&mut self, writes: Vec<Write>) {
+        let batch = self.outbox.store_behind(writes.clone());
+        self.evicting.under_way = Some((batch, writes));
+    }
+}
+
+fn evict(mut shelf: Shelf) {
+    let now_ms = shelf.now.mono_ms;
+    if now_ms >= shelf.evicting.copies_turned_ms + COPIES_TURN_MS {
+        shelf.evicting.copies_turned_ms = now_ms;
+        shelf.let_time_pass();
+    }
+    let over = shelf.archive.blobs.take_overdue(now_ms);
+    shelf.evicting.orphans.extend(over);
+    if shelf.evicting.under_way.is_some() || shelf.retries() || shelf.is_unsettled() {
+        return;
+    }
+    let (bytes, count) = shelf.lacking();
+    let mut writes = shelf.orphans();
+    let is_first = !std::mem::replace(&mut shelf.evicting.has_begun, true);
+    if is_first && shelf.fullness() >= limits::EVICTION_ENDS_PERCENT {
+        let now_s = shelf.now_s();
+        shelf.archive.order.turn(now_s);
+        if let Some(first) = first_to_go(&shelf.archive.order) {
+            shelf.floor.begin(first, now_s);
+        }
+    }
+    if bytes > 0 || count > 0 {
+        writes.extend(shelf.let_go(bytes, count));
+    } else if shelf.floor.least.is_some() && shelf.fullness() < FLOOR_ENDS_PERCENT {
+        shelf.floor.end();
+        shelf.recheck_all();
     }
     if !writes.is_empty() {
-        let batch = outbox.store_behind(writes.clone());
-        evicting.under_way = Some((batch, writes));
+        shelf.hand_out(writes);
     }
 }
 

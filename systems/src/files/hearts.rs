@@ -9,7 +9,7 @@ use distsoc_engine::io::{BatchId, Call, CallError, CallId, Reply, Write};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::{HeartRecord, Packet};
-use distsoc_engine::world::authors::{Author, Succession};
+use distsoc_engine::world::authors::{Author, ListHints, Succession};
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::hearts::HeartOffers;
 use distsoc_engine::world::identity::Identity;
@@ -88,7 +88,7 @@ fn publish(
         // The post may have gone meanwhile: then it is said all the same, to those who keep it.
         let taken = archive.hearts.take(&heart, Some(identity.node_id()));
         judge_again(&mut archive, &heart, taken.unwrap_or_default());
-        let bytes = Packet::from(HeartRecord { heart }).encode();
+        let bytes = Packet::from(record(heart, &archive)).encode();
         for (link, mut peer) in &mut peers {
             outbox.send_bytes(link.id, bytes.clone());
             peer.spoke_ms = now.mono_ms;
@@ -124,6 +124,7 @@ fn take_in(
     known: KnownPersons,
     mut archive: Archive,
     swarm: Swarm,
+    mut hints: ListHints,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
 ) {
@@ -131,11 +132,21 @@ fn take_in(
         return;
     }
     let pushed = arrivals.take().into_iter();
-    let pushed = pushed.map(|arrival| (arrival.link, arrival.packet.heart, true));
+    let pushed = pushed.map(|arrival| {
+        (
+            arrival.link,
+            arrival.packet.heart,
+            Some(arrival.packet.list_seq),
+        )
+    });
     let pulled = std::mem::take(&mut offers.0).into_iter();
-    let pulled = pulled.map(|(link, heart)| (link, heart, false));
-    for (link, heart, is_pushed) in pushed.chain(pulled).collect::<Vec<_>>() {
+    let pulled = pulled.map(|(link, heart)| (link, heart, None));
+    for (link, heart, list_seq) in pushed.chain(pulled).collect::<Vec<_>>() {
         let reporter = swarm.behind(link);
+        let author = archive.author(&heart.author);
+        if let (Some(seq), Some(reporter)) = (list_seq, reporter) {
+            hints.hear(heart.author, author, seq, (link, reporter));
+        }
         let judged = match heart.person == identity.node_id() {
             true => Err(Refusal::Stale),
             false if !storage.takes_more() => Err(Refusal::Full),
@@ -146,9 +157,9 @@ fn take_in(
             Ok(changed) => {
                 judge_again(&mut archive, &heart, changed);
                 outbox.store(Write::Heart(heart.clone()));
-                if is_pushed {
+                if list_seq.is_some() {
                     let (author, by) = (heart.author, Some(heart.person));
-                    let packet = HeartRecord { heart }.into();
+                    let packet = record(heart, &archive).into();
                     swarm.relay(&author, &packet, [reporter, by], &mut outbox);
                 }
             }
@@ -162,6 +173,12 @@ fn take_in(
             Err(refusal) => offences.note(link, refusal, "HeartRecord"),
         }
     }
+}
+
+/// With how new a list is here.
+fn record(heart: Heart, archive: &Archive) -> HeartRecord {
+    let list_seq = archive.list_seq(&heart.author);
+    HeartRecord { heart, list_seq }
 }
 
 /// What hearts that count changed.

@@ -58,10 +58,8 @@ impl Shelf<'_, '_> {
             }
             return Err(Refusal::Full);
         }
-        if !self
-            .floor
-            .admits(&id, self.archive.worth_of(&author, row.created_at_s))
-        {
+        let worth = self.archive.worth_of(&author, row.created_at_s);
+        if !self.floor.admits(&id, worth, row.created_at_s) {
             return Err(Refusal::Full);
         }
         if let Some(link) = from {

@@ -4,7 +4,7 @@
 use crate::Installer;
 use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
-use distsoc_engine::domain::{AddressRecord, NodeId, RecentPostsHead, Seq};
+use distsoc_engine::domain::{AddressRecord, NodeId, RecentPostsHead};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, Slot};
 use distsoc_engine::limits;
@@ -12,9 +12,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase};
 use distsoc_engine::wire::{ListDigest, SwarmLink, SwarmWish};
 use distsoc_engine::world::agenda::Agenda;
-use distsoc_engine::world::authors::{
-    AuthorIndex, KeptLists, OwnHead, PullRequests, PullWish, Succession,
-};
+use distsoc_engine::world::authors::{AuthorIndex, KeptLists, ListHints, OwnHead};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Arrivals;
 use distsoc_engine::world::keepers::{Keepers, Lack, ListNews, Starving, SwarmCalls};
@@ -144,8 +142,7 @@ fn take_links(
     mut keepers: ResMut<Keepers>,
     mut looking: ResMut<Looking>,
     mut calls: ResMut<SwarmCalls>,
-    mut pulls: ResMut<PullRequests>,
-    mut succession: ResMut<Succession>,
+    mut hints: ListHints,
     mut entropy: ResMut<Entropy>,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
@@ -160,7 +157,12 @@ fn take_links(
             if lists.keeps(&author) && packet.wish() != SwarmWish::End {
                 // Nothing of the author is here yet, and the peer says to have something.
                 keepers.saw(author, node);
-                pulls.wish_from(author, PullWish::Newer, node);
+                hints.hear(
+                    author,
+                    lists.author(&author),
+                    packet.digest.seq,
+                    (link.id, node),
+                );
             }
             // Whoever asks is told no more than that there is no place.
             if packet.wish() == SwarmWish::Offer {
@@ -208,14 +210,12 @@ fn take_links(
                 }
             }
         }
-        if head.seq < Seq::from_u64(packet.digest.seq) {
-            match author == identity.node_id() {
-                true => {
-                    succession.hints.insert(link.id);
-                }
-                false => pulls.wish_from(author, PullWish::Newer, node),
-            }
-        }
+        hints.hear(
+            author,
+            lists.author(&author),
+            packet.digest.seq,
+            (link.id, node),
+        );
         for record in packet.others.into_vec() {
             if !may_refer {
                 break;

@@ -373,7 +373,8 @@ fn publish(
                     }
                     // Whoever hears of the list alone asks for it.
                     if may_say(&mut own.said.deletions, &DeleteRecord::SPEC, now.mono_ms) {
-                        packets.push(DeleteRecord { deletion }.into());
+                        let list_seq = made.list.head().seq.to_u64();
+                        packets.push(DeleteRecord { deletion, list_seq }.into());
                     }
                     Reply::Done
                 }

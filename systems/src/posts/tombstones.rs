@@ -8,6 +8,7 @@ use distsoc_engine::io::{LinkId, Write};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::wire::DeleteRecord;
+use distsoc_engine::world::authors::ListHints;
 use distsoc_engine::world::deletions::{DeletionOffers, Deletions, Proof};
 use distsoc_engine::world::files::{Archive, Wanted};
 use distsoc_engine::world::inbox::Arrivals;
@@ -22,6 +23,7 @@ fn bury(
     mut wanted: ResMut<Wanted>,
     mut archive: Archive,
     swarm: Swarm,
+    mut hints: ListHints,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
 ) {
@@ -29,9 +31,14 @@ fn bury(
         return;
     }
     let pushed = arrivals.take().into_iter();
-    let pushed = pushed.map(|arrival| (Some(arrival.link), arrival.packet.deletion));
+    let pushed = pushed.map(|arrival| {
+        (
+            Some((arrival.link, arrival.packet.list_seq)),
+            arrival.packet.deletion,
+        )
+    });
     let pulled = std::mem::take(&mut offers.0);
-    let all: Vec<(Option<LinkId>, Deletion)> = pushed
+    let all: Vec<(Option<(LinkId, u64)>, Deletion)> = pushed
         .chain(pulled.into_iter().map(|deletion| (None, deletion)))
         .collect();
     for (from, deletion) in all {
@@ -47,7 +54,7 @@ fn bury(
             _ => Some(Refusal::NotKept),
         };
         if let Some(refusal) = refusal {
-            if let Some(link) = from {
+            if let Some((link, _)) = from {
                 offences.note(link, refusal, "DeleteRecord");
             }
             continue;
@@ -62,8 +69,15 @@ fn bury(
                 outbox.store(write);
             }
         }
-        let Some(from) = from else { continue };
-        let (packet, not_to) = (DeleteRecord { deletion }.into(), swarm.behind(from));
+        let Some((from, list_seq)) = from else {
+            continue;
+        };
+        let not_to = swarm.behind(from);
+        if let Some(reporter) = not_to {
+            hints.hear(author, archive.author(&author), list_seq, (from, reporter));
+        }
+        let list_seq = archive.list_seq(&author);
+        let packet = DeleteRecord { deletion, list_seq }.into();
         swarm.relay(&author, &packet, [not_to, Some(author)], &mut outbox);
     }
 }

@@ -45,6 +45,8 @@ pub struct Seat {
     pub slices: BTreeMap<(BlobHash, u32), Arc<[u8]>>,
     pub map: BTreeMap<(u32, u32), MapRow>,
     pub disk_trouble: Option<StorageTrouble>,
+    /// Slices alone have no room.
+    pub has_no_room_for_slices: bool,
     pub next_wake_ms: Option<u64>,
 }
 
@@ -169,6 +171,7 @@ impl Table {
                 slices: BTreeMap::new(),
                 map: BTreeMap::new(),
                 disk_trouble: None,
+                has_no_room_for_slices: false,
                 next_wake_ms: None,
             });
         }
@@ -661,7 +664,10 @@ impl Table {
                 self.close(link, DownCause::ClosedByPeer(Some(reason)))
             }
             Effect::Persist { batch, writes, .. } => {
-                let input = match self.seats[seat].disk_trouble {
+                let is_full = self.seats[seat].has_no_room_for_slices
+                    && writes.iter().any(|write| matches!(write, Write::Slice(_)));
+                let full = is_full.then_some(StorageTrouble::Full);
+                let input = match self.seats[seat].disk_trouble.or(full) {
                     Some(trouble) => Input::PersistFailed(batch, trouble),
                     None => {
                         for write in writes {

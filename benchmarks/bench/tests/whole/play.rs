@@ -251,7 +251,7 @@ impl Stage {
         let deletion = self.cloud.take_back(author, id, now_ms);
         self.notify(author);
         if let Some(link) = self.link_of(author) {
-            self.deliver(link, &DeleteRecord { deletion }.into());
+            self.deliver(link, &DeleteRecord { deletion, list_seq: 0 }.into());
         }
         self.pass(500);
     }
@@ -265,7 +265,7 @@ impl Stage {
         };
         let now_ms = self.now.wall_ms;
         let heart = self.cloud.turn_heart(person, id, now_ms);
-        self.deliver(link, &HeartRecord { heart }.into());
+        self.deliver(link, &HeartRecord { heart, list_seq: 0 }.into());
         self.pass(1);
     }
 
@@ -274,7 +274,7 @@ impl Stage {
         if let (Some(id), Some(link)) = (id, link) {
             let nobody = Secret::from_seed(&self.entropy.bytes32());
             let heart = self.cloud.sign_heart(&nobody, id, true, self.now.wall_ms);
-            self.deliver(link, &HeartRecord { heart }.into());
+            self.deliver(link, &HeartRecord { heart, list_seq: 0 }.into());
             self.settle();
         }
     }

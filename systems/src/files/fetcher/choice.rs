@@ -100,70 +100,60 @@ pub(super) enum Choice {
         link: LinkId,
         is_stranger: bool,
     },
-    /// Whoever is known to keep the author was asked as often as they take: mono ms of when one takes more.
+    /// Whoever may have it was asked as often as they take: mono ms of when one takes more.
     Wait(u64),
+    /// Whoever may have it is being asked for as much as they take at once: the next answer comes first.
+    Busy,
+    /// All that may have it were asked.
     Nobody,
 }
 
-/// Whom to ask of those in the order of `connected`: who is known to keep the author, or is the author, and the least busy; then a few
-/// strangers.
+/// Who is known to have an author's files: the author, who keeps them by a link, and whoever gave something of them.
+pub(super) fn known_holders(author: NodeId, keepers: &Keepers) -> BTreeSet<NodeId> {
+    let kept_by = keepers.links(&author).chain(keepers.seen(&author));
+    kept_by.chain([author]).collect()
+}
+
+/// Whom to ask: of those known to have it, else of a few strangers, whoever is asked for least.
 pub(super) fn choose_holder(
     lacking: &Lacking,
-    keepers: &Keepers,
+    known: &BTreeSet<NodeId>,
     fetches: &Fetches,
     connected: &[(NodeId, LinkId)],
     stalled: &Stalled,
     paced: &Paced,
     now: Now,
 ) -> Choice {
-    let is_free = |node: &NodeId| {
-        !lacking.tried.contains(node)
-            && fetches.asked_of(node) < limits::FETCHES_PER_PEER_MAX
-            && !stalled.is_paused(node, now)
+    let choose = |is_stranger: bool| {
+        let mut best: Option<(usize, NodeId, LinkId)> = None;
+        let (mut next_ms, mut is_busy): (Option<u64>, bool) = (None, false);
+        for (node, link) in connected {
+            let is_of_these = known.contains(node) != is_stranger;
+            if !is_of_these || lacking.tried.contains(node) || stalled.is_paused(node, now) {
+                continue;
+            }
+            let asked = fetches.asked_of(node);
+            if asked >= limits::FETCHES_PER_PEER_MAX {
+                is_busy = true;
+            } else if let Some(at_ms) = paced.next_ms(node, now) {
+                next_ms = Some(next_ms.map_or(at_ms, |ms| ms.min(at_ms)));
+            } else if best.is_none_or(|(least, ..)| asked < least) {
+                best = Some((asked, *node, *link));
+            }
+        }
+        match best {
+            Some((_, node, link)) => Choice::Ask {
+                node,
+                link,
+                is_stranger,
+            },
+            None if is_busy => Choice::Busy,
+            None => next_ms.map_or(Choice::Nobody, Choice::Wait),
+        }
     };
-    let known: BTreeSet<NodeId> = keepers
-        .links(&lacking.author)
-        .chain(keepers.seen(&lacking.author))
-        .chain([lacking.author])
-        .collect();
-    let candidates = connected.iter().filter(|(node, _)| known.contains(node));
-    let (mut best, mut next_ms): (Option<(usize, NodeId, LinkId)>, Option<u64>) = (None, None);
-    for (node, link) in candidates.filter(|(node, _)| is_free(node)) {
-        if let Some(at_ms) = paced.next_ms(node, now) {
-            next_ms = Some(next_ms.map_or(at_ms, |ms| ms.min(at_ms)));
-            continue;
-        }
-        let busy = fetches.asked_of(node);
-        if best.is_none_or(|(least, ..)| busy < least) {
-            best = Some((busy, *node, *link));
-        }
-    }
-    if let Some((_, node, link)) = best {
-        return Choice::Ask {
-            node,
-            link,
-            is_stranger: false,
-        };
-    }
-    if let Some(at_ms) = next_ms {
-        return Choice::Wait(at_ms);
-    }
-    // Somebody known is busy: that is waited for.
-    let is_waiting = fetches
-        .requests
-        .values()
-        .any(|fetch| known.contains(&fetch.holder) && !lacking.tried.contains(&fetch.holder));
-    if lacking.strangers >= STRANGERS_PER_ROUND_MAX || is_waiting {
-        return Choice::Nobody;
-    }
-    let takes = |node: &NodeId| is_free(node) && paced.next_ms(node, now).is_none();
-    match connected.iter().find(|(node, _)| takes(node)) {
-        Some((node, link)) => Choice::Ask {
-            node: *node,
-            link: *link,
-            is_stranger: true,
-        },
-        None => Choice::Nobody,
+    match choose(false) {
+        Choice::Nobody if lacking.strangers < STRANGERS_PER_ROUND_MAX => choose(true),
+        choice => choice,
     }
 }
 
@@ -222,6 +212,7 @@ mod tests {
         let mut keepers = Keepers::default();
         keepers.saw(author, busy);
         keepers.saw(author, idle);
+        let known = known_holders(author, &keepers);
         let connected = [(idle, LinkId(2)), (busy, LinkId(3))];
         let mut fetches = Fetches::default();
         let fetch = Fetch {
@@ -240,7 +231,7 @@ mod tests {
         let choose = |stalled: &Stalled, paced: &Paced| {
             choose_holder(
                 &lacking,
-                &keepers,
+                &known,
                 &fetches,
                 &connected,
                 stalled,

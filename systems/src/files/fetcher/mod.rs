@@ -5,14 +5,14 @@ mod choice;
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
-use choice::{Choice, Paced, Stalled, choose_holder, pause_ms};
+use choice::{Choice, Paced, Stalled, choose_holder, known_holders, pause_ms};
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{BlobRef, NodeId, PostId, Slice, Verified};
 use distsoc_engine::entropy::Entropy;
 use distsoc_engine::io::{LinkId, RequestFailure, StorageTrouble, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
-use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
+use distsoc_engine::schedule::{Glance, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::{FileRequest, FileResponse, Packet};
 use distsoc_engine::world::blobs::{BlobBook, BlobPart};
 use distsoc_engine::world::copies::Holder;
@@ -29,6 +29,10 @@ use std::ops::Range;
 
 /// Blobs looked at in one frame, at most.
 const LOOKED_AT_MAX: usize = 64;
+/// Of these, of one author: what nobody has of one keeps nothing of others waiting.
+const LOOKED_AT_OF_AUTHOR_MAX: usize = 16;
+/// Blobs passed on the way to these, at most, those that are looked at among them.
+const PASSED_MAX: usize = 1_024;
 
 /// A blob that is not whole.
 #[derive(Debug)]
@@ -257,27 +261,132 @@ fn next_run(part: &BlobPart<'_>, fetches: &Fetches) -> Option<Range<u32>> {
     }
 }
 
-fn fetch(
-    now: Res<Now>,
-    storage: Res<Storage>,
-    peers: Res<Peers>,
-    changes: Res<PeerChanges>,
-    keepers: Res<Keepers>,
-    stalled: Res<Stalled>,
-    mut paced: ResMut<Paced>,
-    mut starving: ResMut<Starving>,
-    mut fetches: ResMut<Fetches>,
-    mut to_fetch: ResMut<ToFetch>,
-    archive: Archive,
-    mut entropy: ResMut<Entropy>,
-    mut outbox: ResMut<Outbox>,
-    up: Query<&Link, With<Peer>>,
-) {
-    if to_fetch.blobs.is_empty() {
-        return;
+/// Whom blobs are asked of, and with what room.
+#[derive(bevy_ecs::system::SystemParam)]
+struct Holders<'w, 's> {
+    now: Res<'w, Now>,
+    storage: Res<'w, Storage>,
+    keepers: Res<'w, Keepers>,
+    stalled: Res<'w, Stalled>,
+    paced: ResMut<'w, Paced>,
+    starving: ResMut<'w, Starving>,
+    fetches: ResMut<'w, Fetches>,
+    archive: Archive<'w, 's>,
+    entropy: ResMut<'w, Entropy>,
+    outbox: ResMut<'w, Outbox>,
+}
+
+/// What becomes of a blob that was looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// It is asked for, as far as there is room.
+    Stays,
+    /// It is looked at again at this time: mono ms.
+    At(u64),
+    /// It is not wanted any more.
+    Gone,
+}
+
+impl Holders<'_, '_> {
+    fn has_room(&self) -> bool {
+        self.fetches.requests.len() < limits::FETCHES_MAX
+            && self.fetches.slices_in_flight() < limits::SLICES_IN_FLIGHT_MAX
+            && self.fetches.bytes_under_way() < self.storage.blob_bytes_left()
     }
+
+    /// Asks for what is missing of a blob and not on its way.
+    fn ask_for(
+        &mut self,
+        blob: &BlobRef,
+        lacking: &mut Lacking,
+        connected: &[(NodeId, LinkId)],
+    ) -> Next {
+        // What cannot be as long as its file says never comes.
+        let part = self.archive.blobs.get(blob);
+        let Some(part) = part.filter(|part| part.is_possible() && !part.is_whole()) else {
+            return Next::Gone;
+        };
+        if !self.archive.index.contains(&lacking.post) {
+            // Another that names it is the reason from now on.
+            let mut others = part.posts();
+            let Some(file) = others.find_map(|post| self.archive.get(post)) else {
+                return Next::Gone;
+            };
+            (lacking.post, lacking.author) = (file.row.id, file.row.author);
+        }
+        let known = known_holders(lacking.author, &self.keepers);
+        while self.fetches.asked_for(blob) < limits::FETCHES_PER_BLOB_MAX && self.has_room() {
+            let part = self.archive.blobs.get(blob);
+            let Some(run) = part.and_then(|part| next_run(&part, &self.fetches)) else {
+                break;
+            };
+            let (fetches, now) = (&self.fetches, *self.now);
+            let choice = choose_holder(
+                lacking,
+                &known,
+                fetches,
+                connected,
+                &self.stalled,
+                &self.paced,
+                now,
+            );
+            match choice {
+                Choice::Ask {
+                    node,
+                    link,
+                    is_stranger,
+                } => {
+                    lacking.strangers += usize::from(is_stranger);
+                    self.ask(node, link, *blob, run);
+                }
+                Choice::Wait(at_ms) => {
+                    self.outbox.wake_at(at_ms);
+                    break;
+                }
+                Choice::Busy => break,
+                // Whoever is being asked for it may have it.
+                Choice::Nobody if self.fetches.is_under_way(blob) => break,
+                Choice::Nobody => return Next::At(self.end_round(lacking)),
+            }
+        }
+        Next::Stays
+    }
+
+    fn ask(&mut self, holder: NodeId, link: LinkId, blob: BlobRef, slices: Range<u32>) {
+        self.paced.asked(holder, *self.now);
+        let request = FileRequest {
+            blob,
+            first: slices.start,
+            count: slices.len() as u32,
+        };
+        let id = self.outbox.request(link, &request.into());
+        let fetch = Fetch {
+            blob,
+            slices,
+            holder,
+            link,
+        };
+        self.fetches.requests.insert(id, fetch);
+    }
+
+    /// Nobody has it now: gives back when the next round begins.
+    fn end_round(&mut self, lacking: &mut Lacking) -> u64 {
+        let pause_ms = pause_ms(lacking.fruitless);
+        lacking.fruitless += 1;
+        if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
+            self.starving.note(lacking.author, Lack::Content);
+        }
+        lacking.tried.clear();
+        lacking.strangers = 0;
+        let from_ms = self.now.after(self.entropy.jittered(pause_ms));
+        self.outbox.wake_at(from_ms);
+        from_ms
+    }
+}
+
+/// What has to wait no longer, since somebody came or there is more room.
+fn end_waits(storage: Res<Storage>, changes: Res<PeerChanges>, mut to_fetch: ResMut<ToFetch>) {
     if changes.came_up().next().is_some() {
-        // Whoever is new may have it.
         let mut fruitless = Vec::new();
         for (blob, lacking) in &mut to_fetch.blobs {
             lacking.strangers = 0;
@@ -291,21 +400,20 @@ fn fetch(
     }
     let budget_bytes = storage.usage.budget_bytes;
     if budget_bytes > std::mem::replace(&mut to_fetch.budget_bytes, budget_bytes) {
-        // What had no room may have it now.
         to_fetch.wake(u64::MAX);
     }
-    if let Some(at_ms) = to_fetch.wake(now.mono_ms) {
-        outbox.wake_at(at_ms);
+}
+
+fn fetch(
+    peers: Res<Peers>,
+    mut to_fetch: ResMut<ToFetch>,
+    mut holders: Holders,
+    up: Query<&Link, With<Peer>>,
+) {
+    if let Some(at_ms) = to_fetch.wake(holders.now.mono_ms) {
+        holders.outbox.wake_at(at_ms);
     }
-    if to_fetch.ready.is_empty() {
-        return;
-    }
-    let has_room = |fetches: &Fetches| {
-        fetches.requests.len() < limits::FETCHES_MAX
-            && fetches.slices_in_flight() < limits::SLICES_IN_FLIGHT_MAX
-            && fetches.bytes_under_way() < storage.blob_bytes_left()
-    };
-    if !storage.takes_more() || !has_room(&fetches) {
+    if to_fetch.ready.is_empty() || !holders.storage.takes_more() || !holders.has_room() {
         return;
     }
     let mut connected: Vec<(NodeId, LinkId)> = peers
@@ -316,85 +424,29 @@ fn fetch(
             Some((node, link.id))
         })
         .collect();
-    entropy.shuffle(&mut connected);
+    holders.entropy.shuffle(&mut connected);
     let to_fetch = &mut *to_fetch;
-    let (mut gone, mut later) = (Vec::new(), Vec::new());
-    for (_, blob) in to_fetch.ready.iter().take(LOOKED_AT_MAX) {
-        if !has_room(&fetches) {
+    let (mut of_author, mut looked_at) = (BTreeMap::<NodeId, usize>::new(), 0);
+    let mut next = Vec::new();
+    for (_, blob) in to_fetch.ready.iter().take(PASSED_MAX) {
+        if looked_at == LOOKED_AT_MAX || !holders.has_room() {
             break;
         }
-        let lacking = to_fetch
-            .blobs
-            .get_mut(blob)
-            .expect("what is asked for is there");
-        // What cannot be as long as its file says never comes.
-        let part = archive.blobs.get(blob);
-        let part = part.filter(|part| part.is_possible() && !part.is_whole());
-        let Some(part) = part else {
-            gone.push(*blob);
-            continue;
-        };
-        if !archive.index.contains(&lacking.post) {
-            // Another that names it is the reason from now on.
-            let mut others = part.posts();
-            let Some(file) = others.find_map(|post| archive.get(post)) else {
-                gone.push(*blob);
-                continue;
-            };
-            (lacking.post, lacking.author) = (file.row.id, file.row.author);
-        }
-        while fetches.asked_for(blob) < limits::FETCHES_PER_BLOB_MAX && has_room(&fetches) {
-            let Some(run) = next_run(&part, &fetches) else {
-                break;
-            };
-            let choice = choose_holder(
-                lacking, &keepers, &fetches, &connected, &stalled, &paced, *now,
-            );
-            let Choice::Ask {
-                node,
-                link,
-                is_stranger,
-            } = choice
-            else {
-                if let Choice::Wait(at_ms) = choice {
-                    outbox.wake_at(at_ms);
-                } else if !fetches.is_under_way(blob) && fetches.requests.is_empty() {
-                    // Nobody has it now.
-                    let pause_ms = pause_ms(lacking.fruitless);
-                    lacking.fruitless += 1;
-                    if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
-                        starving.note(lacking.author, Lack::Content);
-                    }
-                    let from_ms = now.after(entropy.jittered(pause_ms));
-                    lacking.tried.clear();
-                    lacking.strangers = 0;
-                    later.push((*blob, from_ms));
-                    outbox.wake_at(from_ms);
-                }
-                break;
-            };
-            lacking.strangers += usize::from(is_stranger);
-            paced.asked(node, *now);
-            let request = FileRequest {
-                blob: *blob,
-                first: run.start,
-                count: run.len() as u32,
-            };
-            let id = outbox.request(link, &request.into());
-            let fetch = Fetch {
-                blob: *blob,
-                slices: run,
-                holder: node,
-                link,
-            };
-            fetches.requests.insert(id, fetch);
+        let lacking = to_fetch.blobs.get_mut(blob);
+        let lacking = lacking.expect("what is asked for is there");
+        let of_author = of_author.entry(lacking.author).or_default();
+        if *of_author < LOOKED_AT_OF_AUTHOR_MAX {
+            *of_author += 1;
+            looked_at += 1;
+            next.push((*blob, holders.ask_for(blob, lacking, &connected)));
         }
     }
-    for blob in gone {
-        to_fetch.remove(&blob);
-    }
-    for (blob, from_ms) in later {
-        to_fetch.set_from(&blob, Some(from_ms));
+    for (blob, next) in next {
+        match next {
+            Next::Stays => {}
+            Next::At(at_ms) => to_fetch.set_from(&blob, Some(at_ms)),
+            Next::Gone => drop(to_fetch.remove(&blob)),
+        }
     }
 }
 
@@ -411,9 +463,7 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         Phase::Plan,
         note_new,
     );
-    frame.due(
-        |glance| at_once_if(!glance.at::<ToFetch>().blobs.is_empty()),
-        Phase::Plan,
-        fetch,
-    );
+    let has_any = |glance: &Glance<'_>| at_once_if(!glance.at::<ToFetch>().blobs.is_empty());
+    frame.due(has_any, Phase::Plan, end_waits);
+    frame.due(has_any, Phase::Plan, fetch);
 }

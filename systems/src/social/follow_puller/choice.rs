@@ -15,16 +15,47 @@ pub(super) enum Source {
     Nobody,
 }
 
+/// Whom an author was asked of.
+#[derive(Debug, Default)]
+pub(super) struct Tried {
+    /// In this round.
+    now: Vec<NodeId>,
+    /// In the rounds before: others come first in the next.
+    before: BTreeSet<NodeId>,
+}
+
+impl Tried {
+    pub(super) fn add(&mut self, peer: NodeId) {
+        self.now.push(peer);
+    }
+
+    /// Whether there are more to ask in this round than those known to have something.
+    pub(super) fn takes_more(&self) -> bool {
+        self.now.len() < limits::PULL_PEERS_PER_ROUND_MAX
+    }
+
+    /// Nobody is left in this round; false where nobody was asked in it. Once all of these were asked, all may be again.
+    pub(super) fn end_round(&mut self, peers: &[NodeId]) -> bool {
+        let has_asked = !self.now.is_empty();
+        self.before.extend(self.now.drain(..));
+        self.before.retain(|peer| peers.contains(peer));
+        if self.before.len() == peers.len() {
+            self.before.clear();
+        }
+        has_asked
+    }
+}
+
 /// Whom to ask: those known to have something, among them whoever says to have news, and the author; else the first of the
-/// shuffled peers not tried yet. Who is known to have it and busy is waited for.
+/// peers not tried yet, who are in the order in which strangers are asked. Who is known to have it and busy is waited for.
 pub(super) fn choose_source(
     peers: &[NodeId],
     free: &BTreeMap<NodeId, usize>,
-    tried: &[NodeId],
+    tried: &Tried,
     known: impl Iterator<Item = NodeId>,
 ) -> Source {
     let mut is_busy = false;
-    for node in known.filter(|node| !tried.contains(node)) {
+    for node in known.filter(|node| !tried.now.contains(node)) {
         match free.get(&node) {
             Some(0) => is_busy = true,
             Some(_) => return Source::Peer(node),
@@ -34,10 +65,11 @@ pub(super) fn choose_source(
     if is_busy {
         return Source::Busy;
     }
-    if tried.len() >= limits::PULL_PEERS_PER_ROUND_MAX {
+    if !tried.takes_more() {
         return Source::Nobody;
     }
-    let mut untried = peers.iter().filter(|peer| !tried.contains(peer)).peekable();
+    let is_untried = |peer: &&NodeId| !tried.now.contains(peer) && !tried.before.contains(*peer);
+    let mut untried = peers.iter().filter(is_untried).peekable();
     let is_anybody = untried.peek().is_some();
     match untried.find(|peer| free.get(peer).is_some_and(|free| *free > 0)) {
         Some(peer) => Source::Peer(*peer),
@@ -105,12 +137,40 @@ mod tests {
         peers.map(|(peer, free)| (node(peer), free)).collect()
     }
 
+    fn round(tried: &[NodeId]) -> Tried {
+        Tried {
+            now: tried.to_vec(),
+            before: BTreeSet::new(),
+        }
+    }
+
+    #[test]
+    fn whoever_was_not_asked_in_the_last_rounds_comes_first_until_all_were() {
+        let peers: Vec<NodeId> = (1..=10).map(node).collect();
+        let free = free((1..=10).map(|peer| (peer, 1)));
+        let mut tried = Tried::default();
+        let mut asked = Vec::new();
+        for _ in 0..4 {
+            while let Source::Peer(peer) = choose_source(&peers, &free, &tried, [].into_iter()) {
+                tried.add(peer);
+                asked.push(peer.as_bytes()[0]);
+            }
+            assert!(tried.end_round(&peers));
+        }
+        assert_eq!(asked, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1, 2, 3, 4]);
+        assert!(!tried.end_round(&peers), "nobody was asked");
+        let known = [node(2)].into_iter();
+        let source = choose_source(&peers, &free, &tried, known);
+        assert_eq!(source, Source::Peer(node(2)), "in every round");
+        assert!(!tried.end_round(&peers[4..]) && tried.before.is_empty());
+    }
+
     #[test]
     fn the_author_first_then_others_a_few_a_round() {
         let peers = [1, 2, 3, 4, 5, 6].map(node);
         let free = free((1..=6).map(|peer| (peer, 1)));
         let ask = |author: u8, tried: &[NodeId]| {
-            choose_source(&peers, &free, tried, [node(author)].into_iter())
+            choose_source(&peers, &free, &round(tried), [node(author)].into_iter())
         };
         assert_eq!(ask(3, &[]), Source::Peer(node(3)));
         assert_eq!(ask(3, &[node(3)]), Source::Peer(node(1)));
@@ -119,7 +179,7 @@ mod tests {
         assert_eq!(ask(9, &four), Source::Nobody);
         assert_eq!(ask(5, &four), Source::Peer(node(5)), "always asked");
         let none = BTreeMap::new();
-        let alone = choose_source(&[], &none, &[], [node(9)].into_iter());
+        let alone = choose_source(&[], &none, &round(&[]), [node(9)].into_iter());
         assert_eq!(alone, Source::Nobody);
     }
 
@@ -129,7 +189,7 @@ mod tests {
         let one_busy = free([(1, 0), (2, 1)]);
         let ask = |free, tried: &[NodeId], known: &[u8]| {
             let known: Vec<NodeId> = known.iter().map(|known| node(*known)).collect();
-            choose_source(&peers, free, tried, known.into_iter())
+            choose_source(&peers, free, &round(tried), known.into_iter())
         };
         assert_eq!(ask(&one_busy, &[], &[1]), Source::Busy);
         assert_eq!(ask(&one_busy, &[], &[1, 2]), Source::Peer(node(2)));

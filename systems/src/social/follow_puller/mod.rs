@@ -5,7 +5,7 @@ mod choice;
 
 use crate::Installer;
 use bevy_ecs::prelude::*;
-use choice::{Source, choose_source, newest_of, retry_pause_ms, without};
+use choice::{Source, Tried, choose_source, newest_of, retry_pause_ms, without};
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{NodeId, PostBytes, PostId, Profile};
 use distsoc_engine::entropy::Entropy;
@@ -52,7 +52,7 @@ struct Pulls {
     waiting: BTreeSet<NodeId>,
     /// Since the last turn of those who wait, that was so.
     is_their_turn: bool,
-    tried: BTreeMap<NodeId, Vec<NodeId>>,
+    tried: BTreeMap<NodeId, Tried>,
     /// Authors whose whole list is wanted.
     whole: BTreeSet<NodeId>,
     /// Authors to ask for, however fresh their list seems: they were away, or we were.
@@ -129,7 +129,9 @@ fn note_reasons(
                 let liar = not_from
                     .and_then(|link| links.iter().find(|other| other.id == link))
                     .map(|link| link.node);
-                pulls.tried.entry(author).or_default().extend(liar);
+                if let Some(liar) = liar {
+                    pulls.tried.entry(author).or_default().add(liar);
+                }
             }
         }
         due.0.at(author, now.mono_ms);
@@ -161,11 +163,8 @@ fn note_reasons(
         pulls.is_their_turn = true;
         for author in authors.iter().filter(|author| author.is_kept()) {
             let starving = author.head.is_none() || !author.missing.is_empty();
-            let tried = pulls.tried.get(&author.node).map_or(0, Vec::len);
-            if starving
-                && tried < limits::PULL_PEERS_PER_ROUND_MAX
-                && !pulls.is_asking(&author.node)
-            {
+            let tried = pulls.tried.get(&author.node);
+            if starving && tried.is_none_or(Tried::takes_more) && !pulls.is_asking(&author.node) {
                 due.0.at(author.node, now.mono_ms);
             }
         }
@@ -254,7 +253,7 @@ fn take_answers(
             let has_no_list = asked_for_list && !has_list && !answer.is_cut;
             if has_no_list || (is_without && (asked_for_list || !is_answered)) {
                 // Not here: somebody else is asked.
-                pulls.tried.entry(author).or_default().push(pull.peer);
+                pulls.tried.entry(author).or_default().add(pull.peer);
             } else if is_without {
                 // The list may say why.
                 pulls.suspect.insert(author);
@@ -352,12 +351,18 @@ fn pull(
         }
         return;
     }
-    let mut shuffled: Vec<NodeId> = peers.up().map(|(node, _)| node).collect();
-    entropy.shuffle(&mut shuffled);
+    let mut strangers: Vec<NodeId> = peers.up().map(|(node, _)| node).collect();
+    entropy.shuffle(&mut strangers);
+    // Whoever had most of what was looked for is likely to have more of it.
+    let most = keepers.richest(&strangers);
+    if let Some(place) = strangers.iter().position(|node| Some(*node) == most) {
+        strangers.swap(0, place);
+    }
+    let nobody = Tried::default();
     let mut in_all = limits::PULLS_IN_FLIGHT_MAX.saturating_sub(pulls.under_way.len());
     let free_at_most = PER_PEER_MAX.min(in_all);
     let mut free: BTreeMap<NodeId, usize> =
-        shuffled.iter().map(|node| (*node, free_at_most)).collect();
+        strangers.iter().map(|node| (*node, free_at_most)).collect();
     for pull in pulls.under_way.values() {
         if let Some(free) = free.get_mut(&pull.peer) {
             *free = free.saturating_sub(1);
@@ -381,8 +386,8 @@ fn pull(
             false => {
                 let hint = pulls.hints.get(&node).copied().into_iter();
                 let known = hint.chain([node]).chain(keepers.seen(&node));
-                let tried = pulls.tried.get(&node).map_or(&[][..], Vec::as_slice);
-                choose_source(&shuffled, &free, tried, known)
+                let tried = pulls.tried.get(&node).unwrap_or(&nobody);
+                choose_source(&strangers, &free, tried, known)
             }
         };
         match source {
@@ -404,10 +409,12 @@ fn pull(
             Source::Busy => drop(pulls.waiting.insert(node)),
             Source::Nobody => {
                 pulls.hints.remove(&node);
-                let tried = pulls.tried.get(&node);
-                let nobody_left = !is_satisfied && tried.is_some_and(|tried| !tried.is_empty());
-                pulls.tried.remove(&node);
+                let pulls = &mut *pulls;
+                let tried = pulls.tried.get_mut(&node);
+                let has_asked = tried.is_some_and(|tried| tried.end_round(&strangers));
+                let nobody_left = !is_satisfied && has_asked;
                 let pause_ms = if is_satisfied {
+                    pulls.tried.remove(&node);
                     pulls.fruitless.remove(&node);
                     limits::FOLLOW_PULL_MS
                 } else {

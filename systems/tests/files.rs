@@ -336,6 +336,36 @@ fn holders_are_asked_again_before_what_is_worth_much_goes_for_its_copies() {
     assert!(copies_seen(&mut table, stays) >= 2, "they have it");
 }
 
+/// More files in doubt than a frame looks at: what goes in the end is still the least worth of all.
+#[test]
+fn whoever_doubts_many_files_lets_the_least_worth_go_all_the_same() {
+    let mut table = town(0, 5);
+    for seat in [1, 3, 4] {
+        table.follow(seat, 2);
+    }
+    let mut loved = Vec::new();
+    for number in 0..24 {
+        let post = table.post(2, &format!("loved {number}"));
+        table.pass(10_000);
+        let heart = Call::Heart { post, given: true };
+        assert_eq!(table.call(1, heart), Ok(Reply::Done));
+        assert!(copies_seen(&mut table, post) > 0);
+        loved.push(post);
+    }
+    let usage = nearly_full(95_100);
+    table.seats[1].inputs.push_back(Input::Disk(usage));
+    table.pass(1_000);
+    loved.sort_unstable();
+    let posts = &table.seats[1].posts;
+    let gone: Vec<PostId> = loved
+        .iter()
+        .filter(|id| !posts.contains_key(*id))
+        .copied()
+        .collect();
+    assert!(!gone.is_empty() && gone.len() < loved.len());
+    assert_eq!(gone, loved[..gone.len()]);
+}
+
 /// Copies that cannot be proved are none.
 #[test]
 fn whoever_has_it_no_more_counts_no_more() {

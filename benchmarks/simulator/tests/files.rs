@@ -454,7 +454,10 @@ fn deletion_by(secret: &Secret, post: PostId) -> DeleteRecord {
         seq: EPOCH_MS + 100_000,
     };
     let deletion = Deletion::sign(body, secret);
-    DeleteRecord { deletion, list_seq: 0 }
+    DeleteRecord {
+        deletion,
+        list_seq: 0,
+    }
 }
 
 #[test]

@@ -260,4 +260,20 @@ mod tests {
         assert_eq!(errands.take().len(), limits::ERRANDS_MAX);
         assert!(errands.is_empty());
     }
+
+    #[test]
+    fn whoever_was_not_dialled_is_no_absentee_and_that_is_said_once() {
+        let (mut errands, node) = (Errands::default(), NodeId::from_bytes([1; 32]));
+        errands.decline(node);
+        assert!(errands.take_declined(&node) && !errands.take_declined(&node));
+        errands.decline(node);
+        errands.take();
+        assert!(!errands.take_declined(&node), "that was before");
+        let errand = Errand {
+            target: DialTarget::Addresses(Vec::new()),
+            purpose: Purpose::Visit,
+        };
+        assert!(errands.want(node, errand));
+        assert!(errands.give_up(&node) && !errands.give_up(&node));
+    }
 }

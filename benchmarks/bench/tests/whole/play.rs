@@ -251,7 +251,14 @@ impl Stage {
         let deletion = self.cloud.take_back(author, id, now_ms);
         self.notify(author);
         if let Some(link) = self.link_of(author) {
-            self.deliver(link, &DeleteRecord { deletion, list_seq: 0 }.into());
+            self.deliver(
+                link,
+                &DeleteRecord {
+                    deletion,
+                    list_seq: 0,
+                }
+                .into(),
+            );
         }
         self.pass(500);
     }

@@ -4,6 +4,7 @@
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
 mod disk;
+pub mod files;
 
 use distsoc_engine::clock::Now;
 use distsoc_engine::crypto::Secret;

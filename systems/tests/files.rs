@@ -6,7 +6,7 @@ use distsoc_engine::domain::{
     BlobRef, Content, Cut, Event, EventKind, PostBody, PostId, PostText, PublicContent,
     RecentPosts, SignedPost, Verified,
 };
-use distsoc_engine::io::{Call, CallError, Notice, Reply};
+use distsoc_engine::io::{Call, CallError, Notice, Reply, StorageTrouble};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{Anchor, Desktop};
@@ -59,6 +59,24 @@ fn whoever_is_heard_of_is_kept_for_others_and_never_shown() {
         assert!(!table.seats[seat].notices.iter().any(shown));
         assert!(table.status(seat).follows == 0);
     }
+}
+
+/// What the disk was to be told of an author waits for no follow that then fails.
+#[test]
+fn a_follow_that_failed_leaves_its_author_kept_for_others() {
+    let mut table = town(16, 3);
+    table.post(2, "hello");
+    table.pass(10 * 60_000);
+    let node = secret(2).node_id();
+    let hosted = table.seats[1].relationships.remove(&node);
+    assert!(hosted.is_some_and(|hosted| hosted.hosted_since_ms.is_some()));
+    table.seats[1].disk_trouble = Some(StorageTrouble::Failed);
+    let failed = Err(CallError::Storage(StorageTrouble::Failed));
+    assert_eq!(table.call(1, Call::Follow { node, place: None }), failed);
+    table.seats[1].disk_trouble = None;
+    table.pass(60_000);
+    let hosted = table.seats[1].relationships.get(&node);
+    assert!(hosted.is_some_and(|hosted| hosted.hosted_since_ms.is_some()));
 }
 
 #[test]

@@ -129,10 +129,25 @@ fn settle(world: &mut World) {
                 }
                 Ok(Reply::Done)
             }
-            Err(trouble) => Err(CallError::Storage(trouble)),
+            Err(trouble) => {
+                store_again(world, change.node);
+                Err(CallError::Storage(trouble))
+            }
         };
         world.resource_mut::<Outbox>().reply(change.call, reply);
     }
+}
+
+/// What was learned of a node waited for this change, which then failed: it is written after all.
+fn store_again(world: &mut World, node: NodeId) {
+    let entity = world.resource::<AuthorIndex>().get(&node);
+    let author = entity.and_then(|entity| world.get::<Author>(entity));
+    let Some(author) = author.filter(|author| author.is_kept()) else {
+        return;
+    };
+    let relationship = Some(author.relationship.clone());
+    let write = Write::Relationship { node, relationship };
+    world.resource_mut::<Outbox>().store(write);
 }
 
 /// What the disk now says counts.

@@ -470,10 +470,10 @@ impl Simulation {
         (arrived, all)
     }
 
-    /// Pairs of a follower and a post that should and did arrive, where both machines run: (arrived, all).
+    /// Pairs of a follower and a post, where both machines run: those where it is here, those where it ever came, and all.
     #[must_use]
-    pub fn delivered(&self) -> (u64, u64) {
-        let (mut arrived, mut all) = (0, 0);
+    pub fn delivered(&self) -> (u64, u64, u64) {
+        let (mut arrived, mut came, mut all) = (0, 0, 0);
         for host in self.hosts.iter().filter(|host| host.is_on()) {
             for author in host
                 .follows
@@ -481,15 +481,13 @@ impl Simulation {
                 .map(|other| &self.hosts[*other as usize])
             {
                 if author.is_on() {
-                    all += author.acknowledged.len() as u64;
-                    arrived += author
-                        .acknowledged
-                        .iter()
-                        .filter(|(id, _)| host.disk.holds(id))
-                        .count() as u64;
+                    let posts = author.acknowledged.iter().map(|(id, _)| id);
+                    all += posts.len() as u64;
+                    came += posts.clone().filter(|id| host.delivery.had(id)).count() as u64;
+                    arrived += posts.filter(|id| host.disk.holds(id)).count() as u64;
                 }
             }
         }
-        (arrived, all)
+        (arrived, came, all)
     }
 }

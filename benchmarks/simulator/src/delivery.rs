@@ -117,6 +117,12 @@ pub struct Delivery {
 }
 
 impl Delivery {
+    /// Whether a post of somebody else ever came.
+    #[must_use]
+    pub fn had(&self, post: &PostId) -> bool {
+        self.posts.contains(post)
+    }
+
     /// What is handed to the disk: content of others counts, once. Returns posts that are new here, with their authors.
     pub fn store(
         &mut self,

@@ -54,6 +54,8 @@ pub struct Report {
     pub posts: u64,
     /// (Follower, post) pairs that arrived, of those where both machines run.
     pub delivered: [u64; 2],
+    /// (Follower, post) pairs that arrived at some time, though they may have gone since for lack of room, likewise.
+    pub came: [u64; 2],
     /// (Follower, picture) pairs that arrived whole, of those where both machines run.
     pub pictures: [u64; 2],
     /// From an author's disk to the disk of whoever followed them before, ms: median, 99 %, longest.
@@ -184,7 +186,14 @@ impl Simulation {
             );
             self.violate(None, what);
         }
-        let (arrived, all) = self.delivered();
+        let (arrived, came, all) = self.delivered();
+        if came * 1000 < all * u64::from(expect.came_per_mille) {
+            let least = expect.came_per_mille;
+            let what = format!(
+                "{came} of {all} posts came to followers at some time, fewer than {least} in a thousand"
+            );
+            self.violate(None, what);
+        }
         if arrived * 1000 < all * u64::from(expect.delivered_per_mille) {
             let least = expect.delivered_per_mille;
             self.violate(
@@ -247,7 +256,7 @@ impl Report {
                 *refusals.entry(format!("{refusal} {what}")).or_default() += count;
             }
         }
-        let (arrived, all) = simulation.delivered();
+        let (arrived, came, all) = simulation.delivered();
         let (whole, pictures) = simulation.pictures_delivered();
         let delivery = Deliveries::of(&simulation.hosts);
         let popular = (0..).zip(&simulation.hosts);
@@ -280,6 +289,7 @@ impl Report {
             maps: [truth.settled, truth.missing, truth.surplus, truth.capped],
             posts: counts.posts,
             delivered: [arrived, all],
+            came: [came, all],
             pictures: [whole, pictures],
             arrival_ms: spread_of(simulation.arrival_ms.clone(), [50, 99, 100]),
             needed_bytes: delivery.needed_bytes,
@@ -348,8 +358,8 @@ impl std::fmt::Display for Report {
         )?;
         writeln!(
             f,
-            "posts         {}, {} of {} arrived at followers",
-            self.posts, self.delivered[0], self.delivered[1]
+            "posts         {}, {} of {} are at followers, {} came at some time",
+            self.posts, self.delivered[0], self.delivered[1], self.came[0]
         )?;
         let [arrival, arrival_99, arrival_last] = self.arrival_ms;
         writeln!(

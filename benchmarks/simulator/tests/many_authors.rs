@@ -140,7 +140,7 @@ fn five_hundred_authors_arrive_from_a_few_keepers_and_nobody_asks_too_much() {
     let secret = Secret::from_seed(&[222; 32]);
     let library = town.0.add_puppet(&secret);
     let link = town.0.puppet_joins(library, KEEPERS[0]);
-    let link = link.expect("a free slot");
+    assert!(link.is_some(), "a free slot");
     town.follow(KEEPERS[0], &works);
     town.pass(1_000);
     // It does not say to have them: whoever is asked for one of them and has it is asked for the others.

@@ -113,10 +113,11 @@ impl Scenario {
         }
         if self.expect.connected_percent > 100
             || self.expect.delivered_per_mille > 1000
+            || self.expect.came_per_mille > 1000
             || self.expect.pictures_per_mille > 1000
         {
             return wrong(
-                "expect.connected_percent goes to 100, delivered_per_mille and pictures_per_mille to 1000"
+                "expect.connected_percent goes to 100, delivered_per_mille, came_per_mille and pictures_per_mille to 1000"
                     .into(),
             );
         }

@@ -329,6 +329,8 @@ pub struct Expect {
     pub connected_percent: u32,
     /// At least so many in a thousand of (follower, post) pairs have arrived, both running.
     pub delivered_per_mille: u32,
+    /// At least so many in a thousand of the same have arrived at some time, though they may have gone since for lack of room.
+    pub came_per_mille: u32,
     /// Whether a fault may make a call of a person fail.
     pub calls_may_fail: bool,
     /// At most so many handshakes for a hundred pairs of nodes; 0 for any number.

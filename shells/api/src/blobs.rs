@@ -24,6 +24,7 @@ use hyper::header::{
 };
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
+use std::fmt::Display;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
@@ -32,6 +33,8 @@ use std::time::Duration;
 const UPLOADS_MAX: usize = 2;
 /// How long the body of an upload may take.
 pub(crate) const UPLOAD_MS_MAX: u64 = 120_000;
+/// And how long nothing of it may come: who stopped gives its place to others.
+const UPLOAD_QUIET_MS_MAX: u64 = 20_000;
 /// When to ask again for what is not here yet, seconds.
 const RETRY_AFTER_S: &str = "5";
 
@@ -106,7 +109,8 @@ pub(crate) async fn upload(api: &Api, uploads: &Uploads, body: &mut Incoming) ->
         let sentence = "too many uploads at once: try again in a moment";
         return unavailable(sentence);
     };
-    let bytes = match runtime::timeout(Duration::from_millis(UPLOAD_MS_MAX), body_of(body)).await {
+    let body = body_of(body, Duration::from_millis(UPLOAD_QUIET_MS_MAX));
+    let bytes = match runtime::timeout(Duration::from_millis(UPLOAD_MS_MAX), body).await {
         Some(Ok(bytes)) => bytes,
         Some(Err((status, error))) => return reply(status, &error.to_json()),
         None => {
@@ -120,15 +124,27 @@ pub(crate) async fn upload(api: &Api, uploads: &Uploads, body: &mut Incoming) ->
     }
 }
 
-/// All bytes of a body, once in memory; one that says or shows that it is too long is not read on.
-async fn body_of(body: &mut Incoming) -> Result<Vec<u8>, (StatusCode, ApiError)> {
+/// All bytes of a body, once in memory; one that says or shows that it is too long is not read on, nor one that is quiet for so long.
+async fn body_of<B>(body: &mut B, quiet: Duration) -> Result<Vec<u8>, (StatusCode, ApiError)>
+where
+    B: Body<Data = Bytes, Error: Display> + Unpin,
+{
     let too_large = |length| (StatusCode::PAYLOAD_TOO_LARGE, wrong_length(length));
     let said = body.size_hint().exact();
     if let Some(length) = said.filter(|length| *length > BLOB_BYTES_MAX) {
         return Err(too_large(length));
     }
     let mut bytes = Vec::with_capacity(said.unwrap_or_default() as usize);
-    while let Some(frame) = body.frame().await {
+    loop {
+        let next = runtime::timeout(quiet, body.frame()).await;
+        let Some(frame) = next.ok_or_else(|| {
+            let sentence = format!("nothing more of the upload came for {} s", quiet.as_secs());
+            let error = ApiError::new(ErrorCode::Failed, sentence);
+            (StatusCode::REQUEST_TIMEOUT, error)
+        })?
+        else {
+            break;
+        };
         let frame = frame.map_err(|error| {
             let error = ApiError::usage(format!("the upload broke off: {error}"));
             (StatusCode::BAD_REQUEST, error)
@@ -354,6 +370,26 @@ mod tests {
         assert!(uploads.enter().is_none(), "a refusal takes no place");
         drop(taken);
         assert!(uploads.enter().is_some());
+    }
+
+    #[test]
+    fn an_upload_that_stops_is_given_up() {
+        let begun = || {
+            futures_lite::stream::iter([Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(
+                b"some",
+            )))])
+        };
+        let mut whole = StreamBody::new(begun());
+        let read = runtime::block_on(body_of(&mut whole, Duration::from_secs(30)));
+        assert_eq!(read, Ok(b"some".to_vec()));
+        let mut hangs = StreamBody::new(begun().chain(futures_lite::stream::pending()));
+        let read = runtime::block_on(body_of(&mut hangs, Duration::ZERO));
+        let (status, error) = read.unwrap_err();
+        assert_eq!(status, StatusCode::REQUEST_TIMEOUT);
+        assert!(
+            error.message.contains("nothing more of the upload"),
+            "{error}"
+        );
     }
 
     #[test]

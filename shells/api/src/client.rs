@@ -26,15 +26,17 @@ const ANSWER_MS_MAX: u64 = CALL_MS_MAX + 10_000;
 /// Bytes of an upload that are handed over at once.
 const PIECE_BYTES: usize = 64 * 1024;
 
-/// How often an upload is tried where the node has too many under way: with five seconds between them, for as long as one may take.
-const ATTEMPTS_MAX: u32 = 24;
+/// How often an upload is tried where the node has too many under way: with five seconds between them, for three times as long as one
+/// may take, so that those which hang have ended.
+const ATTEMPTS_MAX: u32 = (3 * UPLOAD_MS_MAX / 5_000) as u32;
 /// And how long is waited between two at most, whatever the node says.
 const WAIT_S_MAX: u64 = 30;
 
 /// A node is busy, and is asked again after a while. [`std::fmt::Display`] is the sentence for a person.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "the node has too many uploads under way: trying again in {after_s} s, time {attempt} of {ATTEMPTS_MAX}"
+    "waiting for one of the uploads that the node has under way, which it ends after {} s at most: trying again in {after_s} s, time {attempt} of {ATTEMPTS_MAX}",
+    UPLOAD_MS_MAX / 1_000
 )]
 pub struct Wait {
     /// Seconds.
@@ -154,7 +156,7 @@ impl Client {
     }
 
     /// The same; where the node has too many uploads under way, it is asked again when it said, a bounded number of times. Each
-    /// wait is told before.
+    /// wait is told before, while nothing is said to be on its way.
     ///
     /// # Errors
     /// What the node says, in the end too that it is busy, or that it does not answer.
@@ -175,6 +177,7 @@ impl Client {
             if attempt == ATTEMPTS_MAX {
                 return Err(error);
             }
+            uploaded.store(0, Relaxed);
             waits(Wait { after_s, attempt });
             runtime::sleep(Duration::from_secs(after_s)).await;
             attempt += 1;
@@ -354,13 +357,14 @@ mod tests {
         let uploaded = Uploaded::default();
         let mut waits = Vec::new();
         let upload = client.upload_when_free(bytes.clone(), uploaded.clone(), |wait| {
+            assert_eq!(uploaded.load(Relaxed), 0);
             waits.push(wait.to_string());
         });
         assert_eq!(runtime::block_on(upload), Ok(json!(7)));
         assert_eq!(
             waits,
             [1, 2].map(|time| format!(
-                "the node has too many uploads under way: trying again in 0 s, time {time} of 24"
+                "waiting for one of the uploads that the node has under way, which it ends after 120 s at most: trying again in 0 s, time {time} of 72"
             ))
         );
         assert!(served.join().unwrap() == vec![bytes.clone(); 3]);

@@ -5,6 +5,7 @@
 //! answers to another origin.
 
 use crate::blobs::{self, Uploads};
+use crate::connections::{Connections, Place};
 use crate::{Api, ApiError, ErrorCode};
 use async_channel::Sender;
 use distsoc_engine::limits::BLOB_BYTES_MAX;
@@ -13,7 +14,7 @@ use futures_lite::StreamExt;
 use http_body_util::{BodyExt, Either, Full, LengthLimitError, Limited, StreamBody};
 use hyper::body::{Body, Bytes, Frame, Incoming};
 use hyper::header::{
-    AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
+    ALLOW, AUTHORIZATION, CONTENT_TYPE, EXPECT, HOST, HeaderMap, HeaderName, HeaderValue, ORIGIN,
 };
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
@@ -24,13 +25,10 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 /// Bytes of a request's body at most.
 const BODY_BYTES_MAX: usize = 256 * 1024;
-/// Connections at once.
-const CONNECTIONS_MAX: usize = 128;
 /// How long a client may take to send its headers.
 const HEADERS_MS_MAX: u64 = 5_000;
 /// How long a client may take to send its body.
@@ -123,7 +121,7 @@ struct Face {
     api: Api,
     token: String,
     hosts: [String; 2],
-    connections: AtomicUsize,
+    connections: Arc<Connections>,
     uploads: Uploads,
 }
 
@@ -160,7 +158,7 @@ impl Server {
             api,
             token: file.token.clone(),
             hosts: [addr.to_string(), format!("localhost:{}", addr.port())],
-            connections: AtomicUsize::new(0),
+            connections: Arc::default(),
             uploads: Uploads::default(),
         });
         let (stop, stopped) = async_channel::bounded::<()>(1);
@@ -200,28 +198,32 @@ impl Server {
 
 impl Face {
     fn begin(self: Arc<Self>, stream: TcpStream) {
-        if self.connections.fetch_add(1, Relaxed) >= CONNECTIONS_MAX {
-            self.connections.fetch_sub(1, Relaxed);
+        let Some((place, gone)) = self.connections.enter() else {
             return;
-        }
+        };
         runtime::spawn(async move {
-            let face = self.clone();
+            let place = Arc::new(place);
             let service = hyper::service::service_fn(move |request| {
-                let face = face.clone();
-                async move { Ok::<_, Infallible>(face.answer(request).await) }
+                let (face, place) = (self.clone(), place.clone());
+                async move { Ok::<_, Infallible>(face.answer(&place, request).await) }
             });
-            // A client that misbehaves ends its own connection only.
-            let _ = hyper::server::conn::http1::Builder::new()
-                .timer(SmolTimer::new())
-                .header_read_timeout(Duration::from_millis(HEADERS_MS_MAX))
-                .max_buf_size(64 * 1024)
-                .serve_connection(FuturesIo::new(stream), service)
-                .await;
-            self.connections.fetch_sub(1, Relaxed);
+            let served = async {
+                // A client that misbehaves ends its own connection only.
+                let _ = hyper::server::conn::http1::Builder::new()
+                    .timer(SmolTimer::new())
+                    .header_read_timeout(Duration::from_millis(HEADERS_MS_MAX))
+                    .max_buf_size(64 * 1024)
+                    .serve_connection(FuturesIo::new(stream), service)
+                    .await;
+            };
+            let makes_room = async {
+                let _ = gone.recv().await;
+            };
+            futures_lite::future::or(served, makes_room).await;
         });
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Reply {
+    async fn answer(&self, place: &Place, request: Request<Incoming>) -> Reply {
         let (request, mut body) = request.into_parts();
         if let Err(status) = self.admit(&request.headers) {
             let error = ApiError::new(
@@ -230,6 +232,7 @@ impl Face {
             );
             return reply(status, &error.to_json());
         }
+        place.admit();
         let answer = self.answer_admitted(&request, &mut body).await;
         // Who waits to be told to go on sends nothing yet.
         if !body.is_end_stream() && !request.headers.contains_key(EXPECT) {
@@ -247,15 +250,14 @@ impl Face {
             (&Method::POST, "/v1/call") => self.call(body).await,
             (&Method::GET, "/v1/events") => self.events(),
             (&Method::POST, "/v1/blobs") => blobs::upload(&self.api, &self.uploads, body).await,
-            (_, "/v1/call" | "/v1/events" | "/v1/blobs") => {
-                not_allowed("POST /v1/call, GET /v1/events, POST /v1/blobs")
-            }
+            (_, "/v1/call" | "/v1/blobs") => not_allowed("POST"),
+            (_, "/v1/events") => not_allowed("GET"),
             (method, _)
                 if picture.or(thumbnail).is_some()
                     && method != Method::GET
                     && method != Method::HEAD =>
             {
-                not_allowed("GET /v1/blobs/POST_ID/INDEX, GET /v1/thumbnails/POST_ID/INDEX")
+                not_allowed("GET, HEAD")
             }
             _ => match (picture, thumbnail) {
                 (Some(place), _) => blobs::download(host, place, &request.headers).await,
@@ -376,9 +378,13 @@ async fn read_off(mut body: Incoming) {
     runtime::timeout(Duration::from_millis(READ_OFF_MS_MAX), all).await;
 }
 
-fn not_allowed(what_is: &str) -> Reply {
-    let error = ApiError::usage(what_is);
-    reply(StatusCode::METHOD_NOT_ALLOWED, &error.to_json())
+/// Another method is asked for at a place that takes these.
+fn not_allowed(methods: &'static str) -> Reply {
+    let error = ApiError::usage(format!("what is here takes {methods} and nothing else"));
+    let mut response = reply(StatusCode::METHOD_NOT_ALLOWED, &error.to_json());
+    let allow = HeaderValue::from_static(methods);
+    response.headers_mut().insert(ALLOW, allow);
+    response
 }
 
 pub(crate) fn status_of(code: ErrorCode) -> StatusCode {

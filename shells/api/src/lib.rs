@@ -5,6 +5,7 @@
 
 mod blobs;
 mod client;
+mod connections;
 mod doctor;
 mod error;
 mod http;

@@ -149,7 +149,13 @@ async fn follow(host: &Host, params: &mut Params) -> Result<Value, ApiError> {
             let place: ConnectString = parse(&who)?;
             (place.node_id(), Some(place))
         }
-        false => (parse::<NodeId>(&who)?, None),
+        false => {
+            let node = who.parse::<NodeId>().map_err(|error| {
+                let sentence = format!("whom to follow is NODE_ID@HOST:PORT or a NODE_ID: {error}");
+                ApiError::usage(sentence)
+            });
+            (node?, None)
+        }
     };
     expected!(host.call(Call::Follow { node, place }).await, Reply::Done => ());
     Ok(json!({"node_id": node.to_string()}))

@@ -24,10 +24,10 @@ pub(crate) fn part_of(header: Option<&str>, length: u64) -> Part {
     let Some((first, last)) = wanted.split_once('-') else {
         return Part::None;
     };
-    // Rust takes "+5" for a number; HTTP does not.
-    let number = |text: &str| match text.bytes().all(|byte| byte.is_ascii_digit()) {
-        true => text.parse::<u64>().ok(),
-        false => None,
+    // Rust takes "+5" for a number; HTTP does not. What has more digits than there are bytes anywhere is past every end.
+    let number = |text: &str| {
+        let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+        is_number.then(|| text.parse::<u64>().unwrap_or(u64::MAX))
     };
     let range = match (first.trim(), last.trim()) {
         ("", last) => number(last).map(|bytes| length.saturating_sub(bytes)..length),
@@ -59,6 +59,9 @@ mod tests {
             ("bytes=-10", Part::One(90..100)),
             ("bytes=-1000", Part::One(0..100)),
             ("bytes=50-18446744073709551615", Part::One(50..100)),
+            ("bytes=50-18446744073709551616", Part::One(50..100)),
+            ("bytes=50-99999999999999999999999999", Part::One(50..100)),
+            ("bytes=-18446744073709551616", Part::One(0..100)),
             ("bytes=100-", Part::None),
             ("bytes=100-200", Part::None),
             ("bytes=20-10", Part::None),

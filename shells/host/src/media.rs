@@ -1,36 +1,38 @@
 //! Pictures: what a blob is by its content, never by its name, and small pictures made of large ones.
 //!
 //! Anybody may have made the bytes. So the dimensions in the head are checked before anything is decoded, decoders have a limit
-//! of memory, at most two work at once, on threads that may block, and what they made is kept within so many bytes.
+//! of memory, at most two work at once and one on a large picture, on threads that may block, and what they made is kept within
+//! so many bytes. A PNG is decoded by rows; nothing that lies packed beside pixels is unpacked.
 //!
 //! A picture that is published here tells nothing of its maker that cannot be seen in it, and was decoded once: see `publishable`.
 
+mod downscale;
 mod frame;
 mod metadata;
+mod png;
 mod proof;
+mod thumbnail;
 
-use crate::blobs::BlobReader;
-use async_channel::{Receiver, Sender};
-use distsoc_engine::domain::{BlobHash, BlobRef};
+pub(crate) use thumbnail::Thumbnails;
+pub use thumbnail::{Thumbnail, ThumbnailSide};
+
+use self::png::Rows;
+use distsoc_engine::domain::BlobRef;
 use distsoc_persistence::View;
 use frame::Frame;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageFormat, ImageReader, Limits};
-use std::collections::BTreeMap;
+use image::codecs::gif::GifDecoder;
+use image::codecs::jpeg::JpegDecoder;
+use image::codecs::webp::WebPDecoder;
+use image::{DynamicImage, ImageDecoder, ImageError, Limits};
 use std::io::{BufRead, Cursor, Seek};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// Pixels of a picture that is shown, at most.
 pub const PIXELS_MAX: u64 = 64 * 1024 * 1024;
 /// And of its longer side.
 pub const SIDE_PIXELS_MAX: u32 = 32_768;
-/// What a decoder may allocate: four bytes for each pixel.
+/// What a decoder may take for pixels: four bytes for each.
 const DECODER_BYTES_MAX: u64 = 4 * PIXELS_MAX;
-/// Decoders at work at once.
-const DECODERS_MAX: usize = 2;
-/// Thumbnails that are kept, bytes.
-const THUMBNAIL_BYTES_MAX: usize = 16 * 1024 * 1024;
-/// Of 100, for what has no transparency.
-const JPEG_QUALITY: u8 = 82;
 /// Bytes from a blob's start that tell its type.
 pub const MAGIC_BYTES: usize = 12;
 
@@ -118,16 +120,6 @@ impl MediaType {
     pub fn is_picture(self) -> bool {
         self != Self::Other
     }
-
-    fn format(self) -> Option<ImageFormat> {
-        match self {
-            Self::Png => Some(ImageFormat::Png),
-            Self::Jpeg => Some(ImageFormat::Jpeg),
-            Self::Gif => Some(ImageFormat::Gif),
-            Self::Webp => Some(ImageFormat::WebP),
-            Self::Other => None,
-        }
-    }
 }
 
 /// Why there is no picture to show. [`std::fmt::Display`] is the sentence for a person.
@@ -204,7 +196,8 @@ fn head_of(bytes: &[u8]) -> Result<Head, MediaFault> {
         MediaType::Other => None,
         // Its decoder takes in the whole file.
         MediaType::Jpeg => Some(frame_within_bounds(&mut reader)?.pixels),
-        _ => Some(decoder(media_type, reader)?.dimensions()),
+        MediaType::Png => Some(Rows::open(reader)?.pixels()),
+        _ => Some(Opened::new(media_type, reader)?.decoder.dimensions()),
     };
     Ok(Head { media_type, pixels })
 }
@@ -225,7 +218,7 @@ impl MediaFault {
 }
 
 /// What is published of a file: all of it, or a picture without what tells of its maker (place, time, device, notes, what it
-/// looked like before). Pixels, frames, colour profile and orientation stay as they are.
+/// looked like before). Pixels, frames and orientation stay as they are, and of a colour profile which known space it means.
 ///
 /// # Errors
 /// [`MediaFault`] where it says that it is a picture and nobody could show it, or say what else it holds.
@@ -269,222 +262,79 @@ fn frame_within_bounds(reader: &mut (impl BufRead + Seek)) -> Result<Frame, Medi
 }
 
 /// A decoder that has read the head and found it within bounds.
-fn decoder<'a>(
-    media_type: MediaType,
-    mut reader: impl BufRead + Seek + 'a,
-) -> Result<impl ImageDecoder + 'a, MediaFault> {
-    let format = media_type.format().ok_or(MediaFault::NotAPicture)?;
-    if media_type == MediaType::Jpeg {
-        // Its decoder takes in the whole file before it looks at any of it.
-        frame_within_bounds(&mut reader)?;
-    }
-    let mut reader = ImageReader::with_format(reader, format);
-    // The sides are checked below, so that the sentence can name them.
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(DECODER_BYTES_MAX);
-    reader.limits(limits);
-    let decoder = reader.into_decoder()?;
-    check_pixels(decoder.dimensions())?;
-    check_memory(decoder.total_bytes(), decoder.dimensions())?;
-    Ok(decoder)
+struct Opened<'a> {
+    decoder: Box<dyn ImageDecoder + 'a>,
+    /// What it takes for pixels, those that are made and those that it works on.
+    decoder_bytes: u64,
 }
 
-/// The longer side of a thumbnail: one of few, so that many wishes share what was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ThumbnailSide(u32);
-
-impl ThumbnailSide {
-    const ALL: [u32; 5] = [64, 128, 256, 512, 1024];
-    /// What may be wished for.
-    pub const RANGE: std::ops::RangeInclusive<u32> = 16..=1024;
-
-    /// The smallest that is no smaller than the wish; `None` where that is out of [`RANGE`](Self::RANGE).
-    #[must_use]
-    pub fn for_wish(side: u32) -> Option<Self> {
-        let is_possible = Self::RANGE.contains(&side);
-        let fits = Self::ALL.into_iter().find(|one| *one >= side);
-        fits.filter(|_| is_possible).map(Self)
-    }
-
-    /// In pixels.
-    #[must_use]
-    pub const fn pixels(self) -> u32 {
-        self.0
-    }
-}
-
-impl Default for ThumbnailSide {
-    fn default() -> Self {
-        Self(256)
-    }
-}
-
-/// A small picture: a JPEG, or a PNG where something is transparent.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Thumbnail {
-    /// Which of them.
-    pub media_type: MediaType,
-    /// The file.
-    pub bytes: Vec<u8>,
-}
-
-/// Makes a small picture; one that is small already is written anew all the same, without what else its file holds.
-fn thumbnail(
-    media_type: MediaType,
-    reader: impl BufRead + Seek,
-    side: ThumbnailSide,
-) -> Result<Thumbnail, MediaFault> {
-    let mut decoder = decoder(media_type, reader)?;
-    let orientation = decoder.orientation()?;
-    let large = DynamicImage::from_decoder(decoder)?;
-    let mut small = match large.width().max(large.height()) > side.0 {
-        true => large.thumbnail(side.0, side.0),
-        false => large,
-    };
-    small.apply_orientation(orientation);
-    let mut bytes = Vec::new();
-    let media_type = match small.color().has_alpha() {
-        true => {
-            let small = small.into_rgba8();
-            small.write_to(&mut Cursor::new(&mut bytes), ImageFormat::Png)?;
-            MediaType::Png
-        }
-        false => {
-            let encoder =
-                image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY);
-            small.into_rgb8().write_with_encoder(encoder)?;
-            MediaType::Jpeg
-        }
-    };
-    Ok(Thumbnail { media_type, bytes })
-}
-
-type Key = (BlobHash, ThumbnailSide);
-
-/// What was made, within so many bytes; what was not looked at for longest goes first.
-#[derive(Debug, Default)]
-struct Kept {
-    made: BTreeMap<Key, (Arc<Thumbnail>, u64)>,
-    by_use: BTreeMap<u64, Key>,
-    bytes: usize,
-    uses: u64,
-}
-
-impl Kept {
-    fn get(&mut self, key: &Key) -> Option<Arc<Thumbnail>> {
-        let (thumbnail, used) = self.made.get_mut(key)?;
-        self.uses += 1;
-        self.by_use.remove(used);
-        self.by_use.insert(self.uses, *key);
-        *used = self.uses;
-        Some(thumbnail.clone())
-    }
-
-    /// Bytes that one takes, with its places in the tables.
-    fn size(thumbnail: &Thumbnail) -> usize {
-        thumbnail.bytes.len() + 256
-    }
-
-    fn insert(&mut self, key: Key, thumbnail: Arc<Thumbnail>, bytes_max: usize) {
-        let size = Self::size(&thumbnail);
-        if size > bytes_max || self.get(&key).is_some() {
-            return;
-        }
-        while self.bytes + size > bytes_max {
-            let (_, oldest) = self.by_use.pop_first().expect("what takes bytes is listed");
-            let (gone, _) = self.made.remove(&oldest).expect("what is listed is kept");
-            self.bytes -= Self::size(&gone);
-        }
-        self.uses += 1;
-        self.bytes += size;
-        self.by_use.insert(self.uses, key);
-        self.made.insert(key, (thumbnail, self.uses));
-    }
-}
-
-/// The thumbnails of one node.
-#[derive(Debug)]
-pub(crate) struct Thumbnails {
-    kept: Mutex<Kept>,
-    enter: Sender<()>,
-    leave: Receiver<()>,
-}
-
-/// A decoder's place, given back when dropped.
-struct Turn(Receiver<()>);
-
-impl Drop for Turn {
-    fn drop(&mut self) {
-        let _ = self.0.try_recv();
-    }
-}
-
-impl Default for Thumbnails {
-    fn default() -> Self {
-        let (enter, leave) = async_channel::bounded(DECODERS_MAX);
-        Self {
-            kept: Mutex::default(),
-            enter,
-            leave,
-        }
-    }
-}
-
-impl Thumbnails {
-    fn kept(&self) -> std::sync::MutexGuard<'_, Kept> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    async fn turn(&self) -> Turn {
-        self.enter.send(()).await.expect("both ends are here");
-        Turn(self.leave.clone())
-    }
-
-    /// What is published of a file, and what its head says.
-    pub(crate) async fn publishable(&self, bytes: Vec<u8>) -> Result<(Head, Vec<u8>), MediaFault> {
-        let turn = self.turn().await;
-        let made = distsoc_net::runtime::spawn_blocking(move || {
-            let _turn = turn;
-            publishable(bytes)
-        });
-        made.await
-    }
-
-    /// The thumbnail of a stored blob.
-    pub(crate) async fn get(
-        &self,
-        view: View,
-        blob: BlobRef,
-        side: ThumbnailSide,
-    ) -> Result<Arc<Thumbnail>, MediaFault> {
-        let key = (blob.hash, side);
-        let kept = || self.kept().get(&key);
-        if let Some(thumbnail) = kept() {
-            return Ok(thumbnail);
-        }
-        let turn = self.turn().await;
-        // Somebody else may have made it meanwhile.
-        if let Some(thumbnail) = kept() {
-            return Ok(thumbnail);
-        }
-        let made = distsoc_net::runtime::spawn_blocking(move || {
-            let _turn = turn;
-            let mut reader = BlobReader::of_stored(view, blob);
-            let made = reader
-                .fill_buf()
-                .map(MediaType::of)
-                .map_err(|_| MediaFault::NotHere)
-                .and_then(|media_type| proof::guarded(|| thumbnail(media_type, &mut reader, side)));
-            // What a decoder says of a part that could not be read is not what happened.
-            match reader.trouble() {
-                Some(trouble) => Err(trouble),
-                None => made,
+impl<'a> Opened<'a> {
+    /// Of any type but PNG, which is read by rows.
+    fn new(
+        media_type: MediaType,
+        mut reader: impl BufRead + Seek + 'a,
+    ) -> Result<Self, MediaFault> {
+        let opened = match media_type {
+            MediaType::Jpeg => {
+                // Its decoder takes in the whole file before it looks at any of it.
+                let frame = frame_within_bounds(&mut reader)?;
+                Self {
+                    decoder: Box::new(JpegDecoder::new(reader)?),
+                    decoder_bytes: frame.decoder_bytes(),
+                }
             }
-        });
-        let made = Arc::new(made.await?);
-        self.kept().insert(key, made.clone(), THUMBNAIL_BYTES_MAX);
-        Ok(made)
+            MediaType::Gif => {
+                let mut decoder = GifDecoder::new(reader)?;
+                check_pixels(decoder.dimensions())?;
+                let decoder_bytes = decoder.total_bytes();
+                check_memory(decoder_bytes, decoder.dimensions())?;
+                // What is left is for a frame that does not fill the picture.
+                let mut limits = Limits::no_limits();
+                limits.max_alloc = Some(DECODER_BYTES_MAX - decoder_bytes);
+                decoder.set_limits(limits)?;
+                Self {
+                    decoder: Box::new(decoder),
+                    decoder_bytes,
+                }
+            }
+            MediaType::Webp => {
+                let decoder = WebPDecoder::new(reader)?;
+                let (width, height) = decoder.dimensions();
+                let is_transparent = decoder.color_type().has_alpha();
+                let bytes_each = match (decoder.has_animation(), is_transparent) {
+                    // The picture, the canvas and the frame.
+                    (true, _) => 12,
+                    // The picture, its colours as they are coded, and how clear it is, once as it is decoded.
+                    (false, true) => 11,
+                    // The picture, and the same with a byte more.
+                    (false, false) => 7,
+                };
+                Self {
+                    decoder_bytes: u64::from(width) * u64::from(height) * bytes_each,
+                    decoder: Box::new(decoder),
+                }
+            }
+            MediaType::Png | MediaType::Other => return Err(MediaFault::NotAPicture),
+        };
+        let pixels = opened.decoder.dimensions();
+        check_pixels(pixels)?;
+        check_memory(opened.decoder_bytes, pixels)?;
+        Ok(opened)
     }
+
+    /// Decodes it, alone where it is large.
+    fn decode(self) -> Result<DynamicImage, MediaFault> {
+        let _turn = alone(self.decoder_bytes);
+        Ok(DynamicImage::from_decoder(self.decoder)?)
+    }
+}
+
+/// Holds everybody else off who has a large picture to decode, in any node of this program: what takes more than a quarter of the most
+/// goes one at a time.
+fn alone(decoder_bytes: u64) -> Option<MutexGuard<'static, ()>> {
+    static LARGE: Mutex<()> = Mutex::new(());
+    let is_large = decoder_bytes > DECODER_BYTES_MAX / 4;
+    is_large.then(|| LARGE.lock().unwrap_or_else(PoisonError::into_inner))
 }
 
 #[cfg(test)]

@@ -104,6 +104,22 @@ fn size(text: &str) -> Result<u64, String> {
     bytes.ok_or_else(wrong)
 }
 
+/// Whom to follow, as it was given.
+fn who(text: &str) -> Result<String, String> {
+    let wrong = "it must be NODE_ID@HOST:PORT, or the 64 hex digits of a NODE_ID, of which the first 6 or more will do";
+    let checked = match text.contains('@') {
+        true => text
+            .parse::<ConnectString>()
+            .map(drop)
+            .map_err(|error| error.to_string()),
+        false => text
+            .parse::<Given<NodeId>>()
+            .map(drop)
+            .map_err(|_| wrong.to_owned()),
+    };
+    checked.map(|()| text.to_owned())
+}
+
 fn seed(text: &str) -> Result<u64, String> {
     let wrong = format!("it must be a whole number from 0 to {}", u64::MAX);
     text.parse().map_err(|_| wrong)
@@ -272,6 +288,7 @@ pub(crate) enum Command {
     /// Follow somebody; they never learn of it
     Follow {
         /// CONNECT_STRING or NODE_ID
+        #[arg(value_parser = who)]
         who: String,
     },
     /// Stop following

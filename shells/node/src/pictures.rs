@@ -8,6 +8,7 @@ use distsoc_engine::limits::{BLOB_BYTES_MAX, POST_BLOBS_MAX};
 use distsoc_host::media::{MAGIC_BYTES, MediaType};
 use distsoc_net::runtime;
 use serde_json::{Value, json};
+use std::cell::RefCell;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,6 +18,9 @@ use std::time::Duration;
 const QUIET_MS: u64 = 1_000;
 /// And shows it anew this often.
 const STEP_MS: u64 = 200;
+
+/// Of so many waits for other uploads one is told in a line that stays: one a minute.
+const WAITS_PER_LINE: u32 = 12;
 
 /// A file and what it shows.
 #[derive(Debug)]
@@ -82,10 +86,17 @@ pub(crate) async fn upload(client: &Client, chosen: Vec<Chosen>) -> Result<Vec<V
             .map_err(|error| Exit::usage(format!("cannot read {name}: {error}")))?;
         let (sent, length) = (Uploaded::default(), bytes.len() as u64);
         let picture = place + 1;
-        let said = || so_far(picture, count, sent.load(Relaxed), length);
-        let waits = |wait: Wait| {
-            output::progress("");
-            output::error(&format!("distsoc: {name}: {wait}"));
+        let wait = RefCell::new(None);
+        let said = || match (sent.load(Relaxed), &*wait.borrow()) {
+            (0, Some(wait)) => format!("Picture {picture} of {count}: {wait}"),
+            (sent, _) => so_far(picture, count, sent, length),
+        };
+        let waits = |next: Wait| {
+            if (next.attempt - 1).is_multiple_of(WAITS_PER_LINE) {
+                output::progress("");
+                output::error(&format!("distsoc: {name}: {next}"));
+            }
+            wait.replace(Some(next));
         };
         let upload = client.upload_when_free(bytes, sent.clone(), waits);
         let answer = while_it_lasts(said, upload).await;

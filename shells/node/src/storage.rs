@@ -96,12 +96,15 @@ fn formula(factors: &Value) -> String {
         0 => String::new(),
         bonus => format!("{bonus} + "),
     };
+    let copies = match number("peer_copies") + 1 {
+        1 => "1 copy".to_owned(),
+        copies => format!("{copies} copies"),
+    };
     format!(
-        "{pin}relationship {} × hearts {} × age {} / {} copies",
+        "{pin}relationship {} × hearts {} × age {} / {copies}",
         number("relationship"),
         number("heart_recency"),
         number("post_age"),
-        number("peer_copies") + 1
     )
 }
 
@@ -118,6 +121,20 @@ mod tests {
             format!("[#{}{}{}]", "=".repeat(15), "-".repeat(15), " ".repeat(29))
         );
         assert!(bar([u64::MAX / 8; 4], 10).starts_with("[###"));
+    }
+
+    #[test]
+    fn a_priority_is_taken_apart_as_the_rule_is_written() {
+        let factors = |copies: u64, bonus: u64| {
+            serde_json::json!({
+                "relationship": 8, "heart_recency": 50, "post_age": 100,
+                "peer_copies": copies, "pin_bonus": bonus,
+            })
+        };
+        let rule = "relationship 8 × hearts 50 × age 100";
+        assert_eq!(formula(&factors(0, 0)), format!("{rule} / 1 copy"));
+        assert_eq!(formula(&factors(1, 0)), format!("{rule} / 2 copies"));
+        assert_eq!(formula(&factors(0, 99)), format!("99 + {rule} / 1 copy"));
     }
 
     #[test]

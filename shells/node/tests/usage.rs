@@ -169,7 +169,7 @@ fn bad_command_lines_exit_2_with_one_sentence() {
 }
 
 #[test]
-fn what_is_accepted_is_said_where_a_number_is_wrong() {
+fn what_is_accepted_is_said_where_something_else_is_given() {
     let dir = tempfile::tempdir().unwrap();
     for words in [&["1.5", "GB"][..], &["500", "mib"]] {
         let args = [&["storage", "--budget"], words].concat();
@@ -197,6 +197,16 @@ fn what_is_accepted_is_said_where_a_number_is_wrong() {
         let said = distsoc(dir.path(), &args).stderr;
         let said = String::from_utf8_lossy(&said).into_owned();
         assert!(said.contains(accepted), "{args:?}: {said}");
+    }
+    for (who, accepted) in [
+        ("", "it must be NODE_ID@HOST:PORT, or the 64 hex digits"),
+        ("ada", "it must be NODE_ID@HOST:PORT, or the 64 hex digits"),
+        ("ada@127.0.0.1:4000", "the part before '@'"),
+    ] {
+        let output = distsoc(dir.path(), &["follow", who]);
+        one_sentence(&["follow", who], &output, 2);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(accepted), "{who}: {said}");
     }
 }
 

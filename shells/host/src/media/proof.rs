@@ -3,8 +3,8 @@
 //! What a kind viewer makes of a damaged file is grey or noise, and nobody can mend a post. So a picture of one's own is looked at more
 //! strictly than those of others, of which whatever can be shown is. Of what moves only the first picture is decoded.
 
-use super::{MediaFault, MediaType, decoder, frame_within_bounds};
-use image::DynamicImage;
+use super::png::Rows;
+use super::{MediaFault, MediaType, Opened, alone, frame_within_bounds};
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -22,8 +22,9 @@ pub(super) fn decodes(media_type: MediaType, bytes: &[u8]) -> Result<(), MediaFa
     guarded(|| match media_type {
         MediaType::Other => Ok(()),
         MediaType::Jpeg => jpeg_decodes(bytes),
-        _ => {
-            DynamicImage::from_decoder(decoder(media_type, Cursor::new(bytes))?)?;
+        MediaType::Png => Rows::open(Cursor::new(bytes))?.decodes(),
+        MediaType::Gif | MediaType::Webp => {
+            Opened::new(media_type, Cursor::new(bytes))?.decode()?;
             Ok(())
         }
     })
@@ -32,6 +33,7 @@ pub(super) fn decodes(media_type: MediaType, bytes: &[u8]) -> Result<(), MediaFa
 /// The decoder of `image` takes codes that there are not for the end of the picture, and fills the rest.
 fn jpeg_decodes(bytes: &[u8]) -> Result<(), MediaFault> {
     let frame = frame_within_bounds(&mut Cursor::new(bytes))?;
+    let _turn = alone(frame.decoder_bytes());
     let damaged = |_: DecodeErrors| MediaFault::Damaged;
     let (width, height) = frame.pixels;
     let colours = match frame.components {
@@ -50,6 +52,7 @@ fn jpeg_decodes(bytes: &[u8]) -> Result<(), MediaFault> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::tests::format_of;
     use super::super::{TYPES_OF_PICTURES, publishable};
     use super::*;
     use image::RgbImage;
@@ -97,7 +100,7 @@ mod tests {
     fn file(media_type: MediaType) -> Vec<u8> {
         let picture = RgbImage::from_raw(512, 512, noise(7, 512 * 512 * 3)).unwrap();
         let mut bytes = Cursor::new(Vec::new());
-        let format = media_type.format().unwrap();
+        let format = format_of(media_type).unwrap();
         picture.write_to(&mut bytes, format).unwrap();
         bytes.into_inner()
     }

@@ -1,15 +1,28 @@
 //! Bombs, cut files, wrong types, and what is kept.
 
+use super::thumbnail::thumbnail;
 use super::*;
-use image::{Rgb, RgbImage, Rgba, RgbaImage};
+use crate::blobs::BlobReader;
+use image::{ImageFormat, Rgb, RgbImage, Rgba, RgbaImage};
+use miniz_oxide::deflate::compress_to_vec_zlib;
 
 const TYPES: [MediaType; 4] = TYPES_OF_PICTURES;
+
+pub(super) fn format_of(media_type: MediaType) -> Option<ImageFormat> {
+    match media_type {
+        MediaType::Png => Some(ImageFormat::Png),
+        MediaType::Jpeg => Some(ImageFormat::Jpeg),
+        MediaType::Gif => Some(ImageFormat::Gif),
+        MediaType::Webp => Some(ImageFormat::WebP),
+        MediaType::Other => None,
+    }
+}
 
 /// A picture with a gradient, as a file of this type.
 pub(super) fn file(media_type: MediaType, width: u32, height: u32) -> Vec<u8> {
     let picture = RgbImage::from_fn(width, height, |x, y| Rgb([x as u8, y as u8, 90]));
     let mut bytes = Vec::new();
-    let format = media_type.format().unwrap();
+    let format = format_of(media_type).unwrap();
     DynamicImage::from(picture)
         .write_to(&mut Cursor::new(&mut bytes), format)
         .unwrap();
@@ -203,38 +216,12 @@ fn whatever_byte_is_wrong_nothing_panics() {
 
 #[test]
 fn wishes_are_rounded_up_within_their_range() {
-    let side = |wish| ThumbnailSide::for_wish(wish).map(|side| side.0);
+    let side = |wish| ThumbnailSide::for_wish(wish).map(ThumbnailSide::pixels);
     assert_eq!(
         [16, 64, 65, 1000, 1024].map(side),
         [64, 64, 128, 1024, 1024].map(Some)
     );
     assert_eq!([0, 15, 1025, u32::MAX].map(side), [None; 4]);
-}
-
-#[test]
-fn what_was_not_looked_at_for_longest_goes_first() {
-    let one = |length| {
-        Arc::new(Thumbnail {
-            media_type: MediaType::Png,
-            bytes: vec![0; length],
-        })
-    };
-    let key = |number| (BlobHash::from_bytes([number; 32]), ThumbnailSide::default());
-    let (mut kept, most) = (Kept::default(), 3 * (1_000 + 256));
-    for number in 0..3 {
-        kept.insert(key(number), one(1_000), most);
-    }
-    assert!(kept.get(&key(0)).is_some());
-    kept.insert(key(3), one(1_000), most);
-    let there: Vec<bool> = (0..4)
-        .map(|number| kept.get(&key(number)).is_some())
-        .collect();
-    assert_eq!(there, [true, false, true, true]);
-    assert_eq!(kept.bytes, most);
-    kept.insert(key(9), one(most), most);
-    assert!(kept.get(&key(9)).is_none() && kept.bytes == most);
-    kept.insert(key(8), one(most - 256), most);
-    assert!(kept.get(&key(8)).is_some() && kept.made.len() == 1 && kept.by_use.len() == 1);
 }
 
 #[test]
@@ -254,4 +241,127 @@ fn what_a_camera_wrote_in_a_form_that_is_not_read_is_not_published() {
         (head.media_type, &bytes[..]),
         (MediaType::Other, &b"%PDF-1.7"[..])
     );
+}
+
+fn png_chunk(name: &[u8; 4], content: &[u8]) -> Vec<u8> {
+    let named = [name.as_slice(), content].concat();
+    let sum = named.iter().fold(u32::MAX, |sum, byte| {
+        (0..8).fold(sum ^ u32::from(*byte), |sum, _| {
+            (sum >> 1) ^ (0xedb8_8320 * (sum & 1))
+        })
+    });
+    let length = (content.len() as u32).to_be_bytes();
+    [&length, named.as_slice(), &(!sum).to_be_bytes()].concat()
+}
+
+#[test]
+fn what_lies_packed_beside_the_pixels_is_not_unpacked() {
+    let packed = compress_to_vec_zlib(&vec![b' '; 32 * 1024 * 1024], 9);
+    assert!(packed.len() < 100_000);
+    let plain = file(MediaType::Png, 20, 10);
+    let parts = [
+        png_chunk(b"iCCP", &[b"name\0\0", &packed[..]].concat()),
+        png_chunk(b"zTXt", &[b"XML\0\0", &packed[..]].concat()),
+        png_chunk(b"iTXt", &[b"XML\0\x01\0\0\0", &packed[..]].concat()),
+    ];
+    let bomb = [&plain[..33], &parts.concat(), &plain[33..]].concat();
+    let rows = Rows::open(Cursor::new(&bomb)).unwrap();
+    assert!(rows.has_pixels_only());
+    let published = publishable(bomb.clone()).unwrap();
+    assert!(published.1 == plain, "it is published without");
+    assert!(small(&bomb, 64).unwrap() == small(&plain, 64).unwrap());
+    let long = png_chunk(b"eXIf", &vec![0; 17 * 1024 * 1024]);
+    let long = [&plain[..33], &long, &plain[33..]].concat();
+    let refused = small(&long, 64);
+    assert!(
+        matches!(refused, Err(MediaFault::TooMuchMemory { .. })),
+        "{refused:?}"
+    );
+}
+
+/// The same picture as [`file`] makes, in seven passes.
+fn interlaced(width: usize, height: usize) -> Vec<u8> {
+    let mut rows = Vec::new();
+    for (x, across, y, down) in [
+        (0, 8, 0, 8),
+        (4, 8, 0, 8),
+        (0, 4, 4, 8),
+        (2, 4, 0, 4),
+        (0, 2, 2, 4),
+        (1, 2, 0, 2),
+        (0, 1, 1, 2),
+    ] {
+        for y in (y..height).step_by(down).filter(|_| x < width) {
+            let pixels = (x..width).step_by(across);
+            rows.push(0);
+            rows.extend(pixels.flat_map(|x| [x as u8, y as u8, 90]));
+        }
+    }
+    let sides = [width, height].map(|side| (side as u32).to_be_bytes());
+    [
+        b"\x89PNG\r\n\x1a\n".to_vec(),
+        png_chunk(b"IHDR", &[sides.as_flattened(), &[8, 2, 0, 0, 1]].concat()),
+        png_chunk(b"IDAT", &compress_to_vec_zlib(&rows, 6)),
+        png_chunk(b"IEND", b""),
+    ]
+    .concat()
+}
+
+#[test]
+fn what_is_interlaced_becomes_the_same_small_picture() {
+    for (width, height) in [(200, 100), (97, 130), (1, 70), (3, 1), (1, 1)] {
+        let plain = file(MediaType::Png, width, height);
+        let in_passes = interlaced(width as usize, height as usize);
+        let same = image::load_from_memory(&in_passes).unwrap();
+        assert!(same == image::load_from_memory(&plain).unwrap());
+        assert!(small(&in_passes, 64).unwrap() == small(&plain, 64).unwrap());
+        assert!(publishable(in_passes.clone()).unwrap().1 == in_passes);
+        let cut = [
+            &in_passes[..in_passes.len() - 30],
+            &in_passes[in_passes.len() - 12..],
+        ];
+        assert!(publishable(cut.concat()).is_err());
+    }
+}
+
+#[test]
+fn every_depth_of_a_png_is_shown() {
+    let grey = DynamicImage::from(RgbImage::from_pixel(90, 90, Rgb([40, 40, 40])));
+    for picture in [
+        grey.to_luma8().into(),
+        grey.to_luma16().into(),
+        grey.to_luma_alpha8().into(),
+        grey.to_luma_alpha16().into(),
+        grey.to_rgb8().into(),
+        grey.to_rgb16().into(),
+        grey.to_rgba8().into(),
+        grey.to_rgba16().into(),
+    ] {
+        let picture: DynamicImage = picture;
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        let made = small(bytes.get_ref(), 64).unwrap();
+        let shown = image::load_from_memory(&made.bytes).unwrap().into_rgba8();
+        assert_eq!(shown.dimensions(), (64, 64));
+        let [red, _, _, clear] = shown.get_pixel(30, 30).0;
+        assert!(
+            (39..=41).contains(&red) && clear == 255,
+            "{:?}",
+            picture.color()
+        );
+    }
+}
+
+#[test]
+fn a_webp_that_takes_more_to_decode_than_its_pixels_is_refused() {
+    // A canvas of 6,000 × 6,000 that is transparent, around a picture of 16 × 16.
+    let side = &5_999_u32.to_le_bytes()[..3];
+    let head = [&[0x10, 0, 0, 0][..], side, side].concat();
+    let canvas = [b"WEBPVP8X".as_slice(), &10_u32.to_le_bytes(), &head].concat();
+    let body = [&canvas, &file(MediaType::Webp, 16, 16)[12..]].concat();
+    let size = (body.len() as u32).to_le_bytes();
+    let bytes = [b"RIFF".as_slice(), &size, &body].concat();
+    let refused = small(&bytes, 64).unwrap_err().to_string();
+    let said = "the picture of 6000 × 6000 pixels takes more than 268 MB to decode";
+    assert!(refused.starts_with(said), "{refused}");
 }

@@ -1,11 +1,9 @@
-//! GIF 89a: blocks, each a chain of short ones.
+//! GIF 89a: blocks, each a chain of short ones. Colour profiles, which hardly any viewer reads in it, go.
 
 use super::{Damaged, Shrinking};
 
 /// What an extension that repeats an animation begins with.
 const LOOPS: [&[u8; 12]; 2] = [b"\x0bNETSCAPE2.0", b"\x0bANIMEXTS1.0"];
-/// And one that holds a colour profile.
-const PROFILE: &[u8; 12] = b"\x0bICCRGBG1012";
 /// Of a loop: its length, its kind, how often, and the end of the chain.
 const LOOP_BYTES: usize = 5;
 
@@ -50,12 +48,8 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
 /// Whether an application's extension changes how the picture is shown.
 fn is_shown(file: &Shrinking, from: usize, end: usize) -> bool {
     let content = &file.bytes[from..end];
-    let is_loop = LOOPS.iter().any(|name| content.starts_with(*name));
-    match content.get(PROFILE.len()..) {
-        Some(rest) if is_loop => rest.len() == LOOP_BYTES && rest[..2] == [3, 1],
-        Some(_) => content.starts_with(PROFILE),
-        None => false,
-    }
+    let mut rest = LOOPS.iter().filter_map(|name| content.strip_prefix(*name));
+    rest.any(|rest| rest.len() == LOOP_BYTES && rest[..2] == [3, 1])
 }
 
 /// Bytes of the table of colours that these flags tell of.

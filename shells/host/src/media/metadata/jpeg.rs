@@ -1,8 +1,10 @@
 //! JPEG (ITU-T T.81): segments, scans, and what may follow the end, such as a second picture or a film.
 
-use super::{Damaged, EXIF_BYTES, Shrinking, exif_of};
+use super::{Damaged, EXIF_BYTES, Shrinking, exif_of, profile};
 
 const EXIF: &[u8] = b"Exif\0\0";
+/// A colour profile, and that this is part 1 of 1.
+const PROFILE: &[u8] = b"ICC_PROFILE\0\x01\x01";
 /// Of a JFIF segment up to the thumbnail, which may show what was cut away since.
 const JFIF_BYTES: usize = 14;
 /// Of an Adobe segment: how colours are coded.
@@ -13,6 +15,7 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
     let mut at = start.end;
     file.keep(start);
     let mut has_scan = false;
+    let mut has_profile = false;
     loop {
         let (marker, from) = next_marker(file, at)?;
         match marker {
@@ -45,7 +48,14 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
                     put_segment(file, marker, &content, end);
                 }
             }
-            0xe2 if begins(b"ICC_PROFILE\0") => file.keep(from..end),
+            // One of several parts is of a profile that is too long to be known.
+            0xe2 if begins(PROFILE) && !has_profile => {
+                let known = profile::known(&file.bytes[content + PROFILE.len()..end]);
+                if let Some(known) = known {
+                    put_segment(file, marker, &[PROFILE, &known].concat(), end);
+                    has_profile = true;
+                }
+            }
             0xee if begins(b"Adobe") && said >= ADOBE_BYTES => {
                 let head: [u8; ADOBE_BYTES] = file.array(content)?;
                 put_segment(file, marker, &head, end);

@@ -1,15 +1,16 @@
 //! Takes out of a picture what tells of its maker: where it was made, when, with what, by whom, what it looked like before.
 //!
 //! What a file holds is kept by a list of what is needed to show it right, and never dropped by a list of what is bad: a kind of
-//! metadata that nobody here has heard of goes too, as does whatever follows the picture's end. Nothing is decoded: the pixels, the
-//! frames, the colour profile and the orientation stay what they were, byte for byte. A file whose parts cannot be followed to
-//! its end is damaged, since nobody could say what else it holds.
+//! metadata that nobody here has heard of goes too, as does whatever follows the picture's end. Nothing is decoded: the pixels and
+//! the frames stay what they were, byte for byte. The orientation, and the colour profile where it is of a known space, are
+//! written anew. A file whose parts cannot be followed to its end is damaged, since nobody could say what else it holds.
 //!
 //! What is kept moves to the front of the same buffer, so a picture costs no second one, and no part is remembered.
 
 mod gif;
 mod jpeg;
 mod png;
+mod profile;
 mod webp;
 
 use super::MediaType;

@@ -1,6 +1,6 @@
 //! PNG (third edition, with animations): chunks by name. A note has many names, and a picture few.
 
-use super::{Damaged, EXIF_BYTES, Shrinking, exif_of};
+use super::{Damaged, Shrinking, exif_of, profile};
 
 /// What a chunk has beside its content: length, name, check sum.
 const FRAME_BYTES: usize = 12;
@@ -11,7 +11,7 @@ const fn length_max(name: [u8; 4]) -> Option<usize> {
         b"IHDR" => Some(13),
         b"PLTE" => Some(768),
         b"tRNS" => Some(256),
-        b"IDAT" | b"fdAT" | b"iCCP" => Some(usize::MAX),
+        b"IDAT" | b"fdAT" => Some(usize::MAX),
         b"IEND" => Some(0),
         // How colours are meant, and on what ground.
         b"gAMA" | b"cICP" | b"sBIT" => Some(4),
@@ -32,6 +32,7 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
     let start = file.range(0, 8)?;
     let mut at = start.end;
     file.keep(start);
+    let mut has_profile = false;
     loop {
         let length = u32::from_be_bytes(file.array(at)?) as usize;
         let name: [u8; 4] = file.array(at + 4)?;
@@ -41,7 +42,12 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
             Some(most) if length <= most => file.keep(whole),
             None if &name == b"eXIf" => {
                 if let Some(exif) = exif_of(&file.bytes[at + 8..end - 4]) {
-                    file.put(&exif_chunk(&exif), end);
+                    file.put(&chunk(name, &exif), end);
+                }
+            }
+            None if &name == b"iCCP" && !has_profile => {
+                if let Some(known) = profile::known_packed(&file.bytes[at + 8..end - 4]) {
+                    has_profile = file.put(&chunk(name, &known), end);
                 }
             }
             // A decoder may not pass over what begins with a capital.
@@ -55,9 +61,9 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
     }
 }
 
-fn exif_chunk(exif: &[u8; EXIF_BYTES]) -> Vec<u8> {
-    let named = [b"eXIf", exif.as_slice()].concat();
-    let length = (EXIF_BYTES as u32).to_be_bytes();
+fn chunk(name: [u8; 4], content: &[u8]) -> Vec<u8> {
+    let named = [&name, content].concat();
+    let length = (content.len() as u32).to_be_bytes();
     [&length, named.as_slice(), &check_sum(&named).to_be_bytes()].concat()
 }
 

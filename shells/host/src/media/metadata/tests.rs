@@ -1,17 +1,20 @@
 //! What goes, what stays, and files that lie about their parts.
 
-use super::super::{TYPES_OF_PICTURES as TYPES, decoder, tests::file};
+use super::super::TYPES_OF_PICTURES as TYPES;
+use super::super::tests::{file, format_of};
 use super::*;
 use image::codecs::gif::{GifDecoder, GifEncoder, Repeat};
 use image::codecs::png::PngDecoder;
 use image::codecs::webp::WebPDecoder;
-use image::{AnimationDecoder, Delay, DynamicImage, Frame, ImageDecoder, Rgba, RgbaImage};
+use image::{
+    AnimationDecoder, Delay, DynamicImage, Frame, ImageDecoder, ImageReader, Rgba, RgbaImage,
+};
+use miniz_oxide::deflate::compress_to_vec_zlib;
 use proptest::prelude::*;
 use std::io::Cursor;
 
 /// Stands in everything that must go.
 const NOTE: &[u8] = b"52.5200 N, 13.4050 E by Ada with a Camera 3";
-const PROFILE: &[u8] = b"a colour profile, as far as anybody here is concerned";
 
 fn has_note(bytes: &[u8]) -> bool {
     bytes.windows(NOTE.len()).any(|part| part == NOTE)
@@ -99,13 +102,14 @@ const LOOP: &[&[u8]] = &[b"NETSCAPE2.0", &[1, 3, 0]];
 /// A picture of 20 × 10 with all that can be in it, and the EXIF block that it has.
 fn full(media_type: MediaType, exif: &[u8]) -> Vec<u8> {
     let plain = file(media_type, 20, 10);
+    let profile = profile::of_a_camera(NOTE);
     match media_type {
         MediaType::Jpeg => {
             let app0 = 2 + 18;
             let parts = [
                 segment(0xe1, &[b"Exif\0\0", exif].concat()),
                 segment(0xe1, &[b"http://ns.adobe.com/xap/1.0/\0", NOTE].concat()),
-                segment(0xe2, &[b"ICC_PROFILE\0\x01\x01", PROFILE].concat()),
+                segment(0xe2, &[b"ICC_PROFILE\0\x01\x01", &profile[..]].concat()),
                 segment(0xe2, &[b"MPF\0", NOTE].concat()),
                 segment(0xeb, &[b"JP\0\0", NOTE].concat()),
                 segment(0xed, &[b"Photoshop 3.0\08BIM", NOTE].concat()),
@@ -120,6 +124,7 @@ fn full(media_type: MediaType, exif: &[u8]) -> Vec<u8> {
             let before = [
                 chunk(b"pHYs", &[0, 0, 11, 19, 0, 0, 11, 19, 1]),
                 chunk(b"tEXt", &[b"Author\0", NOTE].concat()),
+                chunk(b"iCCP", &packed(&profile)),
                 chunk(b"zTXt", NOTE),
                 chunk(b"iTXt", NOTE),
                 chunk(b"tIME", &[7, 234, 1, 1, 1, 1, 1]),
@@ -141,7 +146,7 @@ fn full(media_type: MediaType, exif: &[u8]) -> Vec<u8> {
         MediaType::Webp => {
             let with_note = riff(&[
                 canvas(0x2c),
-                riff_chunk(b"ICCP", PROFILE),
+                riff_chunk(b"ICCP", &profile),
                 plain[12..].to_vec(),
                 riff_chunk(b"EXIF", exif),
                 riff_chunk(b"XMP ", NOTE),
@@ -156,12 +161,18 @@ fn full(media_type: MediaType, exif: &[u8]) -> Vec<u8> {
                 gif_chain(0xff, LOOP),
                 gif_chain(0xff, &[b"XMP DataXMP", NOTE]),
                 gif_chain(0xff, &[b"NETSCAPE2.0", &[1, 3, 0], NOTE]),
+                gif_chain(0xff, &[b"ICCRGBG1012", NOTE]),
                 gif_chain(0x01, &[NOTE]),
             ];
             [&plain[..head], &parts.concat(), &plain[head..], NOTE].concat()
         }
         MediaType::Other => NOTE.to_vec(),
     }
+}
+
+/// As the content of a PNG's chunk, under a name that must go.
+fn packed(profile: &[u8]) -> Vec<u8> {
+    [NOTE, b"\0\0", &compress_to_vec_zlib(profile, 9)].concat()
 }
 
 fn colour_table(gif: &[u8]) -> usize {
@@ -178,7 +189,9 @@ fn strip(bytes: &[u8]) -> Result<Vec<u8>, Damaged> {
 
 /// The pixels, the orientation and the colour profile, where it is no larger than 256 pixels a side.
 fn shown(bytes: &[u8]) -> Option<(DynamicImage, Orientation, Option<Vec<u8>>)> {
-    let mut decoder = decoder(MediaType::of(bytes), Cursor::new(bytes)).ok()?;
+    let format = format_of(MediaType::of(bytes))?;
+    let reader = ImageReader::with_format(Cursor::new(bytes), format);
+    let mut decoder = reader.into_decoder().ok()?;
     let (width, height) = decoder.dimensions();
     if width.max(height) > 256 {
         return None;
@@ -200,11 +213,12 @@ fn what_tells_of_the_maker_goes_and_the_picture_stays() {
             let before = shown(&whole).unwrap();
             assert!(pixels == before.0, "{media_type:?}");
             assert_eq!(orientation, before.1);
-            assert_eq!(profile, before.2);
-            let can_turn = media_type != MediaType::Gif;
-            assert_eq!(orientation == Orientation::Rotate90, can_turn);
-            let can_have_profile = matches!(media_type, MediaType::Jpeg | MediaType::Webp);
-            assert_eq!(profile.as_deref() == Some(PROFILE), can_have_profile);
+            let is_gif = media_type == MediaType::Gif;
+            assert_eq!(orientation == Orientation::Rotate90, !is_gif);
+            let wanted = before.2.filter(|_| !is_gif);
+            let wanted = wanted.map(|profile| profile::known(&profile).unwrap());
+            assert_eq!(profile, wanted, "{media_type:?}");
+            assert_eq!(profile.is_none(), is_gif);
             assert!(strip(&stripped) == Ok(stripped), "nothing more to take");
         }
     }
@@ -229,6 +243,30 @@ fn what_holds_no_metadata_is_not_touched_and_what_stands_upright_needs_no_note_o
     }
     let other = [b"%PDF-1.7 ".as_slice(), NOTE].concat();
     assert!(strip(&other) == Ok(other));
+}
+
+#[test]
+fn a_profile_of_a_space_that_is_not_known_goes() {
+    let plain = |media_type| file(media_type, 20, 10);
+    let profile = [b"a profile of one screen: ", NOTE].concat();
+    let jpeg = plain(MediaType::Jpeg);
+    let marked = segment(0xe2, &[b"ICC_PROFILE\0\x01\x01", &profile[..]].concat());
+    let known = profile::of_a_camera(NOTE);
+    let in_two = [&b"ICC_PROFILE\0\x01\x02"[..], &known].concat();
+    for marked in [marked, segment(0xe2, &in_two)] {
+        let with_profile = [&jpeg[..20], &marked, &jpeg[20..]].concat();
+        assert!(strip(&with_profile) == Ok(jpeg.clone()));
+    }
+    let png = plain(MediaType::Png);
+    let packed = chunk(b"iCCP", &packed(&profile));
+    let with_profile = [&png[..33], &packed, &png[33..]].concat();
+    assert!(strip(&with_profile) == Ok(png));
+    let webp = |flags, chunks: &[Vec<u8>]| {
+        let picture = plain(MediaType::Webp)[12..].to_vec();
+        riff(&[&[canvas(flags)], chunks, &[picture]].concat())
+    };
+    let with_profile = webp(0x20, &[riff_chunk(b"ICCP", &profile)]);
+    assert!(strip(&with_profile) == Ok(webp(0, &[])));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! WebP (RFC 9649): chunks of a RIFF file, and chunks within the frames of an animation.
 
-use super::{Damaged, EXIF_BYTES, Shrinking, exif_of};
+use super::{Damaged, Shrinking, exif_of, profile};
 
 /// Before the chunks of a file: RIFF, its size, WEBP.
 const HEAD_BYTES: usize = 12;
@@ -8,7 +8,8 @@ const HEAD_BYTES: usize = 12;
 const CHUNK_HEAD_BYTES: usize = 8;
 /// Before the chunks of a frame: its place, sides, duration, flags.
 const FRAME_HEAD_BYTES: usize = 16;
-/// Of the flags of an extended file: there is EXIF, there is XMP.
+/// Of the flags of an extended file: there is a colour profile, there is EXIF, there is XMP.
+const HAS_PROFILE: u8 = 0x20;
 const HAS_EXIF: u8 = 0x08;
 const HAS_XMP: u8 = 0x04;
 
@@ -19,7 +20,7 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
     let mut at = head.end;
     file.keep(head);
     let mut flags_at = None;
-    let mut has_exif = false;
+    let mut has = 0;
     while at < all.end {
         let chunk = Chunk::read(file, at, all.end)?;
         match &chunk.name {
@@ -33,14 +34,21 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
                 chunk.keep(file);
             }
             _ if flags_at.is_none() => return Err(Damaged),
-            b"VP8 " | b"VP8L" | b"ALPH" | b"ANIM" | b"ICCP" => chunk.keep(file),
+            b"VP8 " | b"VP8L" | b"ALPH" | b"ANIM" => chunk.keep(file),
+            b"ICCP" if has & HAS_PROFILE == 0 => {
+                if let Some(known) = profile::known(&file.bytes[chunk.content()])
+                    && put_chunk(file, &chunk, &known)
+                {
+                    has |= HAS_PROFILE;
+                }
+            }
             b"ANMF" => strip_frame(file, &chunk)?,
             b"EXIF" => {
                 let exif = exif_of(&file.bytes[chunk.content()]);
-                if let Some(exif) = exif {
-                    let length = (EXIF_BYTES as u32).to_le_bytes();
-                    let whole = [b"EXIF", length.as_slice(), &exif].concat();
-                    has_exif |= file.put(&whole, chunk.end);
+                if let Some(exif) = exif
+                    && put_chunk(file, &chunk, &exif)
+                {
+                    has |= HAS_EXIF;
                 }
             }
             _ => {}
@@ -48,12 +56,18 @@ pub(super) fn strip(file: &mut Shrinking) -> Result<(), Damaged> {
         at = chunk.end;
     }
     if let Some(at) = flags_at {
-        let flags = file.bytes[at] & !(HAS_EXIF | HAS_XMP);
-        file.patch(at, &[flags | if has_exif { HAS_EXIF } else { 0 }]);
+        let flags = file.bytes[at] & !(HAS_PROFILE | HAS_EXIF | HAS_XMP);
+        file.patch(at, &[flags | has]);
     }
     let size = (file.written - 8) as u32;
     file.patch(4, &size.to_le_bytes());
     Ok(())
+}
+
+/// Keeps a chunk with this content, of an even length, in the place of a longer or equal one; says whether there was room.
+fn put_chunk(file: &mut Shrinking, chunk: &Chunk, content: &[u8]) -> bool {
+    let length = (content.len() as u32).to_le_bytes();
+    file.put(&[&chunk.name, &length, content].concat(), chunk.end)
 }
 
 /// A frame's own chunks: what it shows, and nothing else.

@@ -7,7 +7,7 @@ use std::fmt;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not 64 characters.
-    #[error("an id is 64 hex digits, this has {0} characters")]
+    #[error("an id is 64 hex digits, this has {0}")]
     Length(usize),
     /// A character that is no hex digit.
     #[error("an id is 64 hex digits, '{0}' is none")]

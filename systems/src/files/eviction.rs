@@ -242,6 +242,18 @@ fn evict(
         }
         evicting.settled = None;
     }
+    let orphans = std::mem::take(&mut evicting.orphans).into_iter();
+    let orphans = orphans.map(Write::ForgetBlob);
+    // One may have been named again while this waited.
+    let orphans: Vec<Write> = orphans
+        .filter(|write| still_holds(write, &archive.index, &archive.blobs))
+        .collect();
+    if !orphans.is_empty() {
+        // They go first: no file does for the room that these still take.
+        let batch = outbox.store_behind(orphans.clone());
+        evicting.under_way = Some((batch, orphans));
+        return;
+    }
     let usage = storage.usage;
     let files = archive.index.len();
     let mut bytes = lacking(usage.row_bytes, usage.row_room_bytes)
@@ -257,12 +269,7 @@ fn evict(
         storage.blobs_refused = false;
         bytes = bytes.max((usage.row_bytes + usage.blob_bytes) / RELIEF_SHARE);
     }
-    let orphans = std::mem::take(&mut evicting.orphans).into_iter();
-    let orphans = orphans.map(Write::ForgetBlob);
-    // One may have been named again while this waited.
-    let mut writes: Vec<Write> = orphans
-        .filter(|write| still_holds(write, &archive.index, &archive.blobs))
-        .collect();
+    let mut writes = Vec::new();
     if !std::mem::replace(&mut evicting.has_begun, true)
         && fullness(&usage, files, profile.files_max) >= limits::EVICTION_ENDS_PERCENT
     {

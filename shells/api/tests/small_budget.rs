@@ -30,7 +30,9 @@ fn texts_past_what_the_budget_has_for_them_are_told_from_a_full_disk() {
     let node = start();
     let post = |number: usize| {
         let text = format!("{number} {}", "x".repeat(16_000));
-        node.call(&format!(r#"{{"method":"post","params":{{"text":"{text}"}}}}"#))
+        node.call(&format!(
+            r#"{{"method":"post","params":{{"text":"{text}"}}}}"#
+        ))
     };
     let mut taken = 0;
     let said = loop {
@@ -42,7 +44,7 @@ fn texts_past_what_the_budget_has_for_them_are_told_from_a_full_disk() {
         assert!(taken * 16_000 < BUDGET_BYTES / 4);
     };
     assert!(taken * 16_000 > BUDGET_BYTES / 8, "{taken} posts");
-    assert_eq!(status(said), 409, "{said}");
+    assert_eq!(status(&said), 409, "{said}");
     assert!(
         said.contains("texts of own posts may take a sixth of the budget")
             && said.contains("delete some, or raise the budget"),

@@ -33,7 +33,7 @@ fn stored(blob: BlobRef) -> StoredBlob {
     let last = Cut::new(&like_it).unwrap().slices().last().unwrap();
     StoredBlob {
         hash: blob.hash,
-        slices: vec![0..blob.slices()],
+        slices: std::iter::once(0..blob.slices()).collect(),
         last_bytes: last.bytes().len() as u32,
     }
 }

@@ -6,9 +6,9 @@ use distsoc_engine::domain::{NodeId, PostId};
 use distsoc_engine::io::{Relationship, Write};
 use std::ops::Bound;
 
-/// Whether a batch makes room: it may use what is kept back for that, and is tried again where the disk is full. A deletion is so
-/// small that it may go along with what it deletes.
-pub(crate) fn makes_room(writes: &[Write]) -> bool {
+/// Whether a batch makes room: it may use what is kept back for that, and is tried again where the disk is full. A deletion may go
+/// along with what it deletes, and so may one's own list that says so, of which an older version goes.
+pub(crate) fn makes_room(writes: &[Write], own: &NodeId) -> bool {
     let forgets = |write: &Write| match write {
         Write::ForgetPost(_)
         | Write::ForgetBlob(_)
@@ -19,8 +19,13 @@ pub(crate) fn makes_room(writes: &[Write]) -> bool {
         Write::Pin { is_pinned, .. } => !is_pinned,
         _ => false,
     };
-    let is_small = |write: &Write| forgets(write) || matches!(write, Write::Deletion(_));
-    writes.iter().any(forgets) && writes.iter().all(is_small)
+    let says_so = |write: &Write| match write {
+        Write::Deletion(_) => true,
+        Write::RecentPosts { head, .. } => head.author == *own,
+        _ => false,
+    };
+    let belongs = |write: &Write| forgets(write) || says_so(write);
+    writes.iter().any(forgets) && writes.iter().all(belongs)
 }
 
 /// Deletes every row whose key begins with this.

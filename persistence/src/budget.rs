@@ -6,7 +6,7 @@
 use crate::blobs::SHELVES;
 use crate::environment::whole_steps;
 use distsoc_engine::limits;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +19,8 @@ const LOCK_FILE_BYTES: u64 = 16 * 1024;
 /// The reserve's share of a budget, and its bytes at most.
 const RESERVE_SHARE: u64 = 64;
 const RESERVE_BYTES_MAX: u64 = 4 << 20;
+/// Less than this is no use.
+const RESERVE_BYTES_MIN: u64 = 64 * 1024;
 /// Of the tables' share, what only deleting may use: sixteenths, and bytes at most.
 const SPARE_SHARE: u64 = 16;
 const SPARE_BYTES_MAX: u64 = 8 << 20;
@@ -64,7 +66,8 @@ impl Shares {
     }
 }
 
-/// A file of nothing. Where no byte is free, deleting needs some first: then the file goes.
+/// A file of nothing. Where no byte is free, deleting needs some first: then half of the file goes, so that there is some left for the
+/// next time though others take what was free at once. What is deleted from has free pages of its own by then.
 #[derive(Debug)]
 pub(crate) struct Reserve {
     path: PathBuf,
@@ -84,29 +87,52 @@ impl Reserve {
         std::fs::metadata(&self.path).map_or(0, |file| file.len())
     }
 
-    /// Gives its bytes to the system; false where there were none.
+    /// Gives half of its bytes to the system, and all where they are few; false where there were none.
     pub(crate) fn release(&self) -> bool {
-        let is_there = self.file_bytes() > 0;
-        is_there && std::fs::remove_file(&self.path).is_ok()
+        let left = self.file_bytes() / 2;
+        match self.file_bytes() {
+            0 => false,
+            _ if left < RESERVE_BYTES_MIN => std::fs::remove_file(&self.path).is_ok(),
+            _ => self.cut(left).is_ok(),
+        }
     }
 
-    /// Makes it as large as this, if it is not; false where there is no room for it.
+    /// The same, but only where it is as large as this.
+    pub(crate) fn release_of(&self, bytes: u64) -> bool {
+        self.file_bytes() == bytes && self.release()
+    }
+
+    /// Makes it as large as this, if it is not; false where there is no room for it: then it stays as it is.
     pub(crate) fn make(&self, bytes: u64) -> bool {
-        if self.file_bytes() == bytes {
-            return true;
+        let before = self.file_bytes();
+        if before >= bytes {
+            return before == bytes || self.cut(bytes).is_ok();
         }
-        let made = self.write(bytes);
+        let made = self.extend(bytes - before);
         if made.is_err() {
-            // A part of it would be in the way of those who need the room.
-            let _ = std::fs::remove_file(&self.path);
+            let _ = match before {
+                0 => std::fs::remove_file(&self.path),
+                _ => self.cut(before),
+            };
         }
         made.is_ok()
     }
 
-    fn write(&self, bytes: u64) -> std::io::Result<()> {
+    fn open(&self) -> std::io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.create(true).append(true).open(&self.path)
+    }
+
+    fn cut(&self, bytes: u64) -> std::io::Result<()> {
+        let file = self.open()?;
+        file.set_len(bytes)?;
+        file.sync_all()
+    }
+
+    fn extend(&self, bytes: u64) -> std::io::Result<()> {
         // Not zeros, which some systems store as nothing.
         let block: Vec<u8> = (0..64 * 1024u32).map(|place| (place % 251) as u8).collect();
-        let mut file = File::create(&self.path)?;
+        let mut file = self.open()?;
         let mut lacking = bytes as usize;
         while lacking > 0 {
             let next = lacking.min(block.len());
@@ -172,7 +198,9 @@ mod tests {
         assert_eq!(bytes_in_folder(dir.path()), 300_000);
         assert!(reserve.make(100_000));
         assert_eq!(bytes_in_folder(dir.path()), 100_000);
-        assert!(reserve.release() && !reserve.release());
+        assert!(reserve.make(300_000) && reserve.release());
+        assert_eq!(bytes_in_folder(dir.path()), 150_000);
+        assert!(reserve.release() && reserve.release() && !reserve.release());
         assert_eq!(bytes_in_folder(dir.path()), 0);
     }
 }

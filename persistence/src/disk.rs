@@ -120,6 +120,8 @@ impl Disk {
     /// Keeps to another budget from now on, as far as that is possible at once.
     pub(crate) fn set_budget(&self, bytes: u64) -> Result<(), StorageTrouble> {
         let stored = (|| {
+            // A larger one is the way out where there is no room in the tables.
+            self.open_spare()?;
             let opened = self.tables.get()?;
             let mut txn = opened.env().write_txn()?;
             let meta = opened.handles().meta;
@@ -138,11 +140,18 @@ impl Disk {
 
     /// Writes one file anew that is larger than its share, if what is in use fits.
     pub(crate) fn shrink(&self) -> Result<Shrunk, StorageTrouble> {
-        if !self.are_tables_within() && self.shrink_tables()? {
-            return Ok(Shrunk::Step);
-        }
+        let tables = match self.are_tables_within() {
+            true => Ok(Shrunk::Done),
+            false => match self.shrink_tables() {
+                Ok(true) => return Ok(Shrunk::Step),
+                Ok(false) => Ok(Shrunk::Waits),
+                // Files of blobs that are written anew first may give them room.
+                Err(trouble) if trouble.lacks_room() => Err(trouble),
+                other => return other.map(|_| Shrunk::Done),
+            },
+        };
         match self.blobs.shrink()? {
-            Shrunk::Done if !self.are_tables_within() => Ok(Shrunk::Waits),
+            Shrunk::Done => tables,
             other => Ok(other),
         }
     }

@@ -168,7 +168,7 @@ impl<H: Copy> Environment<H> {
         let file = opened
             .env()
             .copy_to_path(copy, heed::CompactionOption::Enabled)
-            .map_err(|error| trouble_of(&error))?;
+            .map_err(|error| self.trouble(&error))?;
         file.sync_all().map_err(|source| trouble_of_io(&source))
     }
 

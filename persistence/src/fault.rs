@@ -24,6 +24,12 @@ pub enum Fault {
         /// The data folder.
         dir: PathBuf,
     },
+    /// What the budget leaves is used up.
+    #[error("the storage budget has no room left in {}: raise it, or delete some of your posts", dir.display())]
+    Budget {
+        /// The folder of the file that has reached its share.
+        dir: PathBuf,
+    },
     /// The database is damaged, or not one of ours.
     #[error("{} is not a distsoc database or is damaged ({detail}): move it away and start again, or restore a copy", path.display())]
     Foreign {
@@ -106,6 +112,7 @@ impl Fault {
                     path,
                     source: std::io::Error::other(other.to_string()),
                 },
+                StorageTrouble::Budget => Self::Budget { dir: path },
             },
         }
     }
@@ -116,7 +123,7 @@ pub(crate) fn trouble_of(error: &heed::Error) -> StorageTrouble {
     use heed::MdbError;
     use std::io::ErrorKind;
     match error {
-        heed::Error::Mdb(MdbError::MapFull) => StorageTrouble::Full,
+        heed::Error::Mdb(MdbError::MapFull) => StorageTrouble::Budget,
         heed::Error::Mdb(
             MdbError::Invalid
             | MdbError::Corrupted

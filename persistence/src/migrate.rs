@@ -19,7 +19,7 @@ const NODE: &[u8] = b"node";
 /// Checks version and owner of a database, and brings it up to date; a new one is claimed.
 pub(crate) fn check(tables: &Environment<Tables>, own: NodeId, dir: &Path) -> Result<(), Fault> {
     let checked = check_against(tables, own, dir, MIGRATIONS, SCHEMA_VERSION);
-    if !matches!(checked, Err(Fault::Full { .. })) {
+    if !matches!(checked, Err(Fault::Budget { .. })) {
         return checked;
     }
     // What is rewritten takes its room once more until it is committed; afterwards the file is brought into its share.

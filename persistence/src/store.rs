@@ -66,7 +66,12 @@ impl Store {
         let restored = load::restore(&disk, config.own, &db)?;
         let (jobs, job_receiver) = sync_channel(JOBS_MAX);
         let (slices, slices_receiver) = sync_channel(JOBS_MAX);
-        let writer = Writer::new(disk.clone(), restored.usage, Box::new(deliver.clone()));
+        let writer = Writer::new(
+            disk.clone(),
+            config.own,
+            restored.usage,
+            Box::new(deliver.clone()),
+        );
         let spawn = |name: &str, work: Box<dyn FnOnce() + Send>| {
             let thread = std::thread::Builder::new().name(name.into());
             thread

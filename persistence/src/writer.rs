@@ -7,7 +7,8 @@
 //! committed yet.
 //!
 //! Slices are committed before the rows of their group, and blobs forgotten after them: what rows name is there, whenever the
-//! process ends. Where a file is larger than its share of the budget, it is written anew while nobody asks for anything.
+//! process ends. Their bytes go while nobody asks for anything, or with the next slices. Then too a file that is larger than its share
+//! of the budget is written anew.
 
 use crate::answer::Answerer;
 use crate::apply::{apply, makes_room};
@@ -15,7 +16,7 @@ use crate::blobs::Shrunk;
 use crate::disk::Disk;
 use crate::fault::trouble_of;
 use crate::tables::{Lmdb, Tables};
-use distsoc_engine::domain::BlobHash;
+use distsoc_engine::domain::{BlobHash, NodeId};
 use distsoc_engine::io::{
     BatchId, DiskUsage, Durability, Input, ReadId, ReadQuery, StorageTrouble, Write,
 };
@@ -44,6 +45,10 @@ const SLICES_PER_COMMIT_MAX: usize = 128;
 const COMMITS_PER_RESERVE: u32 = 16;
 /// Commits after a failed attempt to write a file anew.
 const COMMITS_PER_SHRINK: u32 = 64;
+/// Or the time after which it is made again where nothing is committed: others may have left room on the disk.
+const RETRY_AFTER: Duration = Duration::from_secs(30);
+/// The bytes of forgotten blobs go once nothing came for so long.
+const FLUSH_AFTER: Duration = Duration::from_secs(1);
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -55,13 +60,14 @@ pub(crate) enum Job {
 
 pub(crate) struct Writer {
     disk: Arc<Disk>,
+    own: NodeId,
     deliver: Box<dyn Fn(Input) + Send>,
     /// When posts were committed last.
     posts_at: Option<Instant>,
     /// What was said last.
     usage: DiskUsage,
-    /// Blobs whose rows are gone, and which the disk did not let go.
-    unforgotten: BTreeSet<BlobHash>,
+    /// How long after the last job the bytes of forgotten blobs go.
+    flush_after: Duration,
     /// Whether a step towards a smaller budget may lead somewhere.
     may_shrink: bool,
     /// Commits until that is tried again which the disk had no room for.
@@ -105,6 +111,10 @@ fn has_slices(writes: &[Write]) -> bool {
     writes.iter().any(|write| matches!(write, Write::Slice(_)))
 }
 
+fn lacks_room(result: Result<(), StorageTrouble>) -> bool {
+    result.is_err_and(StorageTrouble::lacks_room)
+}
+
 fn forgotten(writes: &[Write]) -> impl Iterator<Item = BlobHash> {
     writes.iter().filter_map(|write| match write {
         Write::ForgetBlob(hash) => Some(*hash),
@@ -134,15 +144,17 @@ impl Group {
 impl Writer {
     pub(crate) fn new(
         disk: Arc<Disk>,
+        own: NodeId,
         usage: DiskUsage,
         deliver: Box<dyn Fn(Input) + Send>,
     ) -> Self {
         Self {
             disk,
+            own,
             deliver,
             posts_at: None,
             usage,
-            unforgotten: BTreeSet::new(),
+            flush_after: FLUSH_AFTER,
             may_shrink: usage.is_shrinking,
             shrink_pause: 0,
             commits: 0,
@@ -154,7 +166,7 @@ impl Writer {
         let mut after = After::Wait;
         loop {
             let job = match after {
-                After::Stop => return,
+                After::Stop => return self.flush(),
                 After::Job(job) => job,
                 After::Wait if self.may_shrink => match jobs.try_recv() {
                     Ok(job) => job,
@@ -164,13 +176,18 @@ impl Writer {
                         continue;
                     }
                 },
-                After::Wait => match jobs.recv() {
+                After::Wait => match self.wait(jobs) {
                     Ok(job) => job,
-                    Err(_) => return,
+                    Err(RecvTimeoutError::Timeout) => {
+                        self.idle();
+                        after = After::Wait;
+                        continue;
+                    }
+                    Err(RecvTimeoutError::Disconnected) => return,
                 },
             };
             after = match job {
-                Job::Close => return,
+                Job::Close => After::Stop,
                 Job::Read(read, query) => {
                     self.read_committed(read, &query);
                     After::Wait
@@ -184,6 +201,38 @@ impl Writer {
                 }
             };
         }
+    }
+
+    /// The next job, or the time to do something that nobody asked for.
+    fn wait(&self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
+        let flush = self.disk.blobs.has_gone().then_some(self.flush_after);
+        let retry = (self.shrink_pause > 0).then_some(RETRY_AFTER);
+        match flush.into_iter().chain(retry).min() {
+            Some(patience) => jobs.recv_timeout(patience),
+            None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
+        }
+    }
+
+    fn idle(&mut self) {
+        if self.disk.blobs.has_gone() {
+            self.flush();
+        } else {
+            (self.shrink_pause, self.may_shrink) = (0, self.usage.is_shrinking);
+        }
+    }
+
+    /// Deletes what of forgotten blobs is there.
+    fn flush(&mut self) {
+        let mut flushed = self.disk.blobs.flush();
+        while flushed == Err(StorageTrouble::Full) && self.disk.reserve.release() {
+            flushed = self.disk.blobs.flush();
+        }
+        self.flush_after = if flushed.is_ok() {
+            FLUSH_AFTER
+        } else {
+            RETRY_AFTER
+        };
+        self.tell_usage(false);
     }
 
     /// One transaction: from its first batch to its commit.
@@ -324,7 +373,8 @@ impl Writer {
             group.forgotten.extend(forgotten(&writes));
         }
         // It will be tried again, and what comes after it comes after that.
-        let is_open = result == Some(Err(StorageTrouble::Full)) && makes_room(&writes);
+        let is_open = matches!(result, Some(Err(trouble)) if trouble.lacks_room())
+            && makes_room(&writes, &self.own);
         group.taken.push(Taken {
             batch,
             writes,
@@ -359,19 +409,13 @@ impl Writer {
     /// Ends what the commit left open: a batch that makes room is tried again with what is kept back for it, and blobs are
     /// forgotten that no committed row names.
     fn settle(&mut self, group: &mut Group, committed: Result<(), StorageTrouble>) {
-        let mut gone: BTreeSet<BlobHash> = std::mem::take(&mut self.unforgotten);
+        let mut gone: BTreeSet<BlobHash> = BTreeSet::new();
         for taken in &mut group.taken {
-            let slices = has_slices(&taken.writes);
-            if slices {
-                for write in &taken.writes {
-                    if let Write::Slice(slice) = write {
-                        gone.remove(&slice.blob().hash);
-                    }
-                }
+            if has_slices(&taken.writes) {
                 continue;
             }
             let mut result = taken.result.unwrap_or(committed);
-            if result == Err(StorageTrouble::Full) && makes_room(&taken.writes) {
+            if lacks_room(result) && makes_room(&taken.writes, &self.own) {
                 result = self.make_room(&taken.writes);
             }
             if result.is_ok() {
@@ -381,23 +425,20 @@ impl Writer {
         }
         if !gone.is_empty() {
             let gone: Vec<BlobHash> = gone.into_iter().collect();
-            self.forget(gone);
+            self.forget(&gone);
         }
     }
 
-    fn forget(&mut self, gone: Vec<BlobHash>) {
-        let mut forgot = self.disk.blobs.forget(&gone);
-        if forgot == Err(StorageTrouble::Full) && self.disk.reserve.release() {
-            forgot = self.disk.blobs.forget(&gone);
-        }
-        if forgot.is_err() {
-            // Their rows are gone for good; they follow with the next commit, or at the next start.
-            self.unforgotten.extend(gone);
+    fn forget(&mut self, gone: &[BlobHash]) {
+        // Their rows are gone for good: where the disk fails, they follow later, or at the next start.
+        if lacks_room(self.disk.blobs.forget(gone)) {
+            self.flush();
         }
     }
 
     /// Deletes from tables that are full, or on a disk that is: at once, or in as many steps as it takes. Each row that goes may
-    /// lie on a page of its own, which is copied before the old one is free.
+    /// lie on a page of its own, which is copied before the old one is free. What comes with the list that says so goes with it or not
+    /// at all.
     fn make_room(&mut self, writes: &[Write]) -> Result<(), StorageTrouble> {
         let disk = self.disk.clone();
         let mut done = 0;
@@ -415,13 +456,18 @@ impl Writer {
             Ok(())
         };
         let mut step = writes.len();
+        let is_list = |write: &Write| matches!(write, Write::RecentPosts { .. });
+        let is_whole = writes.iter().any(is_list);
         let opened = disk.tables.trouble_of(disk.open_spare());
         let mut tried = opened.and_then(|()| disk.tables.trouble_of(try_in_steps(step)));
-        if tried == Err(StorageTrouble::Full) && self.disk.reserve.release() {
-            tried = disk.tables.trouble_of(try_in_steps(step));
-        }
-        while tried == Err(StorageTrouble::Full) && step > 1 {
-            step = step.div_ceil(8);
+        while lacks_room(tried) {
+            let has_released = tried == Err(StorageTrouble::Full) && self.disk.reserve.release();
+            if !has_released {
+                if step == 1 || is_whole {
+                    break;
+                }
+                step = step.div_ceil(8);
+            }
             tried = disk.tables.trouble_of(try_in_steps(step));
         }
         disk.tables.trouble_of(disk.fit_tables())?;
@@ -451,9 +497,9 @@ impl Writer {
 
     fn set_budget(&mut self, bytes: u64) {
         // Where it could not be stored, the usage that is said names the old one.
-        let set = self.disk.set_budget(bytes);
-        if set == Err(StorageTrouble::Full) && self.disk.reserve.release() {
-            let _ = self.disk.set_budget(bytes);
+        let mut set = self.disk.set_budget(bytes);
+        while set == Err(StorageTrouble::Full) && self.disk.reserve.release() {
+            set = self.disk.set_budget(bytes);
         }
         self.tell_usage(true);
         self.may_shrink = self.usage.is_shrinking;
@@ -461,10 +507,17 @@ impl Writer {
 
     /// One step towards a smaller budget.
     fn shrink(&mut self) {
-        let shrunk = self.disk.shrink();
+        let mut shrunk = self.disk.shrink();
+        // The other half is for deleting still.
+        let whole = self.disk.shares().reserve;
+        if shrunk == Err(StorageTrouble::Full) && self.disk.reserve.release_of(whole) {
+            shrunk = self.disk.shrink();
+        }
         self.may_shrink = shrunk == Ok(Shrunk::Step);
-        if shrunk.is_err() {
-            self.shrink_pause = COMMITS_PER_SHRINK;
+        match shrunk {
+            Err(_) => self.shrink_pause = COMMITS_PER_SHRINK,
+            Ok(Shrunk::Done) => drop(self.disk.reserve.make(whole)),
+            Ok(Shrunk::Step | Shrunk::Waits) => {}
         }
         self.tell_usage(false);
     }

@@ -85,7 +85,7 @@ proptest! {
                     match persist(&store, &receive, batch, new.iter().map(write_post).collect()) {
                         Ok(()) => model.posts.extend(new.into_iter().map(|post| (post.id(), post))),
                         Err(trouble) => {
-                            prop_assert_eq!(trouble, StorageTrouble::Full);
+                            prop_assert_eq!(trouble, StorageTrouble::Budget);
                             let gone = model.posts_from(batch as u16, 60);
                             let writes = gone.iter().copied().map(Write::ForgetPost).collect();
                             batch += 1;
@@ -102,7 +102,7 @@ proptest! {
                     match persist(&store, &receive, batch, write_slices(&parts)) {
                         Ok(()) => drop(model.blobs.insert(hash, parts)),
                         Err(trouble) => {
-                            prop_assert_eq!(trouble, StorageTrouble::Full);
+                            prop_assert_eq!(trouble, StorageTrouble::Budget);
                             let mut gone = vec![hash];
                             gone.extend(model.blob_at(batch as u16));
                             let writes = gone.iter().copied().map(Write::ForgetBlob).collect();
@@ -187,7 +187,7 @@ fn a_lowered_budget_is_kept_to_once_enough_is_forgotten() {
     // Nothing has been forgotten: what comes is refused, and what is there stays.
     let late = slices(&blob_bytes(1_000_000, 1_000));
     let refused = persist(&store, &receive, 200, write_slices(&late));
-    assert_eq!(refused, Err(StorageTrouble::Full));
+    assert_eq!(refused, Err(StorageTrouble::Budget));
 
     let gone = blobs
         .drain(..36)
@@ -260,7 +260,7 @@ fn deleting_works_where_the_tables_are_full_to_the_last_page() {
             match persist(&store, &receive, batch, vec![write_post(&post)]) {
                 Ok(()) => there.push(post),
                 Err(trouble) => {
-                    assert_eq!(trouble, StorageTrouble::Full);
+                    assert_eq!(trouble, StorageTrouble::Budget);
                     refused += 1;
                 }
             }

@@ -447,7 +447,7 @@ fn a_batch_of_slices_without_room_is_refused_and_what_was_stored_is_whole() {
     let (store, restored, receive) = open_with(dir.path(), 16_000_000).unwrap();
     let parts = slices(&blob_bytes(14_000_000, 1));
     let refused = persist(&store, &receive, 1, write_slices(&parts));
-    assert_eq!(refused, Err(StorageTrouble::Full));
+    assert_eq!(refused, Err(StorageTrouble::Budget));
     let blob = parts[0].blob();
     let usage = usage_where(&receive, |_| true);
     assert!(usage.blob_bytes > restored.usage.blob_room_bytes * 8 / 10);

@@ -156,7 +156,7 @@ fn a_full_map_refuses_and_loses_nothing() {
             Err(trouble) => Some(trouble),
         }
     });
-    assert_eq!(refused, Some(StorageTrouble::Full));
+    assert_eq!(refused, Some(StorageTrouble::Budget));
     assert!(kept.len() > 5);
     assert!(
         kept.iter()

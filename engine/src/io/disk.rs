@@ -14,6 +14,11 @@ pub enum StorageTrouble {
     /// No space left.
     #[error("the disk is full: free some space, nothing that was acknowledged is lost")]
     Full,
+    /// What the budget leaves for it is used up.
+    #[error(
+        "the storage budget is used up: raise it, or delete some of your posts; nothing that was acknowledged is lost"
+    )]
+    Budget,
     /// The folder cannot be written.
     #[error("the data folder cannot be written")]
     ReadOnly,
@@ -24,6 +29,15 @@ pub enum StorageTrouble {
     #[error("reading or writing the disk failed")]
     Failed,
 }
+
+impl StorageTrouble {
+    /// Whether it is for lack of room: then it is tried again once something has gone.
+    #[must_use]
+    pub fn lacks_room(self) -> bool {
+        matches!(self, Self::Full | Self::Budget)
+    }
+}
+
 /// One change of what is stored; persistence turns it into rows without knowing what it means.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Write {
@@ -64,7 +78,7 @@ pub enum Write {
     /// A post is kept no more: its row, its place in the feed and its hearts.
     ForgetPost(PostId),
     /// A proved part of a blob. A batch with one holds nothing but slices: each is stored or not, and all are there before it
-    /// counts as persisted; where one has no room, the batch fails with [`StorageTrouble::Full`].
+    /// counts as persisted; where one has no room, the batch fails with [`StorageTrouble::Budget`], or [`StorageTrouble::Full`].
     Slice(Verified<Slice>),
     /// A blob is kept no more, whatever is there of it.
     ForgetBlob(BlobHash),

@@ -13,12 +13,16 @@ use crate::world::deletions::{Deletions, Proof};
 use crate::world::hearts::Hearts;
 use crate::world::identity::Identity;
 use crate::world::keep_order::{Candidate, KeepOrder, KeepRow};
+use crate::world::storage::OwnBytes;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Bytes that a post takes in the tables beside its body: head of its row, place in the feed, and their share of the trees.
 pub const ROW_BYTES: u64 = 320;
+/// A row that is longer has pages of its own.
+const LONG_ROW_BYTES: u64 = PAGE_BYTES / 2;
+const PAGE_BYTES: u64 = 4096;
 
 /// A post that is stored or on its way to the disk.
 #[derive(Component, Clone, Debug, PartialEq, Eq)]
@@ -42,6 +46,16 @@ impl StoredFile {
 pub fn disk_bytes(row: &StoredFileRow) -> u64 {
     let blobs: u64 = row.distinct_blobs().map(BlobRef::stored_bytes).sum();
     u64::from(row.bytes) + ROW_BYTES + blobs
+}
+
+/// Bytes that the row of a post with such a body takes, in whole pages where it is long; of a short one with the gaps between rows.
+#[must_use]
+pub fn row_bytes(body_bytes: u32) -> u64 {
+    let bytes = u64::from(body_bytes) + ROW_BYTES;
+    match bytes {
+        ..=LONG_ROW_BYTES => bytes * 3 / 2,
+        _ => bytes.next_multiple_of(PAGE_BYTES),
+    }
 }
 
 /// Bytes that files take on the disk: a blob that several of them name counts once, and what has not come not at all.
@@ -286,15 +300,21 @@ impl Archive<'_, '_> {
 
     /// Bytes that own content takes.
     #[must_use]
-    pub fn own_bytes(&self) -> u64 {
+    pub fn own_bytes(&self) -> OwnBytes {
         self.count_own(&mut Tally::default())
     }
 
     /// Bytes of own content beside those that were counted before.
-    pub fn count_own(&self, tally: &mut Tally) -> u64 {
+    pub fn count_own(&self, tally: &mut Tally) -> OwnBytes {
         let own = self.identity.node_id();
-        let files = self.of_author(&own);
-        files.map(|file| tally.count(&file.row, &self.blobs)).sum()
+        let mut bytes = OwnBytes::default();
+        for file in self.of_author(&own) {
+            bytes += OwnBytes {
+                all: tally.count(&file.row, &self.blobs),
+                rows: row_bytes(file.row.bytes),
+            };
+        }
+        bytes
     }
 
     /// What one has to do with an author has changed.

@@ -5,6 +5,40 @@ use crate::limits;
 use bevy_ecs::prelude::Resource;
 use std::collections::BTreeMap;
 
+/// Bytes of the person's own content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OwnBytes {
+    /// All of it.
+    pub all: u64,
+    /// Of that what is in rows, in whole pages.
+    pub rows: u64,
+}
+
+impl OwnBytes {
+    /// What a budget has for it (PROTOCOL section 7, quota).
+    #[must_use]
+    pub fn max_of(budget_bytes: u64) -> Self {
+        match budget_bytes {
+            // Nothing is known of the disk yet.
+            0 => Self {
+                all: u64::MAX,
+                rows: u64::MAX,
+            },
+            _ => Self {
+                all: budget_bytes / limits::OWN_SHARE,
+                rows: budget_bytes / limits::OWN_ROWS_SHARE,
+            },
+        }
+    }
+}
+
+impl std::ops::AddAssign for OwnBytes {
+    fn add_assign(&mut self, more: Self) {
+        self.all += more.all;
+        self.rows += more.rows;
+    }
+}
+
 /// Learned writes on their way to the disk, and why it does not take them, if so.
 #[derive(Resource, Debug, Default)]
 pub struct Storage {
@@ -32,7 +66,24 @@ impl Storage {
     /// Whether it refuses writes for lack of room.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.blobs_refused || self.trouble == Some(StorageTrouble::Full)
+        self.blobs_refused || self.trouble.is_some_and(StorageTrouble::lacks_room)
+    }
+
+    /// What own content may take.
+    #[must_use]
+    pub fn own_bytes_max(&self) -> OwnBytes {
+        OwnBytes::max_of(self.usage.budget_bytes)
+    }
+
+    /// Bytes of rows that have room.
+    #[must_use]
+    pub fn row_bytes_left(&self) -> u64 {
+        let usage = &self.usage;
+        match usage.row_room_bytes {
+            // Nothing is known of the disk yet.
+            0 => u64::MAX,
+            room => room.saturating_sub(usage.row_bytes),
+        }
     }
 
     /// Bytes that must go so that a blob of the person's own has room.

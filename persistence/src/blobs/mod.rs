@@ -1,6 +1,10 @@
 //! Blobs on the disk, slice by slice (PROTOCOL section 7): in several environments, so that what is freed in one can be given back
 //! to the system while the others go on.
 //!
+//! A blob that is forgotten is so at once for whoever asks, and its room is free; its bytes go with the next slices that come to their
+//! shelf, in one commit, or when there is time for it. Until then a crash brings it back, named by no row, as one does that falls
+//! between the rows and the blobs: a start forgets it again.
+//!
 //! What always holds: the files together never pass the bytes they may have, since LMDB itself ends each at its share; a slice
 //! is there whole or not at all. The slices of 1 MiB of a blob lie together where there was room. One thread writes, any may
 //! read: what is where is looked up under a lock that nobody holds over a commit. Which blobs are worth their place is decided
@@ -15,7 +19,7 @@ use crate::fault::{Fault, trouble_of};
 use distsoc_engine::domain::{BlobHash, Slice, Verified};
 use distsoc_engine::io::{StorageTrouble, StoredBlob};
 use index::{Index, pages_of};
-use shelf::{PAGE_BYTES, Shelf, room_of};
+use shelf::{Gone, PAGE_BYTES, Shelf, room_of};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -24,6 +28,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const SHELVES: usize = 12;
 /// Slices that are moved at once from a shelf that has too many.
 const MOVED_AT_ONCE: usize = 16;
+/// Pages of a shelf that wait to go, at most: then they do.
+const GONE_PAGES_MAX: u64 = 1_024;
 
 /// All environments, open.
 pub struct Blobs {
@@ -36,12 +42,18 @@ pub struct Blobs {
 struct State {
     index: Index,
     share_bytes: u64,
+    /// What is forgotten and lies on a shelf still.
+    gone: [Vec<Gone>; SHELVES],
 }
 
 impl State {
     fn free(&self, shelf: u8) -> u64 {
         let used = self.index.used()[usize::from(shelf)];
         room_of(self.share_bytes).saturating_sub(used)
+    }
+
+    fn gone_pages(&self, shelf: usize) -> u64 {
+        self.gone[shelf].iter().map(|(_, pages)| pages).sum()
     }
 }
 
@@ -88,7 +100,11 @@ impl Blobs {
         let blobs = Self {
             dir: dir.into(),
             shelves,
-            state: Mutex::new(State { index, share_bytes }),
+            state: Mutex::new(State {
+                index,
+                share_bytes,
+                gone: Default::default(),
+            }),
         };
         blobs
             .set_share(share_bytes)
@@ -180,12 +196,13 @@ impl Blobs {
         while !left.is_empty() {
             let (plan, refused) = self.plan(slices, &left, &barred);
             for place in refused {
-                results[place] = Err(StorageTrouble::Full);
+                results[place] = Err(StorageTrouble::Budget);
             }
             left.clear();
             for (number, places) in plan.by_shelf {
                 let chosen: Vec<_> = places.iter().map(|place| slices[*place]).collect();
-                let stored = self.shelves[usize::from(number)].put(&chosen);
+                let shelf = usize::from(number);
+                let stored = self.with_gone(shelf, |gone| self.shelves[shelf].put(gone, &chosen));
                 for (at, place) in places.into_iter().enumerate() {
                     match &stored {
                         Ok(stored) if stored[at] => self.added(slices[place], number),
@@ -203,6 +220,20 @@ impl Blobs {
             results[place] = results[first];
         }
         results
+    }
+
+    /// A commit of a shelf that takes along what is forgotten there.
+    fn with_gone<T>(
+        &self,
+        shelf: usize,
+        commit: impl FnOnce(&[Gone]) -> Result<T, StorageTrouble>,
+    ) -> Result<T, StorageTrouble> {
+        let gone = std::mem::take(&mut self.state().gone[shelf]);
+        let committed = commit(&gone);
+        if committed.is_err() {
+            self.state().gone[shelf] = gone;
+        }
+        committed
     }
 
     fn added(&self, slice: &Slice, shelf: u8) {
@@ -247,53 +278,67 @@ impl Blobs {
         (plan, refused)
     }
 
-    /// Forgets blobs, whatever is there of them.
+    /// Forgets blobs, whatever is there of them: with the next commit of their shelf, or with [`flush`](Self::flush).
     ///
     /// # Errors
-    /// [`StorageTrouble`] where the disk failed: what was forgotten before stays so, the rest is still there.
+    /// [`StorageTrouble`] where so much waits that it had to go now, and the disk failed: it waits on.
     pub fn forget(&self, hashes: &[BlobHash]) -> Result<(), StorageTrouble> {
-        let mut by_shelf: Vec<Vec<(BlobHash, u64)>> = vec![Vec::new(); SHELVES];
+        let mut guard = self.state();
+        let state = &mut *guard;
         for hash in hashes {
-            let pages = self.state().index.pages_of_blob(hash);
-            for (work, pages) in by_shelf.iter_mut().zip(pages) {
-                if pages > 0 {
-                    work.push((*hash, pages));
-                }
+            let pages = state.index.pages_of_blob(hash).into_iter().enumerate();
+            for (shelf, pages) in pages.filter(|(_, pages)| *pages > 0) {
+                state.index.remove(hash, shelf as u8);
+                state.gone[shelf].push((*hash, pages));
             }
         }
+        let has_many = |shelf: &usize| state.gone_pages(*shelf) >= GONE_PAGES_MAX;
+        let full: Vec<usize> = (0..SHELVES).filter(has_many).collect();
+        drop(guard);
+        self.flush_shelves(&full)
+    }
+
+    /// Whether there is anything to [`flush`](Self::flush).
+    #[must_use]
+    pub fn has_gone(&self) -> bool {
+        self.state().gone.iter().any(|gone| !gone.is_empty())
+    }
+
+    /// Deletes what is forgotten.
+    ///
+    /// # Errors
+    /// [`StorageTrouble`] where the disk failed: what is still there waits on.
+    pub fn flush(&self) -> Result<(), StorageTrouble> {
+        let has_any = |shelf: &usize| !self.state().gone[*shelf].is_empty();
+        let shelves: Vec<usize> = (0..SHELVES).filter(has_any).collect();
+        self.flush_shelves(&shelves)
+    }
+
+    fn flush_shelves(&self, shelves: &[usize]) -> Result<(), StorageTrouble> {
+        let flush = |shelf: usize| self.with_gone(shelf, |gone| self.shelves[shelf].forget(gone));
         // Each is a commit with syncs of its own, which the disk carries out side by side.
         std::thread::scope(|scope| {
-            let busy = by_shelf.iter().enumerate();
-            let busy = busy.filter(|(_, work)| !work.is_empty());
-            let threads: Vec<_> = busy
-                .map(|(number, work)| {
-                    let shelf = &self.shelves[number];
-                    (number, work, scope.spawn(move || shelf.forget(work)))
-                })
-                .collect();
-            let mut forgot = Ok(());
-            for (number, work, thread) in threads {
-                match thread.join() {
-                    Ok(Ok(())) => {
-                        let mut state = self.state();
-                        for (hash, _) in work {
-                            state.index.remove(hash, number as u8);
-                        }
-                    }
-                    Ok(Err(trouble)) => forgot = Err(trouble),
-                    Err(panic) => std::panic::resume_unwind(panic),
-                }
-            }
-            forgot
+            let threads = shelves
+                .iter()
+                .map(|shelf| scope.spawn(move || flush(*shelf)));
+            let threads: Vec<_> = threads.collect();
+            let ends = threads.into_iter().map(|thread| match thread.join() {
+                Ok(flushed) => flushed,
+                Err(panic) => std::panic::resume_unwind(panic),
+            });
+            ends.fold(Ok(()), Result::and)
         })
     }
 
     /// From now on each environment has so many bytes. What is larger stays so until [`shrink`](Self::shrink) has been there.
     pub(crate) fn set_share(&self, share_bytes: u64) -> heed::Result<()> {
         self.state().share_bytes = share_bytes;
-        let used = *self.state().index.used();
-        for (shelf, used) in self.shelves.iter().zip(used) {
-            shelf.fit(share_bytes, used)?;
+        for (number, shelf) in self.shelves.iter().enumerate() {
+            let (used, gone) = {
+                let state = self.state();
+                (state.index.used()[number], state.gone_pages(number))
+            };
+            shelf.fit(share_bytes, used + gone)?;
         }
         Ok(())
     }
@@ -308,6 +353,7 @@ impl Blobs {
 
     /// Brings one environment into its share, or nearer to it.
     pub(crate) fn shrink(&self) -> Result<Shrunk, StorageTrouble> {
+        self.flush()?;
         let share_bytes = self.state().share_bytes;
         let used = *self.state().index.used();
         let too_large = |number: &usize| !self.shelves[*number].is_within(share_bytes);
@@ -315,11 +361,22 @@ impl Blobs {
         if numbers.is_empty() {
             return Ok(Shrunk::Done);
         }
-        let fits = |number: &&usize| used[**number] <= room_of(share_bytes);
-        if let Some(number) = numbers.iter().find(fits) {
+        let fitting = numbers.iter();
+        let fitting = fitting.filter(|number| used[**number] <= room_of(share_bytes));
+        // What takes least to write anew: where little of the disk is free, that gives room for the others.
+        if let Some(number) = fitting.min_by_key(|number| used[**number]) {
             let shelf = &self.shelves[*number];
             if shelf.file_bytes() > share_bytes {
-                shelf.compact(share_bytes)?;
+                match shelf.compact(share_bytes) {
+                    // The files of the others have free pages.
+                    Err(trouble) if trouble.lacks_room() => {
+                        return match self.move_some(*number as u8, used[*number])? {
+                            true => Ok(Shrunk::Step),
+                            false => Err(trouble),
+                        };
+                    }
+                    other => other?,
+                }
             }
             shelf
                 .fit(share_bytes, used[*number])
@@ -330,34 +387,44 @@ impl Blobs {
             });
         }
         // Each has too much, but others may have room for it.
-        let mut moved = false;
+        let excess = used[numbers[0]] - room_of(share_bytes);
+        Ok(match self.move_some(numbers[0] as u8, excess)? {
+            true => Shrunk::Step,
+            false => Shrunk::Waits,
+        })
+    }
+
+    /// Moves slices of a shelf to others until so many pages have gone, but not many at once; false where none could be moved.
+    fn move_some(&self, from: u8, pages: u64) -> Result<bool, StorageTrouble> {
+        let used = || self.state().index.used()[usize::from(from)];
+        let before = used();
         for _ in 0..MOVED_AT_ONCE {
-            match self.move_one(numbers[0] as u8)? {
-                true => moved = true,
-                false => break,
+            if before - used() >= pages || !self.move_one(from)? {
+                break;
             }
         }
-        Ok(if moved { Shrunk::Step } else { Shrunk::Waits })
+        Ok(used() < before)
     }
 
     /// Moves a slice to the shelf with most room. It lies on both while it moves: a start finds it on either.
     fn move_one(&self, from: u8) -> Result<bool, StorageTrouble> {
-        let (found, to, free, excess) = {
+        let (found, to, free) = {
             let state = self.state();
-            let to = (0..SHELVES as u8).max_by_key(|shelf| state.free(*shelf));
+            let others = (0..SHELVES as u8).filter(|shelf| *shelf != from);
+            let to = others.max_by_key(|shelf| state.free(*shelf));
             let to = to.unwrap_or_default();
-            let used = state.index.used()[usize::from(from)];
-            let excess = used.saturating_sub(room_of(state.share_bytes));
-            (state.index.any_on(from), to, state.free(to), excess)
+            (state.index.any_on(from), to, state.free(to))
         };
-        let Some((hash, slice)) = found.filter(|_| excess > 0 && to != from) else {
+        let Some((hash, slice)) = found else {
             return Ok(false);
         };
         let Some(bytes) = self.get(&hash, slice)? else {
             return Ok(false);
         };
         let pages = pages_of(bytes.len());
-        if free < pages || !self.shelves[usize::from(to)].take(&hash, slice, &bytes)? {
+        let shelf = usize::from(to);
+        let take = |gone: &[Gone]| self.shelves[shelf].take(gone, &hash, slice, &bytes);
+        if free < pages || !self.with_gone(shelf, take)? {
             return Ok(false);
         }
         self.state().index.moved(&hash, slice, to, bytes.len());

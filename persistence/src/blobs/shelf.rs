@@ -18,6 +18,9 @@ pub(crate) const PAGE_BYTES: u64 = 4096;
 const SPARE_PAGES: u64 = 64;
 /// Pages that one transaction frees at most, as far as blobs end there: the list of them must have room too.
 const FREED_PAGES_MAX: u64 = 4096;
+/// A blob that is forgotten, and the pages that it takes on a shelf.
+pub(crate) type Gone = (BlobHash, u64);
+
 /// A key that is no slice's.
 const TURN_KEY: &[u8] = &[0];
 
@@ -38,6 +41,15 @@ fn parts_of(key: &[u8]) -> Option<(BlobHash, u32)> {
 pub(crate) fn room_of(share_bytes: u64) -> u64 {
     let pages = share_bytes / PAGE_BYTES;
     pages.saturating_sub(SPARE_PAGES.max(pages / 16))
+}
+
+fn delete_blobs(txn: &mut heed::RwTxn<'_>, table: Raw, blobs: &[Gone]) -> heed::Result<()> {
+    for (hash, _) in blobs {
+        let (first, last) = (key_of(hash, 0), key_of(hash, u32::MAX));
+        let all = (Bound::Included(&first[..]), Bound::Included(&last[..]));
+        table.delete_range(txn, &all)?;
+    }
+    Ok(())
 }
 
 /// One environment.
@@ -94,8 +106,12 @@ impl Shelf {
         Ok(found.map(Arc::from))
     }
 
-    /// Stores slices in one commit; says of each whether it had room.
-    pub(crate) fn put(&self, slices: &[&Verified<Slice>]) -> Result<Vec<bool>, StorageTrouble> {
+    /// Forgets blobs and stores slices in one commit; says of each slice whether it had room.
+    pub(crate) fn put(
+        &self,
+        gone: &[Gone],
+        slices: &[&Verified<Slice>],
+    ) -> Result<Vec<bool>, StorageTrouble> {
         let rows: Vec<_> = slices
             .iter()
             .map(|slice| {
@@ -103,37 +119,46 @@ impl Shelf {
                 (key, &slice.bytes()[..])
             })
             .collect();
-        self.put_rows(&rows).map_err(|error| self.0.trouble(&error))
+        self.put_rows(gone, &rows)
     }
 
-    /// Takes a slice that lies on another shelf; false where it has no room.
+    /// Forgets blobs and takes a slice that lies on another shelf; false where it has no room.
     pub(crate) fn take(
         &self,
+        gone: &[Gone],
         hash: &BlobHash,
         slice: u32,
         bytes: &[u8],
     ) -> Result<bool, StorageTrouble> {
-        let stored = self.put_rows(&[(key_of(hash, slice), bytes)]);
-        let stored = stored.map_err(|error| self.0.trouble(&error))?;
+        let stored = self.put_rows(gone, &[(key_of(hash, slice), bytes)])?;
         Ok(stored == [true])
     }
 
-    fn put_rows(&self, rows: &[([u8; 36], &[u8])]) -> heed::Result<Vec<bool>> {
-        match self.put_all(rows) {
-            Err(error) if is_full(&error) => {}
-            other => return other.map(|()| vec![true; rows.len()]),
+    fn put_rows(
+        &self,
+        gone: &[Gone],
+        rows: &[([u8; 36], &[u8])],
+    ) -> Result<Vec<bool>, StorageTrouble> {
+        let Err(error) = self.put_all(gone, rows) else {
+            return Ok(vec![true; rows.len()]);
+        };
+        let trouble = self.0.trouble(&error);
+        if !trouble.lacks_room() {
+            return Err(trouble);
         }
+        self.forget(gone)?;
         // What the last transaction freed may be used by the next but one; then each by itself, since what is free may lie apart.
         let turned = self.turn().and_then(|()| self.put_each(rows));
         match turned {
             Err(error) if is_full(&error) => Ok(vec![false; rows.len()]),
-            other => other,
+            other => other.map_err(|error| self.0.trouble(&error)),
         }
     }
 
-    fn put_all(&self, rows: &[([u8; 36], &[u8])]) -> heed::Result<()> {
+    fn put_all(&self, gone: &[Gone], rows: &[([u8; 36], &[u8])]) -> heed::Result<()> {
         let opened = self.0.get()?;
         let mut txn = opened.env().write_txn()?;
+        delete_blobs(&mut txn, opened.handles(), gone)?;
         for (key, bytes) in rows {
             opened.handles().put(&mut txn, key, bytes)?;
         }
@@ -166,8 +191,8 @@ impl Shelf {
         txn.commit()
     }
 
-    /// Forgets blobs, which take so many pages here each.
-    pub(crate) fn forget(&self, blobs: &[(BlobHash, u64)]) -> Result<(), StorageTrouble> {
+    /// Forgets blobs.
+    pub(crate) fn forget(&self, blobs: &[Gone]) -> Result<(), StorageTrouble> {
         let mut from = 0;
         while from < blobs.len() {
             let mut pages = 0;
@@ -185,14 +210,10 @@ impl Shelf {
         Ok(())
     }
 
-    fn forget_at_once(&self, blobs: &[(BlobHash, u64)]) -> heed::Result<()> {
+    fn forget_at_once(&self, blobs: &[Gone]) -> heed::Result<()> {
         let opened = self.0.get()?;
         let mut txn = opened.env().write_txn()?;
-        for (hash, _) in blobs {
-            let (first, last) = (key_of(hash, 0), key_of(hash, u32::MAX));
-            let all = (Bound::Included(&first[..]), Bound::Included(&last[..]));
-            opened.handles().delete_range(&mut txn, &all)?;
-        }
+        delete_blobs(&mut txn, opened.handles(), blobs)?;
         txn.commit()
     }
 

@@ -37,6 +37,7 @@ fn what_was_stored_is_there_after_a_start_and_what_was_forgotten_is_not() {
     let forgotten = gone[0].blob().hash;
     blobs.forget(&[forgotten]).unwrap();
     let (used, before) = (blobs.used_bytes(), blobs.stored());
+    blobs.flush().unwrap();
     drop(blobs);
     let blobs = Blobs::open(dir.path(), SHARE).unwrap();
     assert_eq!((blobs.stored(), blobs.used_bytes()), (before, used));
@@ -155,12 +156,45 @@ fn a_slice_on_two_shelves_is_kept_on_one() {
     let hash = slices[0].blob().hash;
     let from = blobs.state().index.shelf_of(&hash, 1).unwrap();
     let other = &blobs.shelves[usize::from((from + 1) % SHELVES as u8)];
-    assert!(other.take(&hash, 1, slices[1].bytes()).unwrap());
+    assert!(other.take(&[], &hash, 1, slices[1].bytes()).unwrap());
     drop(blobs);
     let blobs = Blobs::open(dir.path(), SHARE).unwrap();
     assert_eq!(blobs.used_bytes(), used);
     blobs.forget(&[hash]).unwrap();
+    blobs.flush().unwrap();
     drop(blobs);
     let blobs = Blobs::open(dir.path(), SHARE).unwrap();
     assert_eq!((blobs.stored().len(), blobs.used_bytes()), (0, 0));
+}
+
+/// What is forgotten takes no room, costs no commit of its own, and never goes with what came after it.
+#[test]
+fn what_is_forgotten_goes_with_the_next_that_comes() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path(), SHARE).unwrap();
+    let [first, second] = [1, 2].map(|seed| slices_of(&blob_of(600_000, seed)));
+    let hash = first[0].blob().hash;
+    assert!(store(&blobs, &first));
+    blobs.forget(&[hash]).unwrap();
+    assert_eq!((blobs.used_bytes(), blobs.stored().len()), (0, 0));
+    assert_eq!(blobs.get(&hash, 0).unwrap(), None);
+    assert!(blobs.has_gone());
+    // A crash brings it back, whole.
+    drop(blobs);
+    let blobs = Blobs::open(dir.path(), SHARE).unwrap();
+    assert_eq!(blobs.run_of(&hash, 0, 100).unwrap().len(), first.len());
+    // In part again before it went, and then another on every shelf.
+    blobs.forget(&[hash]).unwrap();
+    assert!(store(&blobs, &first[3..5]));
+    for seed in 10..40 {
+        assert!(store(&blobs, &slices_of(&blob_of(600_000, seed))));
+    }
+    assert!(store(&blobs, &second));
+    assert!(!blobs.has_gone());
+    let (used, before) = (blobs.used_bytes(), blobs.stored());
+    drop(blobs);
+    let blobs = Blobs::open(dir.path(), SHARE).unwrap();
+    assert_eq!((blobs.stored(), blobs.used_bytes()), (before, used));
+    assert_eq!(blobs.run_of(&hash, 3, 100).unwrap().len(), 2);
+    assert_eq!(blobs.get(&hash, 2).unwrap(), None);
 }

@@ -56,6 +56,10 @@ impl Check {
 /// Before this nobody can have made the program: 2026-01-01, ms since the epoch.
 const EARLIEST_MS: u128 = 1_767_225_600_000;
 
+/// What to do where the disk is full.
+const FREE_SPACE: &str =
+    "the disk is full: free some space on it, or lower the budget with 'distsoc storage --budget'";
+
 /// What can be seen without a running node.
 #[must_use]
 pub fn examine(dir: &Path) -> Vec<Check> {
@@ -69,20 +73,25 @@ fn folder(dir: &Path) -> Check {
         return Check::new("data folder", true, detail, next);
     }
     let probe = dir.join(".doctor");
-    let writable = std::fs::write(&probe, b"x").and_then(|()| std::fs::remove_file(&probe));
-    match writable {
+    let written = std::fs::write(&probe, b"x");
+    // Where there was no room for its byte, the file is there.
+    let removed = std::fs::remove_file(&probe);
+    match written.and(removed) {
         Ok(()) => Check::new(
             "data folder",
             true,
             format!("{} can be written", dir.display()),
             next,
         ),
-        Err(error) => Check::new(
-            "data folder",
-            false,
-            format!("{}: {error}", dir.display()),
-            next,
-        ),
+        Err(error) => {
+            use std::io::ErrorKind;
+            let next = match error.kind() {
+                ErrorKind::StorageFull | ErrorKind::QuotaExceeded => FREE_SPACE,
+                _ => next,
+            };
+            let detail = format!("{}: {error}", dir.display());
+            Check::new("data folder", false, detail, next)
+        }
     }
 }
 
@@ -146,7 +155,10 @@ pub(crate) fn examine_running(status: &Status) -> Vec<Check> {
             status.storage_trouble.is_none(),
             storage,
             match status.storage_trouble {
-                Some(StorageTrouble::Full) => "free some space on the disk",
+                Some(StorageTrouble::Full) => FREE_SPACE,
+                Some(StorageTrouble::Budget) => {
+                    "raise the budget with 'distsoc storage --budget', or delete some of your posts"
+                }
                 Some(StorageTrouble::ReadOnly) => "make the data folder writable",
                 Some(StorageTrouble::Corrupt) => {
                     "stop the node, move the data folder's 'db' away or restore a copy, and start again"

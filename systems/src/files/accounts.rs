@@ -14,7 +14,7 @@ use distsoc_engine::world::files::{Archive, StoredFile, Tally};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::storage::Storage;
+use distsoc_engine::world::storage::{OwnBytes, Storage};
 use std::collections::BTreeMap;
 
 /// A disk that says nothing about a new budget for so long did not take it.
@@ -78,7 +78,7 @@ fn overview(
 ) -> StorageView {
     let mut view = StorageView {
         usage: storage.usage,
-        own_bytes_max: storage.usage.budget_bytes / limits::OWN_SHARE,
+        own_bytes_max: storage.own_bytes_max().all,
         files: archive.index.len(),
         authors: archive
             .kept
@@ -88,7 +88,7 @@ fn overview(
         ..StorageView::default()
     };
     let mut tally = Tally::default();
-    view.own_bytes = archive.count_own(&mut tally);
+    view.own_bytes = archive.count_own(&mut tally).all;
     for (id, _) in archive.index.iter() {
         let file = archive.get(&id);
         let Some(file) = file.filter(|file| file.row.author != identity.node_id()) else {
@@ -155,9 +155,14 @@ fn answer(
             Wish::Budget(bytes) if bytes > limits::BUDGET_BYTES_MAX => {
                 Err(CallError::Refused("the largest budget is 16 TB"))
             }
-            Wish::Budget(bytes) if archive.own_bytes() > bytes / limits::OWN_SHARE => {
+            Wish::Budget(bytes) if archive.own_bytes().all > OwnBytes::max_of(bytes).all => {
                 Err(CallError::Refused(
                     "own posts may take a quarter of the budget, and yours take more than that: delete some first, or choose a larger one",
+                ))
+            }
+            Wish::Budget(bytes) if archive.own_bytes().rows > OwnBytes::max_of(bytes).rows => {
+                Err(CallError::Refused(
+                    "texts of own posts may take a sixth of the budget, and yours take more than that: delete some first, or choose a larger one",
                 ))
             }
             Wish::Budget(bytes) if bytes == storage.usage.budget_bytes => Ok(Reply::Done),

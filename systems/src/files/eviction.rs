@@ -328,8 +328,12 @@ fn evict(mut shelf: Shelf) {
     if shelf.evicting.under_way.is_some() || shelf.retries() || shelf.is_unsettled() {
         return;
     }
+    let orphans = shelf.orphans();
+    if !orphans.is_empty() {
+        // They go first: no file does for the room that these still take.
+        return shelf.hand_out(orphans);
+    }
     let (bytes, count) = shelf.lacking();
-    let mut writes = shelf.orphans();
     let is_first = !std::mem::replace(&mut shelf.evicting.has_begun, true);
     if is_first && shelf.fullness() >= limits::EVICTION_ENDS_PERCENT {
         let now_s = shelf.now_s();
@@ -339,13 +343,13 @@ fn evict(mut shelf: Shelf) {
         }
     }
     if bytes > 0 || count > 0 {
-        writes.extend(shelf.let_go(bytes, count));
+        let writes = shelf.let_go(bytes, count);
+        if !writes.is_empty() {
+            shelf.hand_out(writes);
+        }
     } else if shelf.floor.least.is_some() && shelf.fullness() < FLOOR_ENDS_PERCENT {
         shelf.floor.end();
         shelf.recheck_all();
-    }
-    if !writes.is_empty() {
-        shelf.hand_out(writes);
     }
 }
 

@@ -12,7 +12,7 @@ use distsoc_engine::schedule::{Phase, at_once_if};
 use distsoc_engine::world::authors::{ListRechecks, PostOffers, PulledPosts};
 use distsoc_engine::world::copies::Holder;
 use distsoc_engine::world::deletions::Deletions;
-use distsoc_engine::world::files::{Archive, KeepFloor, Wanted};
+use distsoc_engine::world::files::{Archive, KeepFloor, Wanted, row_bytes};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::keepers::Keepers;
 use distsoc_engine::world::outbox::Outbox;
@@ -32,9 +32,24 @@ struct Shelf<'w, 's> {
     keepers: ResMut<'w, Keepers>,
     rechecks: ResMut<'w, ListRechecks>,
     outbox: ResMut<'w, Outbox>,
+    /// Bytes of rows that have room in this frame, beside what is on its way to the disk.
+    row_room: Local<'s, u64>,
 }
 
 impl Shelf<'_, '_> {
+    /// Reckons what room there is. What has none on the disk would be refused there, with what came in the same batch.
+    fn look_for_room(&mut self) {
+        let under_way = self.storage.in_flight.values().flatten();
+        let under_way = under_way
+            .chain(&self.storage.retry)
+            .map(|write| match write {
+                Write::Post { post, .. } => row_bytes(post.bytes().body.len() as u32),
+                _ => 0,
+            });
+        let left = self.storage.row_bytes_left();
+        *self.row_room = left.saturating_sub(under_way.sum());
+    }
+
     fn store(&mut self, post: SignedPost, from: Option<&Link>) -> Result<(), Refusal> {
         let row = StoredFileRow::of(&post);
         let (id, author) = (row.id, row.author);
@@ -51,7 +66,9 @@ impl Shelf<'_, '_> {
             known.no_longer_missing(&id);
         }
         check_time(post.body().created_at_ms, *self.now)?;
-        if !self.storage.takes_more() || self.archive.index.len() >= self.profile.files_max {
+        let bytes = row_bytes(row.bytes);
+        let has_room = bytes <= *self.row_room && self.archive.index.len() < self.profile.files_max;
+        if !self.storage.takes_more() || !has_room {
             if is_missing {
                 // It is wanted again once there is room.
                 self.rechecks.0.insert(author);
@@ -68,6 +85,7 @@ impl Shelf<'_, '_> {
             self.archive.copies.saw(id, holder, now_s);
             self.keepers.saw(author, link.node);
         }
+        *self.row_room -= bytes;
         self.archive.add(row);
         if is_followed {
             self.outbox.notify(Notice::Post { id, author });
@@ -87,6 +105,7 @@ fn take_in(
     mut shelf: Shelf,
     links: Query<&Link>,
 ) {
+    shelf.look_for_room();
     let by_id = |from| links.iter().find(|link| link.id == from);
     for offer in std::mem::take(&mut offers.0) {
         if let Err(refusal) = shelf.store(offer.post, by_id(offer.from)) {

@@ -15,21 +15,24 @@ use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase, at_once_if};
 use distsoc_engine::wire::codec::Bounded;
 use distsoc_engine::wire::{DeleteRecord, Packet, PacketSpec, PostNotification};
 use distsoc_engine::world::authors::{OwnHead, Succession};
+use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::deletions::{Deletions, Proof};
-use distsoc_engine::world::files::{Archive, Tally};
+use distsoc_engine::world::files::{Archive, Tally, row_bytes};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keepers::ListNews;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::pace::Pace;
 use distsoc_engine::world::peers::{Link, Peer, PeerChanges, peers_changed};
-use distsoc_engine::world::storage::Storage;
+use distsoc_engine::world::storage::{OwnBytes, Storage};
 use std::collections::VecDeque;
 
 /// Posts that wait for the one before them to be durable, at most.
 const WAITING_MAX: usize = 1024;
 /// Posts made durable in one batch, at most.
 const BATCH_MAX: usize = 64;
+/// Deletions, at most: so many have room with what is kept back for them where the disk is full.
+const DELETIONS_MAX: usize = 16;
 
 /// The own list, and posts on their way to it.
 #[derive(Resource, Debug, Default)]
@@ -79,6 +82,13 @@ enum Act {
         media: Vec<(BlobRef, MediaDescription)>,
     },
     Delete(PostId),
+}
+
+impl Act {
+    /// Whether it needs no room, and so must not fail for lack of it with others.
+    fn is_deletion(&self) -> bool {
+        matches!(self, Self::Delete(_))
+    }
 }
 
 #[derive(Debug)]
@@ -155,9 +165,21 @@ fn take_drafts(
 
 /// What own content takes.
 #[derive(Default)]
-struct OwnBytes {
+struct OwnContent {
     tally: Tally,
-    bytes: u64,
+    bytes: OwnBytes,
+}
+
+impl OwnContent {
+    /// With one more post.
+    fn with(&self, row: &StoredFileRow, blobs: &BlobBook) -> OwnBytes {
+        let mut bytes = self.bytes;
+        bytes += OwnBytes {
+            all: self.tally.of(row, blobs),
+            rows: row_bytes(row.bytes),
+        };
+        bytes
+    }
 }
 
 /// What deeds are made from.
@@ -172,7 +194,7 @@ struct Desk<'w, 's> {
 
 impl Desk<'_, '_> {
     /// `own`: what own content takes, with what was made before.
-    fn make(&self, act: Act, made: &[Made], own: &OwnBytes) -> Result<(Deed, Event), CallError> {
+    fn make(&self, act: Act, made: &[Made], own: &OwnContent) -> Result<(Deed, Event), CallError> {
         match act {
             Act::Post {
                 text,
@@ -189,7 +211,7 @@ impl Desk<'_, '_> {
         parent: Option<PostId>,
         media: Vec<(BlobRef, MediaDescription)>,
         made: usize,
-        own: &OwnBytes,
+        own: &OwnContent,
     ) -> Result<(Deed, Event), CallError> {
         if self.archive.index.len() + made >= self.profile.files_max {
             return Err(CallError::Refused(
@@ -220,12 +242,16 @@ impl Desk<'_, '_> {
         };
         let post = SignedPost::sign(body, self.identity.secret())
             .map_err(|_| CallError::Refused("a post must say something"))?;
-        let budget = self.storage.usage.budget_bytes;
-        let row = StoredFileRow::of(&post);
-        let own = own.bytes + own.tally.of(&row, &self.archive.blobs);
-        if budget > 0 && own > budget / limits::OWN_SHARE {
+        let most = self.storage.own_bytes_max();
+        let own = own.with(&StoredFileRow::of(&post), &self.archive.blobs);
+        if own.all > most.all {
             return Err(CallError::Refused(
                 "own posts may take a quarter of the budget, and this one is past it: delete some, or raise the budget",
+            ));
+        }
+        if own.rows > most.rows {
+            return Err(CallError::Refused(
+                "texts of own posts may take a sixth of the budget, and this one is past it: delete some, or raise the budget",
             ));
         }
         let event = Event {
@@ -266,10 +292,16 @@ fn compose(mut desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>
     let own = &mut *own;
     let now = *desk.now;
     let (mut made, mut writes): (Vec<Made>, Vec<Write>) = (Vec::new(), Vec::new());
-    let mut own_bytes = OwnBytes::default();
-    own_bytes.bytes = desk.archive.count_own(&mut own_bytes.tally);
-    while let Some(Draft { call, act }) = own.waiting.pop_front() {
-        let (deed, event) = match desk.make(act, &made, &own_bytes) {
+    let mut content = OwnContent::default();
+    content.bytes = desk.archive.count_own(&mut content.tally);
+    let deletes = own
+        .waiting
+        .front()
+        .is_some_and(|draft| draft.act.is_deletion());
+    let most = if deletes { DELETIONS_MAX } else { BATCH_MAX };
+    let of_a_kind = |draft: &mut Draft| draft.act.is_deletion() == deletes;
+    while let Some(Draft { call, act }) = own.waiting.pop_front_if(of_a_kind) {
+        let (deed, event) = match desk.make(act, &made, &content) {
             Ok(made) => made,
             Err(error) => {
                 outbox.reply(call, Err(error));
@@ -293,7 +325,8 @@ fn compose(mut desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>
         match &deed {
             Deed::Post(post) => {
                 let row = StoredFileRow::of(post);
-                own_bytes.bytes += own_bytes.tally.count(&row, &desk.archive.blobs);
+                content.bytes = content.with(&row, &desk.archive.blobs);
+                content.tally.count(&row, &desk.archive.blobs);
                 // A post of somebody else that names one may go before this one counts.
                 for blob in post.body().blobs.iter() {
                     let until_ms = now.after(limits::STAGED_MS);
@@ -310,7 +343,7 @@ fn compose(mut desk: Desk, mut own: ResMut<OwnPosts>, mut outbox: ResMut<Outbox>
             }
         }
         made.push(Made { call, deed, list });
-        if made.len() == BATCH_MAX {
+        if made.len() == most {
             break;
         }
     }

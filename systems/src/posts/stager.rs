@@ -78,12 +78,8 @@ fn check(
     blob: BlobRef,
     staged: u64,
 ) -> Result<(), CallError> {
-    let own_max = match storage.usage.budget_bytes / limits::OWN_SHARE {
-        // Nothing is known of the disk yet.
-        0 => u64::MAX,
-        max => max,
-    };
-    let (bytes, own_bytes) = (blob.stored_bytes(), archive.own_bytes());
+    let own_max = storage.own_bytes_max().all;
+    let (bytes, own_bytes) = (blob.stored_bytes(), archive.own_bytes().all);
     let why = if bytes > own_max.min(limits::STAGED_BYTES_MAX) {
         "this file alone is larger than the quarter of the budget that own posts may take: make it smaller, or raise the budget"
     } else if own_bytes + bytes > own_max {
@@ -202,8 +198,10 @@ fn settle(
                 storage.blobs_refused = false;
                 Ok(Reply::Done)
             }
-            Some(StorageTrouble::Full)
-                if staging.upload.tries < TRIES_MAX && now.mono_ms < staging.upload.until_ms =>
+            Some(trouble)
+                if trouble.lacks_room()
+                    && staging.upload.tries < TRIES_MAX
+                    && now.mono_ms < staging.upload.until_ms =>
             {
                 storage.blobs_refused = true;
                 let mut upload = staging.upload;
@@ -212,7 +210,7 @@ fn settle(
                 continue;
             }
             Some(trouble) => {
-                storage.blobs_refused |= trouble == StorageTrouble::Full;
+                storage.blobs_refused |= trouble.lacks_room();
                 // What came of it waits for no post.
                 book.stage(staging.upload.blob, now.mono_ms);
                 Err(CallError::Storage(trouble))

@@ -202,7 +202,7 @@ impl Disk {
                     .into_iter()
                     .for_each(|write| self.account.take(write));
             }
-            Input::PersistFailed(id, StorageTrouble::Full) if *id == batch => {
+            Input::PersistFailed(id, trouble) if *id == batch && trouble.lacks_room() => {
                 self.refused += 1;
                 for write in writes {
                     self.look_for(write);

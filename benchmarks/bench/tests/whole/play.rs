@@ -11,6 +11,7 @@ use distsoc_engine::wire::{
     DeleteRecord, Expected, FileRequest, FileResponse, HeartRecord, Packet,
 };
 use distsoc_engine::wire::{PostNotification, admit};
+use distsoc_engine::world::storage::OwnBytes;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 
@@ -101,7 +102,7 @@ impl Stage {
             Act::Jump { hours } => self.jump(u64::from(hours) * 60 * 60 * 1000),
             Act::Budget(bytes) => {
                 // As the node has it: not below what own content takes.
-                if self.own_bytes() <= bytes / limits::OWN_SHARE {
+                if self.own_bytes() <= OwnBytes::max_of(bytes).all {
                     self.set_disk_budget(bytes);
                     self.pass(2_000);
                 }

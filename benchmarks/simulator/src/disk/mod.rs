@@ -486,7 +486,7 @@ mod tests {
         disk.hand_in(BatchId(1), rows, 10);
         disk.hand_in(BatchId(2), (0..4).map(peer).collect(), 10);
         disk.hand_in(BatchId(3), vec![peer(9)], 10);
-        let full = Err(StorageTrouble::Full);
+        let full = Err(StorageTrouble::Budget);
         assert_eq!(
             disk.commit(10),
             [(BatchId(1), full), (BatchId(2), Ok(())), (BatchId(3), full)]

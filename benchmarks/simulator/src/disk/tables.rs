@@ -206,12 +206,12 @@ impl Tables {
     /// Stores a batch wholly or not at all; of slices as many as there is room for.
     ///
     /// # Errors
-    /// [`StorageTrouble::Full`] where a share of the budget would be passed.
+    /// [`StorageTrouble::Budget`] where a share of the budget would be passed.
     pub(super) fn apply(&mut self, writes: Vec<Write>) -> Result<(), StorageTrouble> {
         let new_bytes = writes.iter().map(pages_of).sum::<u64>() * PAGE_BYTES;
         let usage = self.usage();
         if new_bytes > 0 && usage.row_bytes + new_bytes > usage.row_room_bytes {
-            return Err(StorageTrouble::Full);
+            return Err(StorageTrouble::Budget);
         }
         for write in writes {
             self.store(write)?;
@@ -252,7 +252,7 @@ impl Tables {
                 let bytes = pages(ROW_BYTES + slice.bytes().len()) * PAGE_BYTES;
                 let is_there = self.slices.contains_key(&key);
                 if !is_there && usage.blob_bytes + bytes > usage.blob_room_bytes {
-                    return Err(StorageTrouble::Full);
+                    return Err(StorageTrouble::Budget);
                 }
                 self.slices.insert(key, slice.bytes().clone());
             }

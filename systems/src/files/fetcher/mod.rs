@@ -9,7 +9,7 @@ use choice::{Choice, Paced, Stalled, choose_holder, known_holders, pause_ms};
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{BlobRef, NodeId, PostId, Slice, Verified};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{LinkId, RequestFailure, StorageTrouble, Write};
+use distsoc_engine::io::{LinkId, RequestFailure, Write};
 use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Glance, Occasions, Phase, at_once_if};
@@ -228,7 +228,7 @@ fn settle(
                 }
             }
             Err(trouble) => {
-                storage.blobs_refused |= trouble == StorageTrouble::Full;
+                storage.blobs_refused |= trouble.lacks_room();
                 to_fetch.set_from(&blob, Some(now.after(limits::FETCH_PAUSE_MS)));
             }
         }

@@ -39,7 +39,7 @@ fn stored(blob: BlobRef) -> StoredBlob {
 }
 
 fn usage(files: u64) -> DiskUsage {
-    let bytes = |files| files * blob(0, 0).stored_bytes();
+    let bytes = |files| files * blob(0, 0).disk_bytes();
     DiskUsage {
         budget_bytes: 1 << 30,
         row_bytes: 1_000,

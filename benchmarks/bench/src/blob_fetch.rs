@@ -54,13 +54,15 @@ async fn fetch(holder: &Host, fetcher: &Host, blob: BlobRef) -> Fetched {
         durable: 0.0,
     };
     let last = |at: u64| (at + 1_000_000).min(blob.length);
+    let slices = 0..blob.slices();
+    let with_proofs: u64 = slices.map(|slice| blob.slice_bytes(slice) as u64).sum();
     let mut at = 0;
     while at < blob.length {
         assert!(begun.elapsed() < PATIENCE, "a fetch ends, {at} bytes came");
         sleep(LOOK).await;
         if fetched.verified == 0.0 {
             // Responses are counted once each of their slices is proved.
-            if slices_came(fetcher) < blob.stored_bytes() {
+            if slices_came(fetcher) < with_proofs {
                 continue;
             }
             fetched.verified = begun.elapsed().as_secs_f64();

@@ -119,15 +119,15 @@ impl<'a> BlobPart<'a> {
         range.map_or(0, |range| range.end - first)
     }
 
-    /// Bytes of it that are not on the disk.
+    /// Bytes that what of it is not on the disk will take there.
     #[must_use]
     pub fn missing_bytes(&self) -> u64 {
-        let all = self.blob.stored_bytes();
+        let all = self.blob.disk_bytes();
         if !self.is_possible() {
             return all;
         }
         let here = self.state.have.iter().flat_map(Clone::clone);
-        let here: u64 = here.map(|slice| self.blob.slice_bytes(slice) as u64).sum();
+        let here: u64 = here.map(|slice| self.blob.slice_disk_bytes(slice)).sum();
         all - here
     }
 }
@@ -300,7 +300,7 @@ mod tests {
         book.add(&blob, 3..7, life);
         assert_eq!(missing(&book, 0), Some(7..10));
         assert_eq!(run_from(&book, 0), 7);
-        let last: u64 = (7..10).map(|slice| blob.slice_bytes(slice) as u64).sum();
+        let last: u64 = (7..10).map(|slice| blob.slice_disk_bytes(slice)).sum();
         assert_eq!(book.get(&blob).unwrap().missing_bytes(), last);
         book.add(&blob, 7..10, life + 1);
         assert!(!book.get(&blob).unwrap().is_whole(), "of another life");

@@ -2,7 +2,8 @@
 
 use crate::clock::Now;
 use crate::domain::{
-    AuthorStanding, BlobHash, BlobRef, Event, EventKind, KeepPriority, NodeId, PostId, RecentPosts,
+    AuthorStanding, BlobHash, BlobRef, Event, EventKind, KeepPriority, NodeId, PAGE_BYTES, PostId,
+    RecentPosts,
 };
 use crate::io::{StoredFileRow, Write};
 use crate::limits;
@@ -22,7 +23,6 @@ use std::collections::{BTreeMap, BTreeSet};
 pub const ROW_BYTES: u64 = 320;
 /// A row that is longer has pages of its own.
 const LONG_ROW_BYTES: u64 = PAGE_BYTES / 2;
-const PAGE_BYTES: u64 = 4096;
 
 /// A post that is stored or on its way to the disk.
 #[derive(Component, Clone, Debug, PartialEq, Eq)]
@@ -44,7 +44,7 @@ impl StoredFile {
 /// Bytes that a post takes on the disk, its blobs included.
 #[must_use]
 pub fn disk_bytes(row: &StoredFileRow) -> u64 {
-    let blobs: u64 = row.distinct_blobs().map(BlobRef::stored_bytes).sum();
+    let blobs: u64 = row.distinct_blobs().map(BlobRef::disk_bytes).sum();
     u64::from(row.bytes) + ROW_BYTES + blobs
 }
 
@@ -65,7 +65,7 @@ pub struct Tally(BTreeSet<BlobHash>);
 /// Bytes of a blob that are here.
 fn here(blob: &BlobRef, blobs: &BlobBook) -> u64 {
     let part = blobs.get(blob);
-    part.map_or(0, |part| blob.stored_bytes() - part.missing_bytes())
+    part.map_or(0, |part| blob.disk_bytes() - part.missing_bytes())
 }
 
 impl Tally {

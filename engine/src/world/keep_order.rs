@@ -5,7 +5,9 @@
 //! and no others. A file moves when something about it changes or a window of its age ends; nothing is ever scored twice. Own
 //! files are not in here: they are no candidates.
 
-use crate::domain::{AgeWindow, AuthorStanding, KeepClass, KeepFacts, KeepPriority, PostId};
+use crate::domain::{
+    AgeWindow, AuthorStanding, KeepClass, KeepFacts, KeepPriority, PAGE_BYTES, PostId,
+};
 use bevy_ecs::prelude::{Entity, Resource};
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -79,8 +81,6 @@ struct Entry {
     /// Disk pages that its going would free.
     pages: u32,
 }
-
-const PAGE_BYTES: u64 = 4096;
 
 impl Entry {
     fn of(row: u32, candidate: &Candidate) -> Self {

@@ -1,8 +1,7 @@
 //! Which slice lies where, in memory.
 
 use super::SHELVES;
-use super::shelf::PAGE_BYTES;
-use distsoc_engine::domain::BlobHash;
+use distsoc_engine::domain::{BlobHash, PAGE_BYTES};
 use distsoc_engine::io::StoredBlob;
 use std::collections::BTreeMap;
 

@@ -4,15 +4,13 @@ use super::index::Index;
 use crate::environment::Environment;
 use crate::fault::Fault;
 use crate::tables::{Raw, open_one};
-use distsoc_engine::domain::{BlobHash, Slice, Verified};
+use distsoc_engine::domain::{BlobHash, PAGE_BYTES, Slice, Verified};
 use distsoc_engine::io::StorageTrouble;
 use heed::{Error, MdbError};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
 
-/// LMDB's page on every system that this runs on.
-pub(crate) const PAGE_BYTES: u64 = 4096;
 /// Pages of a shelf that no slice gets: for its tree, its list of free pages, and the copies that a change is made in. Without
 /// them nothing could be deleted from a full one.
 const SPARE_PAGES: u64 = 64;

@@ -63,6 +63,21 @@ fn what_was_stored_is_there_after_a_start_and_what_was_forgotten_is_not() {
 
 /// The files of random blobs that come and go never pass their share, and room that was freed is used again.
 #[test]
+fn a_blob_takes_as_many_bytes_as_is_said_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let blobs = Blobs::open(dir.path(), SHARE).unwrap();
+    let mut said = 0;
+    for length in [
+        1, 4_080, 4_081, 16_384, 16_385, 65_536, 65_537, 131_072, 500_001,
+    ] {
+        let slices = slices_of(&blob_of(length, length as u32));
+        assert!(store(&blobs, &slices));
+        said += slices[0].blob().disk_bytes();
+        assert_eq!(blobs.used_bytes(), said, "{length}");
+    }
+}
+
+#[test]
 fn the_files_never_pass_their_share_and_freed_room_is_used_again() {
     let dir = tempfile::tempdir().unwrap();
     let blobs = Blobs::open(dir.path(), SHARE).unwrap();

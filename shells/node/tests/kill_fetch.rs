@@ -221,7 +221,11 @@ fn fifty_kills_leave_no_half_file_and_the_fetch_goes_on() {
         "DISTSOC_SEED={seed}: no kill fell into a fetch"
     );
 
-    let total: u64 = blobs.values().map(|blob| blob.stored_bytes()).sum();
+    let slices = blobs.values().flat_map(|blob| {
+        let numbers = 0..blob.slices();
+        numbers.map(|slice| blob.slice_bytes(slice) as u64)
+    });
+    let total: u64 = slices.sum();
     assert!(total > BUDGET && kept < blobs.len(), "something had to go");
     // With room for what is missing, and without the pause after a disk that was full, the fetch goes on to its end.
     let client = block_on(Client::open(follower)).unwrap();

@@ -16,8 +16,6 @@ use std::collections::{BTreeMap, VecDeque};
 
 /// So long it is waited for room that eviction makes.
 const ROOM_MS: u64 = 30_000;
-/// Pages that a slice takes beyond its bytes, at most, as a share of these: one in so many.
-const PAGES_SHARE: u64 = 8;
 /// Slices written in one batch.
 const BATCH_SLICES: usize = 32;
 
@@ -36,11 +34,9 @@ struct Upload {
 }
 
 impl Upload {
-    /// Bytes that it takes in whole pages, at most; more where so much was not enough, since others come in meanwhile and what is free
-    /// may lie apart.
+    /// Bytes that it takes; more where so much was not enough, since others come in meanwhile and what is free may lie apart.
     fn room_bytes(&self) -> u64 {
-        let bytes = self.blob.stored_bytes();
-        (bytes + bytes / PAGES_SHARE) << self.tries
+        self.blob.disk_bytes() << self.tries
     }
 }
 
@@ -79,7 +75,7 @@ fn check(
     staged: u64,
 ) -> Result<(), CallError> {
     let own_max = storage.own_bytes_max().all;
-    let (bytes, own_bytes) = (blob.stored_bytes(), archive.own_bytes().all);
+    let (bytes, own_bytes) = (blob.disk_bytes(), archive.own_bytes().all);
     let why = if bytes > own_max.min(limits::STAGED_BYTES_MAX) {
         "this file alone is larger than the quarter of the budget that own posts may take: make it smaller, or raise the budget"
     } else if own_bytes + bytes > own_max {
@@ -118,7 +114,7 @@ fn take(
         }
         let others = archive.blobs.staged();
         let others = others.filter(|other| other.hash != blob.hash);
-        let staged: u64 = others.map(|other| other.stored_bytes()).sum();
+        let staged: u64 = others.map(|other| other.disk_bytes()).sum();
         if let Err(refused) = check(&archive, &storage, blob, staged) {
             outbox.reply(call, Err(refused));
             continue;

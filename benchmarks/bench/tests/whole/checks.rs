@@ -8,7 +8,7 @@ use distsoc_engine::world::files::ROW_BYTES;
 use std::collections::{BTreeMap, BTreeSet};
 
 fn disk_bytes(file: &File) -> u64 {
-    let blobs: u64 = file.blobs.iter().map(|blob| blob.stored_bytes()).sum();
+    let blobs: u64 = file.blobs.iter().map(|blob| blob.disk_bytes()).sum();
     file.body_bytes + ROW_BYTES + blobs
 }
 
@@ -20,7 +20,7 @@ impl Stage {
         let bytes = here.flat_map(|(blob, slices)| {
             let told = slices.iter();
             let told = told.filter(|slice| !account.untold.contains(&(*hash, **slice)));
-            told.map(|slice| blob.slice_bytes(*slice) as u64)
+            told.map(|slice| blob.slice_disk_bytes(*slice))
         });
         bytes.sum()
     }
@@ -174,7 +174,7 @@ impl Stage {
             assert_eq!(told.bytes, disk_bytes(file), "bytes of {}", told.post);
             let missing = blobs
                 .iter()
-                .map(|blob| blob.stored_bytes() - self.here(&blob.hash));
+                .map(|blob| blob.disk_bytes() - self.here(&blob.hash));
             let missing: u64 = missing.sum();
             assert_eq!(told.missing_bytes, missing, "missing of {}", told.post);
         }

@@ -419,7 +419,8 @@ pub const BUDGET_BYTES_MIN: u64 = 64_000_000;
 pub const BUDGET_BYTES_MAX: u64 = 16_000_000_000_000;
 /// PROTOCOL section 7: own content takes this share of the budget at most.
 pub const OWN_SHARE: u64 = 4;
-/// And its texts this, of the part that is for rows: with more, everything else in it would go, and there were still too much.
+/// And its texts, in the pages that they take, this: with a quarter, everything else in the part for rows would go, and there were still
+/// too much.
 pub const OWN_ROWS_SHARE: u64 = 6;
 /// Authors heard of from whom those kept for others are chosen.
 pub const HOST_CANDIDATES_MAX: usize = 256;

@@ -4,7 +4,7 @@ mod table;
 
 use distsoc_engine::domain::{Cut, PostId};
 use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Reply, StorageTrouble};
-use distsoc_engine::wire::FileRequest;
+use distsoc_engine::wire::{FileRequest, PullSyncRequest};
 use table::Table;
 use table::files::{holds_whole, picture, post_with, stage, town};
 
@@ -200,6 +200,30 @@ fn what_is_worth_least_makes_room_for_an_upload() {
         assert_eq!(table.seats[1].posts.contains_key(&id), stays, "{length}");
         assert_eq!(holds_whole(&table, 1, &of_other), stays, "{length}");
     }
+}
+
+/// Rows that fill their share and do not go: what has no room is not asked for again and again.
+#[test]
+fn what_has_no_room_among_the_rows_is_not_pulled_again_and_again() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    table.seats[1]
+        .inputs
+        .push_back(Input::Disk(nearly_full(100_000)));
+    table.settle();
+    let long = "x".repeat(6_000);
+    let id = table.post(2, &long);
+    table.pass(1_000);
+    let pulls = |table: &Table| table.requests[&PullSyncRequest::SPEC.code];
+    let before = pulls(&table);
+    table.pass(60_000);
+    assert!(pulls(&table) < before + 5, "{}", pulls(&table) - before);
+    assert!(!table.seats[1].posts.contains_key(&id));
+    table.seats[1]
+        .inputs
+        .push_back(Input::Disk(nearly_full(50_000)));
+    table.pass(60_000);
+    assert!(table.seats[1].posts.contains_key(&id), "there is room now");
 }
 
 /// Slices that had no room are asked for again as soon as the person gives more, not when the pause ends.

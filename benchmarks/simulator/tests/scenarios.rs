@@ -68,6 +68,12 @@ fn popular() {
 }
 
 #[test]
+fn cascade() {
+    let report = holds_with("cascade", 25, 40);
+    assert!(report.delivered[1] > 60, "{:?}", report.delivered);
+}
+
+#[test]
 fn mixed() {
     holds("mixed", 12);
 }

@@ -397,6 +397,14 @@ pub struct ListHints<'w> {
 }
 
 impl ListHints<'_> {
+    /// The version of the newest list here of an author, or of the own; 0 for none.
+    #[must_use]
+    pub fn version(&self, author: &NodeId, known: Option<&Author>) -> u64 {
+        let own = self.own.0.as_ref().filter(|own| own.author == *author);
+        let head = own.or_else(|| known.and_then(|known| known.head.as_ref()));
+        head.map_or(0, |head| head.seq.to_u64())
+    }
+
     /// A peer says to have a version of somebody's list; 0 is none. Gives back whether it is newer than what is here of somebody who is
     /// kept, and then it is asked for.
     pub fn hear(

@@ -277,13 +277,6 @@ impl Archive<'_, '_> {
         self.files.get(self.index.get(id)?).ok()
     }
 
-    /// The version of the newest list here of an author that is known; 0 for none.
-    #[must_use]
-    pub fn list_seq(&self, author: &NodeId) -> u64 {
-        let head = self.author(author).and_then(|author| author.head.as_ref());
-        head.map_or(0, |head| head.seq.to_u64())
-    }
-
     /// Bytes of a file's blobs that are not on the disk.
     #[must_use]
     pub fn missing_bytes(&self, file: &StoredFile) -> u64 {
@@ -492,6 +485,17 @@ pub struct KeepFloor {
     forgotten: Option<Forgotten>,
 }
 
+/// What would go next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FirstToGo {
+    /// Which.
+    pub id: PostId,
+    /// What it is worth.
+    pub worth: KeepPriority,
+    /// What it would be worth if it came now.
+    pub came: KeepPriority,
+}
+
 /// What went and is remembered no more.
 #[derive(Clone, Copy, Debug)]
 struct Forgotten {
@@ -513,11 +517,11 @@ impl KeepFloor {
             && !self.forgotten.as_ref().is_some_and(may_be_forgotten)
     }
 
-    /// A start on a full disk, where the first to go is this one: what went before was worth no more.
-    pub fn begin(&mut self, first: (KeepPriority, PostId), now_s: u32) {
-        self.least = Some(first.0);
+    /// A start on a full disk: what went before was worth no more than the first to go now.
+    pub fn begin(&mut self, first: FirstToGo, now_s: u32) {
+        self.least = Some(first.worth);
         self.forgotten = Some(Forgotten {
-            last: first,
+            last: (first.came, first.id),
             until_s: now_s,
         });
     }
@@ -542,16 +546,18 @@ impl KeepFloor {
         });
     }
 
-    /// What was worth less than what is kept is worth more by now, where the first to go is this one; true where that lowers it.
-    pub fn fall_to(&mut self, first: (KeepPriority, PostId)) -> bool {
-        let falls = self.least.is_some_and(|least| first.0 < least);
+    /// What was worth less than what is kept is worth more by now, where this is the first to go; true where that lowers it.
+    pub fn fall_to(&mut self, first: FirstToGo) -> bool {
+        let falls = self.least.is_some_and(|least| first.worth < least);
         if falls {
-            self.least = Some(first.0);
+            self.least = Some(first.worth);
         }
-        let forgotten = self.forgotten.as_mut().filter(|it| first < it.last);
+        // By what it would be worth when it came, as what is forgotten was: with its copies it is worth less than that.
+        let place = (first.came, first.id);
+        let forgotten = self.forgotten.as_mut().filter(|it| place < it.last);
         let is_less_forgotten = forgotten.is_some();
         if let Some(forgotten) = forgotten {
-            forgotten.last = first;
+            forgotten.last = place;
         }
         falls || is_less_forgotten
     }
@@ -621,8 +627,13 @@ mod tests {
         assert!(!floor.admits(&gone, worth(1), 0) && floor.admits(&new, worth(1), 0));
         assert!(!floor.admits(&id(0), worth(4), 0));
         assert!(floor.admits(&id(0), worth(3), 0), "it is worth as much");
-        assert!(!floor.fall_to((worth(2), new)));
-        assert!(floor.fall_to((worth(4), new)) && floor.admits(&id(0), worth(4), 0));
+        let first = |copies: u8, came: u8, id: PostId| FirstToGo {
+            id,
+            worth: worth(copies),
+            came: worth(came),
+        };
+        assert!(!floor.fall_to(first(2, 1, new)));
+        assert!(floor.fall_to(first(4, 1, new)) && floor.admits(&id(0), worth(4), 0));
         assert!(
             floor.admits(&gone, worth(0), 0),
             "it is worth more than it was"
@@ -638,9 +649,12 @@ mod tests {
         assert_eq!(gone.map(id).filter(comes_back).count(), 0);
         assert!(!floor.admits(&id(5), worth(1), 200) && floor.admits(&id(5), worth(1), 201));
         assert!(floor.admits(&id(5), worth(0), 200) && floor.admits(&id(most * 2), worth(1), 200));
-        assert!(floor.fall_to((worth(3), new)) && floor.admits(&id(5), worth(2), 200));
+        // What it is worth for its copies opens no way back for what went for its own.
+        let last = id(most * 2);
+        assert!(floor.fall_to(first(3, 1, last)) && !floor.admits(&id(5), worth(1), 200));
+        assert!(floor.fall_to(first(3, 3, new)) && floor.admits(&id(5), worth(2), 200));
         // A start on a full disk remembers nothing.
-        floor.begin((worth(3), id(7)), 300);
+        floor.begin(first(3, 3, id(7)), 300);
         assert!(!floor.admits(&id(6), worth(3), 300) && floor.admits(&id(6), worth(3), 301));
         assert!(floor.admits(&id(8), worth(3), 300) && !floor.admits(&id(8), worth(4), 301));
         floor.end();

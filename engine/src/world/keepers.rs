@@ -85,11 +85,12 @@ impl Keepers {
         of.flat_map(|of| of.seen.iter().rev().copied())
     }
 
-    /// Of these nodes, the one that has or had something of most authors; of equals the first. `None` where none has.
+    /// Of these nodes, the one that was the last to give something, or to say that it has it, of most authors; of equals the first. `None`
+    /// where none was.
     #[must_use]
     pub fn richest(&self, of: &[NodeId]) -> Option<NodeId> {
         let mut counts: BTreeMap<NodeId, usize> = BTreeMap::new();
-        for seen in self.by_author.values().flat_map(|of| &of.seen) {
+        for seen in self.by_author.values().filter_map(|of| of.seen.back()) {
             *counts.entry(*seen).or_default() += 1;
         }
         let count = |node: &NodeId| counts.get(node).copied().unwrap_or_default();

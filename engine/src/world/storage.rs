@@ -75,6 +75,16 @@ impl Storage {
         OwnBytes::max_of(self.usage.budget_bytes)
     }
 
+    /// Whether what lists name and is not here would find room among the rows, or be refused there as long as eviction makes none.
+    #[must_use]
+    pub fn has_room_for_rows(&self) -> bool {
+        let usage = &self.usage;
+        let used = u128::from(usage.row_bytes) * 100;
+        let mark = u128::from(usage.row_room_bytes) * u128::from(limits::EVICTION_BEGINS_PERCENT);
+        // Nothing is known of the disk yet, or it is below.
+        usage.row_room_bytes == 0 || used < mark
+    }
+
     /// Bytes of rows that have room.
     #[must_use]
     pub fn row_bytes_left(&self) -> u64 {

@@ -116,6 +116,31 @@ fn overview(
     view
 }
 
+/// Whether everything may take so many bytes from now on. A larger budget is the way out for whoever has too much of their own.
+fn check_budget(bytes: u64, archive: &Archive, storage: &Storage) -> Result<(), CallError> {
+    if bytes < limits::BUDGET_BYTES_MIN {
+        return Err(CallError::Refused("the least budget is 64 MB"));
+    }
+    if bytes > limits::BUDGET_BYTES_MAX {
+        return Err(CallError::Refused("the largest budget is 16 TB"));
+    }
+    if bytes > storage.usage.budget_bytes {
+        return Ok(());
+    }
+    let (own, most) = (archive.own_bytes(), OwnBytes::max_of(bytes));
+    if own.all > most.all {
+        return Err(CallError::Refused(
+            "own posts may take a quarter of the budget, and yours take more than that: delete some first, or choose a larger one",
+        ));
+    }
+    if own.rows > most.rows {
+        return Err(CallError::Refused(
+            "texts of own posts may take a sixth of the budget, and yours take more than that: delete some first, or choose a larger one",
+        ));
+    }
+    Ok(())
+}
+
 fn answer(
     now: Res<Now>,
     identity: Res<Identity>,
@@ -149,29 +174,16 @@ fn answer(
                 archive.order.turn((now.wall_ms / 1000) as u32);
                 explain(&archive, &post, *now).map(Reply::Kept)
             }
-            Wish::Budget(bytes) if bytes < limits::BUDGET_BYTES_MIN => {
-                Err(CallError::Refused("the least budget is 64 MB"))
-            }
-            Wish::Budget(bytes) if bytes > limits::BUDGET_BYTES_MAX => {
-                Err(CallError::Refused("the largest budget is 16 TB"))
-            }
-            Wish::Budget(bytes) if archive.own_bytes().all > OwnBytes::max_of(bytes).all => {
-                Err(CallError::Refused(
-                    "own posts may take a quarter of the budget, and yours take more than that: delete some first, or choose a larger one",
-                ))
-            }
-            Wish::Budget(bytes) if archive.own_bytes().rows > OwnBytes::max_of(bytes).rows => {
-                Err(CallError::Refused(
-                    "texts of own posts may take a sixth of the budget, and yours take more than that: delete some first, or choose a larger one",
-                ))
-            }
             Wish::Budget(bytes) if bytes == storage.usage.budget_bytes => Ok(Reply::Done),
-            Wish::Budget(bytes) => {
-                outbox.push(Effect::Budget { bytes });
-                let until_ms = now.after(BUDGET_ANSWER_MS);
-                waiting.budgets.push((call, bytes, until_ms));
-                continue;
-            }
+            Wish::Budget(bytes) => match check_budget(bytes, &archive, &storage) {
+                Err(refused) => Err(refused),
+                Ok(()) => {
+                    outbox.push(Effect::Budget { bytes });
+                    let until_ms = now.after(BUDGET_ANSWER_MS);
+                    waiting.budgets.push((call, bytes, until_ms));
+                    continue;
+                }
+            },
         };
         outbox.reply(call, reply);
     }

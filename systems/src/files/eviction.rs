@@ -12,7 +12,7 @@ use distsoc_engine::schedule::{Occasions, Phase};
 use distsoc_engine::world::authors::ListRechecks;
 use distsoc_engine::world::blobs::BlobBook;
 use distsoc_engine::world::fetches::Fetches;
-use distsoc_engine::world::files::{Archive, KeepFloor, still_holds};
+use distsoc_engine::world::files::{Archive, FirstToGo, KeepFloor, still_holds};
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keep_order::{KeepOrder, KeepRow};
 use distsoc_engine::world::outbox::Outbox;
@@ -172,13 +172,16 @@ fn place_of(order: &KeepOrder, row: KeepRow) -> Option<(KeepPriority, PostId)> {
     Some((order.priority(row)?, order.get(row)?.id))
 }
 
-fn first_to_go(order: &KeepOrder) -> Option<(KeepPriority, PostId)> {
+fn first_to_go(archive: &Archive) -> Option<FirstToGo> {
     let mut first = None;
-    order.least_worth(|row, _| {
-        first = place_of(order, row);
+    archive.order.least_worth(|row, _| {
+        first = place_of(&archive.order, row);
         false
     });
-    first
+    let (worth, id) = first?;
+    let file = archive.get(&id)?;
+    let came = archive.worth_of(&file.row.author, file.row.created_at_s);
+    Some(FirstToGo { id, worth, came })
 }
 
 /// The disk, what is on it, and what must go.
@@ -218,7 +221,7 @@ impl Shelf<'_, '_> {
             return;
         }
         self.archive.order.turn(now_s);
-        let falls = match first_to_go(&self.archive.order) {
+        let falls = match first_to_go(&self.archive) {
             Some(first) => self.floor.fall_to(first),
             None => true,
         };
@@ -338,7 +341,7 @@ fn evict(mut shelf: Shelf) {
     if is_first && shelf.fullness() >= limits::EVICTION_ENDS_PERCENT {
         let now_s = shelf.now_s();
         shelf.archive.order.turn(now_s);
-        if let Some(first) = first_to_go(&shelf.archive.order) {
+        if let Some(first) = first_to_go(&shelf.archive) {
             shelf.floor.begin(first, now_s);
         }
     }

@@ -78,7 +78,8 @@ fn look_up(
     mut outbox: ResMut<Outbox>,
 ) {
     // What is missing could not be taken in.
-    if !storage.takes_more() || index.len() >= profile.files_max || !wanted.has_room() {
+    let has_room = storage.has_room_for_rows() && index.len() < profile.files_max;
+    if !storage.takes_more() || !has_room || !wanted.has_room() {
         return;
     }
     while !rechecks.0.is_empty() && reading.0.len() < limits::LIST_RECHECKS_IN_FLIGHT_MAX {

@@ -74,6 +74,7 @@ fn publish(
     mut inbox: ResMut<Inbox>,
     mut giving: ResMut<Giving>,
     mut archive: Archive,
+    hints: ListHints,
     mut outbox: ResMut<Outbox>,
     mut peers: Query<(&Link, &mut Peer)>,
 ) {
@@ -88,7 +89,8 @@ fn publish(
         // The post may have gone meanwhile: then it is said all the same, to those who keep it.
         let taken = archive.hearts.take(&heart, Some(identity.node_id()));
         judge_again(&mut archive, &heart, taken.unwrap_or_default());
-        let bytes = Packet::from(record(heart, &archive)).encode();
+        let list_seq = hints.version(&heart.author, archive.author(&heart.author));
+        let bytes = Packet::from(HeartRecord { heart, list_seq }).encode();
         for (link, mut peer) in &mut peers {
             outbox.send_bytes(link.id, bytes.clone());
             peer.spoke_ms = now.mono_ms;
@@ -143,10 +145,6 @@ fn take_in(
     let pulled = pulled.map(|(link, heart)| (link, heart, None));
     for (link, heart, list_seq) in pushed.chain(pulled).collect::<Vec<_>>() {
         let reporter = swarm.behind(link);
-        let author = archive.author(&heart.author);
-        if let (Some(seq), Some(reporter)) = (list_seq, reporter) {
-            hints.hear(heart.author, author, seq, (link, reporter));
-        }
         let judged = match heart.person == identity.node_id() {
             true => Err(Refusal::Stale),
             false if !storage.takes_more() => Err(Refusal::Full),
@@ -157,9 +155,14 @@ fn take_in(
             Ok(changed) => {
                 judge_again(&mut archive, &heart, changed);
                 outbox.store(Write::Heart(heart.clone()));
-                if list_seq.is_some() {
+                if let Some(seq) = list_seq {
                     let (author, by) = (heart.author, Some(heart.person));
-                    let packet = record(heart, &archive).into();
+                    let known = archive.author(&author);
+                    if let Some(reporter) = reporter {
+                        hints.hear(author, known, seq, (link, reporter));
+                    }
+                    let list_seq = hints.version(&author, known);
+                    let packet = HeartRecord { heart, list_seq }.into();
                     swarm.relay(&author, &packet, [reporter, by], &mut outbox);
                 }
             }
@@ -173,12 +176,6 @@ fn take_in(
             Err(refusal) => offences.note(link, refusal, "HeartRecord"),
         }
     }
-}
-
-/// With how new a list is here.
-fn record(heart: Heart, archive: &Archive) -> HeartRecord {
-    let list_seq = archive.list_seq(&heart.author);
-    HeartRecord { heart, list_seq }
 }
 
 /// What hearts that count changed.

@@ -76,7 +76,7 @@ fn bury(
         if let Some(reporter) = not_to {
             hints.hear(author, archive.author(&author), list_seq, (from, reporter));
         }
-        let list_seq = archive.list_seq(&author);
+        let list_seq = hints.version(&author, archive.author(&author));
         let packet = DeleteRecord { deletion, list_seq }.into();
         swarm.relay(&author, &packet, [not_to, Some(author)], &mut outbox);
     }

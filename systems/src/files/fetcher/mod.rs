@@ -25,13 +25,13 @@ use distsoc_engine::world::peers::{Link, Offences, Peer, PeerChanges, Peers};
 use distsoc_engine::world::storage::Storage;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Range;
+use std::ops::{Bound, Range};
 
-/// Blobs looked at in one frame, at most.
+/// Blobs looked at in one frame, at most: the newest first, and half of them in turn, so that what is waited for keeps nothing waiting.
 const LOOKED_AT_MAX: usize = 64;
-/// Of these, of one author: what nobody has of one keeps nothing of others waiting.
+/// Of these, of one author.
 const LOOKED_AT_OF_AUTHOR_MAX: usize = 16;
-/// Blobs passed on the way to these, at most, those that are looked at among them.
+/// Blobs passed on the way to either half, at most, those that are looked at among them.
 const PASSED_MAX: usize = 1_024;
 
 /// A blob that is not whole.
@@ -69,6 +69,8 @@ struct ToFetch {
     blobs: BTreeMap<BlobRef, Lacking>,
     /// Those to ask for now, of the newest post first.
     ready: BTreeSet<(Reverse<u32>, BlobRef)>,
+    /// The last of these that had its turn, where others come after it.
+    turn: Option<(Reverse<u32>, BlobRef)>,
     /// The others, by when they are: mono ms.
     waiting: BTreeSet<(u64, BlobRef)>,
     /// What the disk may take, as of the last frame.
@@ -287,6 +289,23 @@ enum Next {
     Gone,
 }
 
+/// What was looked at in a frame.
+#[derive(Debug, Default)]
+struct Looks {
+    of_author: BTreeMap<NodeId, usize>,
+    next: BTreeMap<BlobRef, Next>,
+}
+
+impl Looks {
+    /// Whether a blob is to be looked at: once, and so many of an author.
+    fn takes(&mut self, blob: &BlobRef, author: NodeId) -> bool {
+        let of_author = self.of_author.entry(author).or_default();
+        let takes = !self.next.contains_key(blob) && *of_author < LOOKED_AT_OF_AUTHOR_MAX;
+        *of_author += usize::from(takes);
+        takes
+    }
+}
+
 impl Holders<'_, '_> {
     fn has_room(&self) -> bool {
         self.fetches.requests.len() < limits::FETCHES_MAX
@@ -425,23 +444,33 @@ fn fetch(
         })
         .collect();
     holders.entropy.shuffle(&mut connected);
-    let to_fetch = &mut *to_fetch;
-    let (mut of_author, mut looked_at) = (BTreeMap::<NodeId, usize>::new(), 0);
-    let mut next = Vec::new();
-    for (_, blob) in to_fetch.ready.iter().take(PASSED_MAX) {
-        if looked_at == LOOKED_AT_MAX || !holders.has_room() {
+    let ToFetch {
+        blobs, ready, turn, ..
+    } = &mut *to_fetch;
+    let mut looks = Looks::default();
+    let mut look = |blob: &BlobRef, holders: &mut Holders, most: usize| {
+        let lacking = blobs.get_mut(blob);
+        let lacking = lacking.expect("what is asked for is there");
+        if looks.takes(blob, lacking.author) {
+            let next = holders.ask_for(blob, lacking, &connected);
+            looks.next.insert(*blob, next);
+        }
+        looks.next.len() < most && holders.has_room()
+    };
+    for (_, blob) in ready.iter().take(PASSED_MAX) {
+        if !look(blob, &mut holders, LOOKED_AT_MAX / 2) {
             break;
         }
-        let lacking = to_fetch.blobs.get_mut(blob);
-        let lacking = lacking.expect("what is asked for is there");
-        let of_author = of_author.entry(lacking.author).or_default();
-        if *of_author < LOOKED_AT_OF_AUTHOR_MAX {
-            *of_author += 1;
-            looked_at += 1;
-            next.push((*blob, holders.ask_for(blob, lacking, &connected)));
+    }
+    let from = turn.take().map_or(Bound::Unbounded, Bound::Excluded);
+    let in_turn = ready.range((from, Bound::Unbounded));
+    for (passed, key) in (1..).zip(in_turn) {
+        if !look(&key.1, &mut holders, LOOKED_AT_MAX) || passed == PASSED_MAX {
+            *turn = Some(*key);
+            break;
         }
     }
-    for (blob, next) in next {
+    for (blob, next) in looks.next {
         match next {
             Next::Stays => {}
             Next::At(at_ms) => to_fetch.set_from(&blob, Some(at_ms)),
@@ -466,4 +495,28 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
     let has_any = |glance: &Glance<'_>| at_once_if(!glance.at::<ToFetch>().blobs.is_empty());
     frame.due(has_any, Phase::Plan, end_waits);
     frame.due(has_any, Phase::Plan, fetch);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use distsoc_engine::domain::BlobHash;
+
+    #[test]
+    fn so_many_blobs_of_an_author_are_looked_at_and_each_once() {
+        let blob = |number: u8| BlobRef {
+            hash: BlobHash::from_bytes([number; 32]),
+            length: 1,
+        };
+        let [one, other] = [1, 2].map(|node| NodeId::from_bytes([node; 32]));
+        let mut looks = Looks::default();
+        for number in 0..50 {
+            let takes = looks.takes(&blob(number), one);
+            assert_eq!(takes, usize::from(number) < LOOKED_AT_OF_AUTHOR_MAX);
+            if takes {
+                looks.next.insert(blob(number), Next::Stays);
+            }
+        }
+        assert!(!looks.takes(&blob(0), other) && looks.takes(&blob(60), other));
+    }
 }

@@ -25,6 +25,11 @@ pub(super) struct Tried {
 }
 
 impl Tried {
+    /// There is news: all may be asked in this round who were asked in it.
+    pub(super) fn renew(&mut self) {
+        self.before.extend(self.now.drain(..));
+    }
+
     pub(super) fn add(&mut self, peer: NodeId) {
         self.now.push(peer);
     }
@@ -37,7 +42,7 @@ impl Tried {
     /// Nobody is left in this round; false where nobody was asked in it. Once all of these were asked, all may be again.
     pub(super) fn end_round(&mut self, peers: &[NodeId]) -> bool {
         let has_asked = !self.now.is_empty();
-        self.before.extend(self.now.drain(..));
+        self.renew();
         self.before.retain(|peer| peers.contains(peer));
         if self.before.len() == peers.len() {
             self.before.clear();

@@ -97,6 +97,90 @@ impl Pulls {
         self.asked.extend(pull.posts.iter().map(|(post, _)| *post));
         self.under_way.insert(id, pull);
     }
+
+    /// Nobody is to be asked for an author now: gives back for how long, ms.
+    fn end_round(
+        &mut self,
+        author: &NodeId,
+        is_satisfied: bool,
+        strangers: &[NodeId],
+        starving: &mut Starving,
+    ) -> u64 {
+        if is_satisfied {
+            self.tried.remove(author);
+            self.fruitless.remove(author);
+            return limits::FOLLOW_PULL_MS;
+        }
+        let tried = self.tried.get_mut(author);
+        let has_asked = tried.is_some_and(|tried| tried.end_round(strangers));
+        let rounds = self.fruitless.entry(*author).or_default();
+        *rounds += u32::from(has_asked);
+        if *rounds >= limits::FRUITLESS_ROUNDS_BEFORE_WORM && has_asked {
+            starving.note(*author, Lack::Content);
+        }
+        retry_pause_ms(rounds.saturating_sub(1))
+    }
+
+    /// The author is kept no more.
+    fn forget(&mut self, author: &NodeId) {
+        self.waiting.remove(author);
+        self.tried.remove(author);
+        self.whole.remove(author);
+        self.suspect.remove(author);
+        self.hints.remove(author);
+        self.fruitless.remove(author);
+    }
+
+    /// Asks a peer for what is planned, in so many requests at most; gives back how many it took. Whose turn did not come waits.
+    fn ask(
+        &mut self,
+        peer: NodeId,
+        link: Option<&Link>,
+        plan: &Plan<'_>,
+        requests: usize,
+        wanted: &Wanted,
+        outbox: &mut Outbox,
+    ) -> usize {
+        let mut lists = plan.lists.chunks(limits::PULL_AUTHORS_MAX);
+        let all = plan.lacking.iter().copied();
+        let all = all.chain(plan.lists.iter().map(|(_, author)| *author));
+        let mut waiting: BTreeSet<NodeId> = all.map(|author| author.node).collect();
+        let mut asked = 0;
+        while asked < requests {
+            let lists = lists.next().unwrap_or_default();
+            let with_lists: Vec<&Author> = lists.iter().map(|(_, author)| *author).collect();
+            // Lists first: only with all of them is it known which posts are the newest.
+            let lacking: &[&Author] = match (with_lists.is_empty(), self.asks_for_lists(&peer)) {
+                (true, false) => &plan.lacking,
+                (true, true) => &[],
+                (false, _) => &with_lists,
+            };
+            let posts = newest_of(lacking, limits::PULL_POSTS_MAX, |post| {
+                !self.asked.contains(post) && wanted.author_of(post).is_some()
+            });
+            let Some(link) = link.filter(|_| !lists.is_empty() || !posts.is_empty()) else {
+                break;
+            };
+            let request = PullSyncRequest {
+                authors: Bounded::truncated(lists.iter().map(|(want, _)| *want).collect()),
+                posts: Bounded::truncated(posts.iter().map(|(post, _)| *post).collect()),
+            };
+            let pull = Pull {
+                peer,
+                link: link.id,
+                authors: with_lists.iter().map(|author| author.node).collect(),
+                posts,
+            };
+            waiting.retain(|author| !pull.authors.contains(author));
+            pull.posts
+                .iter()
+                .for_each(|(_, author)| _ = waiting.remove(author));
+            self.begin(outbox.request(link.id, &request.into()), pull);
+            asked += 1;
+        }
+        self.waiting.extend(waiting);
+        asked
+    }
 }
 
 /// Events that make an author due: a follow, the author or anybody new coming up while something is missing, a list
@@ -122,7 +206,9 @@ fn note_reasons(
         match wish {
             PullWish::Newer => {
                 pulls.suspect.insert(author);
-                pulls.tried.remove(&author);
+                if let Some(tried) = pulls.tried.get_mut(&author) {
+                    tried.renew();
+                }
             }
             PullWish::Whole { not_from } => {
                 pulls.whole.insert(author);
@@ -149,6 +235,7 @@ fn note_reasons(
             due.0.at(author.node, now.mono_ms);
         } else if !author.is_kept() {
             due.0.remove(&author.node);
+            pulls.forget(&author.node);
         }
     }
     for (node, _, _) in changes.came_up() {
@@ -329,6 +416,18 @@ struct Plan<'a> {
     lacking: Vec<&'a Author>,
 }
 
+/// Peers in the order in which they are asked where nobody is known to have something.
+fn strangers(peers: &Peers, keepers: &Keepers, entropy: &mut Entropy) -> Vec<NodeId> {
+    let mut strangers: Vec<NodeId> = peers.up().map(|(node, _)| node).collect();
+    entropy.shuffle(&mut strangers);
+    // Whoever had most of what was looked for is likely to have more of it.
+    let most = keepers.richest(&strangers);
+    if let Some(place) = strangers.iter().position(|node| Some(*node) == most) {
+        strangers.swap(0, place);
+    }
+    strangers
+}
+
 fn pull(
     now: Res<Now>,
     storage: Res<Storage>,
@@ -351,13 +450,7 @@ fn pull(
         }
         return;
     }
-    let mut strangers: Vec<NodeId> = peers.up().map(|(node, _)| node).collect();
-    entropy.shuffle(&mut strangers);
-    // Whoever had most of what was looked for is likely to have more of it.
-    let most = keepers.richest(&strangers);
-    if let Some(place) = strangers.iter().position(|node| Some(*node) == most) {
-        strangers.swap(0, place);
-    }
+    let strangers = strangers(&peers, &keepers, &mut entropy);
     let nobody = Tried::default();
     let mut in_all = limits::PULLS_IN_FLIGHT_MAX.saturating_sub(pulls.under_way.len());
     let free_at_most = PER_PEER_MAX.min(in_all);
@@ -409,22 +502,7 @@ fn pull(
             Source::Busy => drop(pulls.waiting.insert(node)),
             Source::Nobody => {
                 pulls.hints.remove(&node);
-                let pulls = &mut *pulls;
-                let tried = pulls.tried.get_mut(&node);
-                let has_asked = tried.is_some_and(|tried| tried.end_round(&strangers));
-                let nobody_left = !is_satisfied && has_asked;
-                let pause_ms = if is_satisfied {
-                    pulls.tried.remove(&node);
-                    pulls.fruitless.remove(&node);
-                    limits::FOLLOW_PULL_MS
-                } else {
-                    let rounds = pulls.fruitless.entry(node).or_default();
-                    *rounds += u32::from(nobody_left);
-                    if *rounds >= limits::FRUITLESS_ROUNDS_BEFORE_WORM && nobody_left {
-                        starving.note(node, Lack::Content);
-                    }
-                    retry_pause_ms(rounds.saturating_sub(1))
-                };
+                let pause_ms = pulls.end_round(&node, is_satisfied, &strangers, &mut starving);
                 due.0.set(node, now.after(entropy.jittered(pause_ms)));
             }
         }
@@ -433,43 +511,7 @@ fn pull(
         let entity = peers.by_node(&peer);
         let link = entity.and_then(|entity| links.get(entity).ok());
         let requests = link.map_or(0, |_| free[&peer].min(in_all));
-        let mut lists = plan.lists.chunks(limits::PULL_AUTHORS_MAX);
-        let all = plan.lacking.iter().copied();
-        let all = all.chain(plan.lists.iter().map(|(_, author)| *author));
-        let mut waiting: BTreeSet<NodeId> = all.map(|author| author.node).collect();
-        for _ in 0..requests {
-            let lists = lists.next().unwrap_or_default();
-            let with_lists: Vec<&Author> = lists.iter().map(|(_, author)| *author).collect();
-            // Lists first: only with all of them is it known which posts are the newest.
-            let lacking: &[&Author] = match (with_lists.is_empty(), pulls.asks_for_lists(&peer)) {
-                (true, false) => &plan.lacking,
-                (true, true) => &[],
-                (false, _) => &with_lists,
-            };
-            let posts = newest_of(lacking, limits::PULL_POSTS_MAX, |post| {
-                !pulls.asked.contains(post) && wanted.author_of(post).is_some()
-            });
-            let Some(link) = link.filter(|_| !lists.is_empty() || !posts.is_empty()) else {
-                break;
-            };
-            let request = PullSyncRequest {
-                authors: Bounded::truncated(lists.iter().map(|(want, _)| *want).collect()),
-                posts: Bounded::truncated(posts.iter().map(|(post, _)| *post).collect()),
-            };
-            let pull = Pull {
-                peer,
-                link: link.id,
-                authors: with_lists.iter().map(|author| author.node).collect(),
-                posts,
-            };
-            waiting.retain(|author| !pull.authors.contains(author));
-            pull.posts
-                .iter()
-                .for_each(|(_, author)| _ = waiting.remove(author));
-            pulls.begin(outbox.request(link.id, &request.into()), pull);
-            in_all -= 1;
-        }
-        pulls.waiting.extend(waiting);
+        in_all -= pulls.ask(peer, link, &plan, requests, &wanted, &mut outbox);
     }
     if let Some((first_ms, _)) = due.0.first() {
         outbox.wake_at(first_ms);

@@ -78,7 +78,10 @@ fn a_phone_keeps_to_its_budget_which_can_be_changed_while_it_runs() {
         eventually("there is room for it", || is_whole(phone, &id));
         posts.push(id);
     }
-    assert!(whole(&posts) >= before + 3, "nothing had to make room");
+    // One of those may have gone meanwhile, and comes back.
+    eventually("there is room for all of them", || {
+        whole(&posts) >= before + 3
+    });
 
     choose(phone, BUDGET_BYTES);
     eventually("it shrinks to what was chosen", || {

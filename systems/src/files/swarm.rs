@@ -126,6 +126,22 @@ fn others(
     records
 }
 
+/// Somebody names a keeper of an author: gives back whether it is to be offered a link.
+fn hear_of(
+    author: NodeId,
+    record: AddressRecord,
+    now: Now,
+    keepers: &mut Keepers,
+    looking: &mut Looking,
+) -> bool {
+    let other = record.node_id;
+    keepers.learn_place(record);
+    keepers.heard_of(author, other);
+    let lacks = keepers.links(&author).count() < limits::SWARM_LINKS_WANTED;
+    let is_new = keepers.links(&author).all(|linked| linked != other);
+    lacks && is_new && looking.may_offer(author, other, OFFER_MS, now)
+}
+
 /// Where the sender can be called, if it can: else a link to it ends with the connection.
 fn note_place(link: &Link, peer: &Peer, now: Now, keepers: &mut Keepers) {
     if let Some(record) = tellable_record(link, peer, link.remote, now) {
@@ -216,10 +232,8 @@ fn take_links(
             packet.digest.seq,
             (link.id, node),
         );
-        for record in packet.others.into_vec() {
-            if !may_refer {
-                break;
-            }
+        let named = packet.others.into_vec().into_iter();
+        for record in named.filter(|_| may_refer) {
             let other = record.node_id;
             if other == identity.node_id() {
                 continue;
@@ -228,11 +242,7 @@ fn take_links(
                 offences.note(link.id, Refusal::NotWanted, "SwarmLink");
                 continue;
             }
-            keepers.learn_place(record);
-            keepers.heard_of(author, other);
-            let lacks = keepers.links(&author).count() < limits::SWARM_LINKS_WANTED;
-            let is_new = keepers.links(&author).all(|linked| linked != other);
-            if lacks && is_new && looking.may_offer(author, other, OFFER_MS, *now) {
+            if hear_of(author, record, *now, &mut keepers, &mut looking) {
                 calls.offer(other, author);
             }
         }

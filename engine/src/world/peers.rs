@@ -9,7 +9,7 @@ use crate::limits;
 use crate::profile::ProfileKind;
 use crate::refusal::Refusal;
 use crate::schedule::{Glance, at_once_if};
-use crate::wire::{GoodbyeReason, Purpose};
+use crate::wire::{GoodbyeReason, Packet, Purpose};
 use crate::world::addresses::OwnAddresses;
 use crate::world::candidates::{Candidates, Dialling, Lost};
 use crate::world::outbox::Outbox;
@@ -265,6 +265,24 @@ impl Neighbours<'_, '_> {
     #[must_use]
     pub fn behind(&self, link: LinkId) -> Option<(&Link, &Peer)> {
         self.up.get(self.peers.up_behind(link)?).ok()
+    }
+}
+
+/// Every peer that is up, to be told something.
+#[derive(SystemParam)]
+pub struct EveryPeer<'w, 's> {
+    now: Res<'w, Now>,
+    up: Query<'w, 's, (&'static Link, &'static mut Peer)>,
+}
+
+impl EveryPeer<'_, '_> {
+    /// Sends all of them the same.
+    pub fn send(&mut self, packet: &Packet, outbox: &mut Outbox) {
+        let bytes = packet.encode();
+        for (link, mut peer) in &mut self.up {
+            outbox.send_bytes(link.id, bytes.clone());
+            peer.spoke_ms = self.now.mono_ms;
+        }
     }
 }
 

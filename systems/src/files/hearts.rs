@@ -8,7 +8,7 @@ use distsoc_engine::domain::{Heart, HeartBody, NodeId, PostId, Signed, check_tim
 use distsoc_engine::io::{BatchId, Call, CallError, CallId, Reply, Write};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::schedule::{Occasions, Phase};
-use distsoc_engine::wire::{HeartRecord, Packet};
+use distsoc_engine::wire::HeartRecord;
 use distsoc_engine::world::authors::{Author, ListHints, Succession};
 use distsoc_engine::world::files::Archive;
 use distsoc_engine::world::hearts::HeartOffers;
@@ -17,7 +17,7 @@ use distsoc_engine::world::inbox::{Arrivals, Inbox};
 use distsoc_engine::world::keepers::Swarm;
 use distsoc_engine::world::map::MapView;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::peers::{Link, Offences, Peer};
+use distsoc_engine::world::peers::{EveryPeer, Offences};
 use distsoc_engine::world::storage::Storage;
 use std::collections::BTreeMap;
 
@@ -69,14 +69,13 @@ fn give(
 }
 
 fn publish(
-    now: Res<Now>,
     identity: Res<Identity>,
     mut inbox: ResMut<Inbox>,
     mut giving: ResMut<Giving>,
     mut archive: Archive,
     hints: ListHints,
     mut outbox: ResMut<Outbox>,
-    mut peers: Query<(&Link, &mut Peer)>,
+    mut everybody: EveryPeer,
 ) {
     if giving.0.is_empty() {
         return;
@@ -90,11 +89,7 @@ fn publish(
         let taken = archive.hearts.take(&heart, Some(identity.node_id()));
         judge_again(&mut archive, &heart, taken.unwrap_or_default());
         let list_seq = hints.version(&heart.author, archive.author(&heart.author));
-        let bytes = Packet::from(HeartRecord { heart, list_seq }).encode();
-        for (link, mut peer) in &mut peers {
-            outbox.send_bytes(link.id, bytes.clone());
-            peer.spoke_ms = now.mono_ms;
-        }
+        everybody.send(&HeartRecord { heart, list_seq }.into(), &mut outbox);
         outbox.reply(call, Ok(Reply::Done));
     }
 }

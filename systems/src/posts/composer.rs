@@ -23,7 +23,7 @@ use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::keepers::ListNews;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::pace::Pace;
-use distsoc_engine::world::peers::{Link, Peer, PeerChanges, peers_changed};
+use distsoc_engine::world::peers::{EveryPeer, PeerChanges, peers_changed};
 use distsoc_engine::world::storage::{OwnBytes, Storage};
 use std::collections::VecDeque;
 
@@ -366,7 +366,7 @@ fn publish(
     mut own_head: ResMut<OwnHead>,
     mut news: ResMut<ListNews>,
     mut outbox: ResMut<Outbox>,
-    mut peers: Query<(&Link, &mut Peer)>,
+    mut everybody: EveryPeer,
 ) {
     if own.under_way.is_none() {
         return;
@@ -413,11 +413,7 @@ fn publish(
                 }
             };
             for packet in packets {
-                let bytes = packet.encode();
-                for (link, mut peer) in &mut peers {
-                    outbox.send_bytes(link.id, bytes.clone());
-                    peer.spoke_ms = now.mono_ms;
-                }
+                everybody.send(&packet, &mut outbox);
             }
             outbox.reply(made.call, Ok(reply));
             own_head.0 = Some(made.list.head().clone());
@@ -448,17 +444,13 @@ fn catch_up(
     now: Res<Now>,
     mut own: ResMut<OwnPosts>,
     mut outbox: ResMut<Outbox>,
-    mut peers: Query<(&Link, &mut Peer)>,
+    mut everybody: EveryPeer,
 ) {
     let OwnPosts { list, said, .. } = &mut *own;
     let Some(list) = list.as_ref().filter(|_| said.tells_list(*now)) else {
         return;
     };
-    let bytes = Packet::from(notification(None, list)).encode();
-    for (link, mut peer) in &mut peers {
-        outbox.send_bytes(link.id, bytes.clone());
-        peer.spoke_ms = now.mono_ms;
-    }
+    everybody.send(&notification(None, list).into(), &mut outbox);
 }
 
 /// The person's own posts.

@@ -61,7 +61,6 @@ fn what_was_stored_is_there_after_a_start_and_what_was_forgotten_is_not() {
     assert_eq!(blobs.get(&forgotten, 0).unwrap(), None);
 }
 
-/// The files of random blobs that come and go never pass their share, and room that was freed is used again.
 #[test]
 fn a_blob_takes_as_many_bytes_as_is_said_of_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -77,6 +76,7 @@ fn a_blob_takes_as_many_bytes_as_is_said_of_it() {
     }
 }
 
+/// The files of random blobs that come and go never pass their share, and room that was freed is used again.
 #[test]
 fn the_files_never_pass_their_share_and_freed_room_is_used_again() {
     let dir = tempfile::tempdir().unwrap();

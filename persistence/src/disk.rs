@@ -4,7 +4,7 @@ use crate::blobs::{Blobs, Shrunk};
 use crate::budget::{Reserve, Shares, bytes_in_folder, bytes_on_disk};
 use crate::environment::Environment;
 use crate::fault::{Fault, trouble_of};
-use crate::tables::{TABLES, Tables};
+use crate::tables::{Lmdb, TABLES, Tables};
 use distsoc_engine::io::{DiskUsage, StorageTrouble};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -71,11 +71,23 @@ impl Disk {
     fn row_bytes(&self) -> heed::Result<u64> {
         let opened = self.tables.get()?;
         let txn = opened.env().read_txn()?;
-        let mut bytes = opened.env().unnamed_database_stat().non_free_page_size();
-        for table in opened.handles().all() {
-            bytes += table.stat(&txn)?.non_free_page_size();
-        }
-        Ok(bytes as u64)
+        opened.handles().used_bytes(opened.env(), &txn)
+    }
+
+    /// Whether rows take more than their share, in a file that is larger than it: the pages that deleting made are for deleting alone.
+    pub(crate) fn passes_rows(
+        &self,
+        env: &Lmdb,
+        tables: &Tables,
+        txn: &heed::RoTxn<'_>,
+    ) -> heed::Result<bool> {
+        let most = self.shares().rows;
+        Ok(self.tables.file_bytes() > most && tables.used_bytes(env, txn)? > most)
+    }
+
+    /// Writes the tables anew, so that what is free of their share lies together.
+    pub(crate) fn join_free_pages(&self) -> Result<(), StorageTrouble> {
+        self.tables.compact(self.shares().tables)
     }
 
     /// How full the disk is, as of the last commit.

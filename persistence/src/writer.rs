@@ -49,6 +49,8 @@ const COMMITS_PER_SHRINK: u32 = 64;
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// The bytes of forgotten blobs go once nothing came for so long.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Or after so many times as long, whatever comes.
+const FLUSH_LATEST: u32 = 4;
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -68,10 +70,15 @@ pub(crate) struct Writer {
     usage: DiskUsage,
     /// How long after the last job the bytes of forgotten blobs go.
     flush_after: Duration,
+    /// Since when there are any, as far as was seen.
+    gone_since: Option<Instant>,
     /// Whether a step towards a smaller budget may lead somewhere.
     may_shrink: bool,
     /// Commits until that is tried again which the disk had no room for.
     shrink_pause: u32,
+    /// Or the time until then, and since when it is waited for.
+    retry_after: Duration,
+    paused_at: Option<Instant>,
     commits: u32,
 }
 
@@ -155,8 +162,11 @@ impl Writer {
             posts_at: None,
             usage,
             flush_after: FLUSH_AFTER,
+            gone_since: None,
             may_shrink: usage.is_shrinking,
             shrink_pause: 0,
+            retry_after: RETRY_AFTER,
+            paused_at: None,
             commits: 0,
         }
     }
@@ -203,21 +213,35 @@ impl Writer {
         }
     }
 
-    /// The next job, or the time to do something that nobody asked for.
-    fn wait(&self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
-        let flush = self.disk.blobs.has_gone().then_some(self.flush_after);
-        let retry = (self.shrink_pause > 0).then_some(RETRY_AFTER);
-        match flush.into_iter().chain(retry).min() {
+    /// The next job, or the time to do something that nobody asked for: at last that comes first, however many ask.
+    fn wait(&mut self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
+        let since =
+            |is_so: bool, since: Option<Instant>| is_so.then(|| since.unwrap_or_else(Instant::now));
+        self.gone_since = since(self.disk.blobs.has_gone(), self.gone_since);
+        self.paused_at = since(self.shrink_pause > 0, self.paused_at);
+        let latest = self.flush_after * FLUSH_LATEST;
+        let flush = self
+            .gone_since
+            .map(|since| latest.saturating_sub(since.elapsed()).min(self.flush_after));
+        match flush.into_iter().chain(self.until_retry()).min() {
+            Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
             Some(patience) => jobs.recv_timeout(patience),
             None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
+    /// How long until a step towards a smaller budget is tried again.
+    fn until_retry(&self) -> Option<Duration> {
+        self.paused_at
+            .map(|since| self.retry_after.saturating_sub(since.elapsed()))
+    }
+
     fn idle(&mut self) {
-        if self.disk.blobs.has_gone() {
+        if self.until_retry() == Some(Duration::ZERO) {
+            (self.shrink_pause, self.paused_at) = (0, None);
+            self.may_shrink = self.usage.is_shrinking;
+        } else if self.disk.blobs.has_gone() {
             self.flush();
-        } else {
-            (self.shrink_pause, self.may_shrink) = (0, self.usage.is_shrinking);
         }
     }
 
@@ -232,6 +256,7 @@ impl Writer {
         } else {
             RETRY_AFTER
         };
+        self.gone_since = None;
         self.tell_usage(false);
     }
 
@@ -367,7 +392,7 @@ impl Writer {
         }
         if has_slices(&writes) {
             group.slices += writes.len();
-        } else if let Err(error) = apply_batch(env, tables, txn, &writes) {
+        } else if let Err(error) = self.apply_batch(env, tables, txn, &writes) {
             result = Some(Err(self.disk.tables.trouble(&error)));
         } else {
             group.forgotten.extend(forgotten(&writes));
@@ -381,6 +406,23 @@ impl Writer {
             result,
         });
         !is_open
+    }
+
+    fn apply_batch(
+        &self,
+        env: &Lmdb,
+        tables: &Tables,
+        parent: &mut heed::RwTxn<'_>,
+        writes: &[Write],
+    ) -> heed::Result<()> {
+        let mut txn = env.nested_write_txn(parent)?;
+        for write in writes {
+            apply(&mut txn, tables, write)?;
+        }
+        if !makes_room(writes, &self.own) && self.disk.passes_rows(env, tables, &txn)? {
+            return Err(heed::MdbError::MapFull.into());
+        }
+        txn.commit()
     }
 
     /// Stores what slices there are.
@@ -438,7 +480,7 @@ impl Writer {
 
     /// Deletes from tables that are full, or on a disk that is: at once, or in as many steps as it takes. Each row that goes may
     /// lie on a page of its own, which is copied before the old one is free. What comes with the list that says so goes with it or not
-    /// at all.
+    /// at all: a long one takes many pages in a row, for which the file is written anew where those that are free lie apart.
     fn make_room(&mut self, writes: &[Write]) -> Result<(), StorageTrouble> {
         let disk = self.disk.clone();
         let mut done = 0;
@@ -460,10 +502,20 @@ impl Writer {
         let is_whole = writes.iter().any(is_list);
         let opened = disk.tables.trouble_of(disk.open_spare());
         let mut tried = opened.and_then(|()| disk.tables.trouble_of(try_in_steps(step)));
+        let mut is_joined = false;
         while lacks_room(tried) {
             let has_released = tried == Err(StorageTrouble::Full) && self.disk.reserve.release();
-            if !has_released {
-                if step == 1 || is_whole {
+            if !has_released && is_whole {
+                if is_joined || tried == Err(StorageTrouble::Full) {
+                    break;
+                }
+                tried = disk.join_free_pages();
+                is_joined = tried.is_ok();
+                if !is_joined {
+                    continue;
+                }
+            } else if !has_released {
+                if step == 1 {
                     break;
                 }
                 step = step.div_ceil(8);
@@ -515,7 +567,7 @@ impl Writer {
         }
         self.may_shrink = shrunk == Ok(Shrunk::Step);
         match shrunk {
-            Err(_) => self.shrink_pause = COMMITS_PER_SHRINK,
+            Err(_) => (self.shrink_pause, self.paused_at) = (COMMITS_PER_SHRINK, None),
             Ok(Shrunk::Done) => drop(self.disk.reserve.make(whole)),
             Ok(Shrunk::Step | Shrunk::Waits) => {}
         }
@@ -534,17 +586,4 @@ impl Writer {
         let result = answered.unwrap_or_else(|error| Err(trouble_of(&error)));
         (self.deliver)(Input::Read { read, result });
     }
-}
-
-fn apply_batch(
-    env: &Lmdb,
-    tables: &Tables,
-    parent: &mut heed::RwTxn<'_>,
-    writes: &[Write],
-) -> heed::Result<()> {
-    let mut txn = env.nested_write_txn(parent)?;
-    for write in writes {
-        apply(&mut txn, tables, write)?;
-    }
-    txn.commit()
 }

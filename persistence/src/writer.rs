@@ -15,6 +15,7 @@ use crate::apply::{apply, makes_room};
 use crate::blobs::Shrunk;
 use crate::disk::Disk;
 use crate::fault::trouble_of;
+use crate::group::{Group, Taken, forgotten, has_slices};
 use crate::tables::{Lmdb, Tables};
 use distsoc_engine::domain::{BlobHash, NodeId};
 use distsoc_engine::io::{
@@ -33,14 +34,6 @@ const FIRST_DELAY_MS: u64 = 16;
 const LARGE_DELAY_MS: u64 = 50;
 /// Both are committed once nothing came for so long.
 const QUIET_MS: u64 = 8;
-/// A group of so many posts is large, and one of so many slices.
-const LARGE_POSTS: usize = 256;
-/// See [`LARGE_POSTS`].
-const LARGE_SLICES: usize = 16;
-/// Batches in one commit at most.
-const BATCHES_PER_COMMIT_MAX: usize = 512;
-/// Slices in one group at most.
-const SLICES_PER_COMMIT_MAX: usize = 128;
 /// Commits between two attempts to make the reserve again.
 const COMMITS_PER_RESERVE: u32 = 16;
 /// Commits after a failed attempt to write a file anew.
@@ -51,6 +44,8 @@ const RETRY_AFTER: Duration = Duration::from_secs(30);
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
 /// Or after so many times as long, whatever comes.
 const FLUSH_LATEST: u32 = 4;
+/// A step towards a smaller budget waits for jobs no longer than this.
+const STEP_AFTER: Duration = Duration::from_secs(2);
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -74,6 +69,9 @@ pub(crate) struct Writer {
     gone_since: Option<Instant>,
     /// Whether a step towards a smaller budget may lead somewhere.
     may_shrink: bool,
+    /// When the last was taken, and after how long the next comes before any job.
+    stepped_at: Instant,
+    step_after: Duration,
     /// Commits until that is tried again which the disk had no room for.
     shrink_pause: u32,
     /// Or the time until then, and since when it is waited for.
@@ -96,56 +94,8 @@ enum After {
     Stop,
 }
 
-/// A batch of a group, and how it ended if it has.
-struct Taken {
-    batch: BatchId,
-    writes: Vec<Write>,
-    result: Option<Result<(), StorageTrouble>>,
-}
-
-/// Batches that are committed together, in the order they came.
-#[derive(Default)]
-struct Group {
-    taken: Vec<Taken>,
-    forgotten: BTreeSet<BlobHash>,
-    posts: usize,
-    /// When the first of these came.
-    posts_since: Option<Instant>,
-    slices: usize,
-}
-
-fn has_slices(writes: &[Write]) -> bool {
-    writes.iter().any(|write| matches!(write, Write::Slice(_)))
-}
-
 fn lacks_room(result: Result<(), StorageTrouble>) -> bool {
     result.is_err_and(StorageTrouble::lacks_room)
-}
-
-fn forgotten(writes: &[Write]) -> impl Iterator<Item = BlobHash> {
-    writes.iter().filter_map(|write| match write {
-        Write::ForgetBlob(hash) => Some(*hash),
-        _ => None,
-    })
-}
-
-impl Group {
-    fn is_full(&self) -> bool {
-        self.taken.len() >= BATCHES_PER_COMMIT_MAX || self.slices >= SLICES_PER_COMMIT_MAX
-    }
-
-    /// Whether it is worth a commit of its own.
-    fn is_large(&self) -> bool {
-        self.posts >= LARGE_POSTS || self.slices >= LARGE_SLICES
-    }
-
-    /// Whether a batch must wait for the next group: it brings what this one is about to forget.
-    fn is_against(&self, writes: &[Write]) -> bool {
-        writes.iter().any(|write| match write {
-            Write::Slice(slice) => self.forgotten.contains(&slice.blob().hash),
-            _ => false,
-        })
-    }
 }
 
 impl Writer {
@@ -164,6 +114,8 @@ impl Writer {
             flush_after: FLUSH_AFTER,
             gone_since: None,
             may_shrink: usage.is_shrinking,
+            stepped_at: Instant::now(),
+            step_after: STEP_AFTER,
             shrink_pause: 0,
             retry_after: RETRY_AFTER,
             paused_at: None,
@@ -178,9 +130,9 @@ impl Writer {
             let job = match after {
                 After::Stop => return self.flush(),
                 After::Job(job) => job,
-                After::Wait if self.may_shrink => match jobs.try_recv() {
-                    Ok(job) => job,
-                    Err(_) => {
+                After::Wait if self.may_shrink => match self.before_step(jobs) {
+                    Some(job) => job,
+                    None => {
                         self.shrink();
                         after = After::Wait;
                         continue;
@@ -211,6 +163,12 @@ impl Writer {
                 }
             };
         }
+    }
+
+    /// A job that goes before the next step towards a smaller budget: any that waits, until none was taken for long.
+    fn before_step(&self, jobs: &Receiver<Job>) -> Option<Job> {
+        let is_late = self.stepped_at.elapsed() >= self.step_after;
+        (!is_late).then(|| jobs.try_recv().ok()).flatten()
     }
 
     /// The next job, or the time to do something that nobody asked for: at last that comes first, however many ask.
@@ -565,6 +523,7 @@ impl Writer {
         if shrunk == Err(StorageTrouble::Full) && self.disk.reserve.release_of(whole) {
             shrunk = self.disk.shrink();
         }
+        self.stepped_at = Instant::now();
         self.may_shrink = shrunk == Ok(Shrunk::Step);
         match shrunk {
             Err(_) => (self.shrink_pause, self.paused_at) = (COMMITS_PER_SHRINK, None),
@@ -587,3 +546,6 @@ impl Writer {
         (self.deliver)(Input::Read { read, result });
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -175,6 +175,17 @@ fn a_slice_on_two_shelves_is_kept_on_one() {
     drop(blobs);
     let blobs = Blobs::open(dir.path(), SHARE).unwrap();
     assert_eq!(blobs.used_bytes(), used);
+    // The other goes with the next commit there, and a start needs none.
+    assert!(blobs.has_gone());
+    blobs.flush().unwrap();
+    drop(blobs);
+    let blobs = Blobs::open(dir.path(), SHARE).unwrap();
+    assert!(!blobs.has_gone());
+    assert_eq!(
+        blobs.run_of(&hash, 0, 100).unwrap().len(),
+        slices.len(),
+        "each is there once"
+    );
     blobs.forget(&[hash]).unwrap();
     blobs.flush().unwrap();
     drop(blobs);

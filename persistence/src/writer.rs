@@ -7,8 +7,8 @@
 //! committed yet.
 //!
 //! Slices are committed before the rows of their group, and blobs forgotten after them: what rows name is there, whenever the
-//! process ends. Their bytes go while nobody asks for anything, or with the next slices. Then too a file that is larger than its share
-//! of the budget is written anew.
+//! process ends. Their bytes go while nobody asks for anything, or with the next slices, and within seconds
+//! whoever asks. Then too a file that is larger than its share of the budget is written anew.
 
 use crate::answer::Answerer;
 use crate::apply::{apply, makes_room};

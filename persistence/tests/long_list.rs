@@ -87,8 +87,6 @@ fn an_own_list_of_any_length_goes_with_each_deletion_where_the_tables_are_full()
         assert_eq!(try_to(writes), Ok(()), "deletion {number}");
         let bytes = bytes_below(dir.path());
         assert!(bytes <= BUDGET, "{bytes}");
-        let tables = bytes_below(&dir.path().join("db"));
-        println!("{number}: {tables}");
     }
     store.close();
     drop(store);

@@ -96,10 +96,10 @@ impl Blobs {
         let mut index = Index::default();
         let mut gone: [Vec<Gone>; SHELVES] = Default::default();
         let mut shelves = Vec::with_capacity(SHELVES);
-        for number in 0..SHELVES {
+        for (number, gone) in gone.iter_mut().enumerate() {
             let dir = dir.join(format!("{number:02}"));
             let shelf = Shelf::open(&dir, share_bytes)?;
-            gone[number] = shelf.load(number as u8, &mut index)?;
+            *gone = shelf.load(number as u8, &mut index)?;
             shelves.push(shelf);
         }
         let blobs = Self {

@@ -4,10 +4,10 @@ use crate::blobs::{Blobs, Shrunk};
 use crate::budget::{Reserve, Shares, bytes_in_folder, bytes_on_disk};
 use crate::environment::Environment;
 use crate::fault::{Fault, trouble_of};
-use crate::tables::{TABLES, Tables};
+use crate::tables::{Lmdb, TABLES, Tables};
 use distsoc_engine::io::{DiskUsage, StorageTrouble};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 /// The name in `meta` of a budget that the person set.
 const BUDGET: &[u8] = b"budget";
@@ -21,6 +21,8 @@ pub(crate) struct Disk {
     pub(crate) blobs: Blobs,
     pub(crate) reserve: Reserve,
     shares: Mutex<Shares>,
+    /// Why the tables could not be written anew, and the bytes of the blobs' files then: it is tried again once they are fewer.
+    tables_wait: Mutex<Option<(StorageTrouble, u64)>>,
 }
 
 impl Disk {
@@ -46,6 +48,7 @@ impl Disk {
             blobs: Blobs::open(&dir.join("blobs"), shares.shelf)?,
             reserve: Reserve::in_folder(dir),
             shares: Mutex::new(shares),
+            tables_wait: Mutex::new(None),
         };
         disk.fit_tables().map_err(|error| Fault::lmdb(&db, error))?;
         // Where there is no room for it now, there may be later.
@@ -68,11 +71,23 @@ impl Disk {
     fn row_bytes(&self) -> heed::Result<u64> {
         let opened = self.tables.get()?;
         let txn = opened.env().read_txn()?;
-        let mut bytes = opened.env().unnamed_database_stat().non_free_page_size();
-        for table in opened.handles().all() {
-            bytes += table.stat(&txn)?.non_free_page_size();
-        }
-        Ok(bytes as u64)
+        opened.handles().used_bytes(opened.env(), &txn)
+    }
+
+    /// Whether rows take more than their share, in a file that is larger than it: the pages that deleting made are for deleting alone.
+    pub(crate) fn passes_rows(
+        &self,
+        env: &Lmdb,
+        tables: &Tables,
+        txn: &heed::RoTxn<'_>,
+    ) -> heed::Result<bool> {
+        let most = self.shares().rows;
+        Ok(self.tables.file_bytes() > most && tables.used_bytes(env, txn)? > most)
+    }
+
+    /// Writes the tables anew, so that what is free of their share lies together.
+    pub(crate) fn join_free_pages(&self) -> Result<(), StorageTrouble> {
+        self.tables.compact(self.shares().tables)
     }
 
     /// How full the disk is, as of the last commit.
@@ -128,32 +143,52 @@ impl Disk {
             meta.put(&mut txn, BUDGET, &bytes.to_be_bytes())?;
             txn.commit()
         })();
-        stored.map_err(|error| self.tables.trouble(&error))?;
-        let shares = Shares::of(bytes);
-        *self.shares.lock().unwrap_or_else(PoisonError::into_inner) = shares;
-        self.reserve.make(shares.reserve);
+        let stored = self.tables.trouble_of(stored);
+        if stored.is_ok() {
+            let shares = Shares::of(bytes);
+            *self.shares.lock().unwrap_or_else(PoisonError::into_inner) = shares;
+            self.reserve.make(shares.reserve);
+        }
+        // What was opened for it is closed again however it ended.
         self.fit_tables().map_err(|error| trouble_of(&error))?;
+        stored?;
         self.blobs
-            .set_share(shares.shelf)
+            .set_share(self.shares().shelf)
             .map_err(|error| trouble_of(&error))
     }
 
     /// Writes one file anew that is larger than its share, if what is in use fits.
     pub(crate) fn shrink(&self) -> Result<Shrunk, StorageTrouble> {
-        let tables = match self.are_tables_within() {
-            true => Ok(Shrunk::Done),
-            false => match self.shrink_tables() {
+        let mut wait = self.tables_wait();
+        let blob_bytes = self.blobs.file_bytes();
+        let waiting = wait.take().filter(|(_, bytes)| blob_bytes >= *bytes);
+        let tables = match waiting {
+            Some((trouble, _)) => Err(trouble),
+            None if self.are_tables_within() => Ok(Shrunk::Done),
+            None => match self.shrink_tables() {
                 Ok(true) => return Ok(Shrunk::Step),
                 Ok(false) => Ok(Shrunk::Waits),
                 // Files of blobs that are written anew first may give them room.
                 Err(trouble) if trouble.lacks_room() => Err(trouble),
-                other => return other.map(|_| Shrunk::Done),
+                Err(trouble) => return Err(trouble),
             },
         };
-        match self.blobs.shrink()? {
-            Shrunk::Done => tables,
-            other => Ok(other),
+        match (self.blobs.shrink()?, tables) {
+            (Shrunk::Step, tables) => {
+                *wait = tables
+                    .err()
+                    .map(|trouble| (trouble, waiting.map_or(blob_bytes, |(_, bytes)| bytes)));
+                Ok(Shrunk::Step)
+            }
+            (Shrunk::Waits, Ok(Shrunk::Done)) => Ok(Shrunk::Waits),
+            (_, tables) => tables,
         }
+    }
+
+    fn tables_wait(&self) -> MutexGuard<'_, Option<(StorageTrouble, u64)>> {
+        self.tables_wait
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     fn shrink_tables(&self) -> Result<bool, StorageTrouble> {

@@ -12,6 +12,7 @@ mod budget;
 mod disk;
 mod environment;
 mod fault;
+mod group;
 mod load;
 mod migrate;
 mod prefix;

@@ -46,6 +46,15 @@ macro_rules! tables {
             pub(crate) fn all(&self) -> impl Iterator<Item = Raw> {
                 [$(self.$field,)*].into_iter()
             }
+
+            /// Bytes that they take, in whole pages.
+            pub(crate) fn used_bytes(&self, env: &Lmdb, txn: &heed::RoTxn<'_>) -> heed::Result<u64> {
+                let mut bytes = env.unnamed_database_stat().non_free_page_size();
+                for table in self.all() {
+                    bytes += table.stat(txn)?.non_free_page_size();
+                }
+                Ok(bytes as u64)
+            }
         }
     };
 }

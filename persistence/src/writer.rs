@@ -7,14 +7,15 @@
 //! committed yet.
 //!
 //! Slices are committed before the rows of their group, and blobs forgotten after them: what rows name is there, whenever the
-//! process ends. Their bytes go while nobody asks for anything, or with the next slices. Then too a file that is larger than its share
-//! of the budget is written anew.
+//! process ends. Their bytes go while nobody asks for anything, or with the next slices, and within seconds
+//! whoever asks. Then too a file that is larger than its share of the budget is written anew.
 
 use crate::answer::Answerer;
 use crate::apply::{apply, makes_room};
 use crate::blobs::Shrunk;
 use crate::disk::Disk;
 use crate::fault::trouble_of;
+use crate::group::{Group, Taken, forgotten, has_slices};
 use crate::tables::{Lmdb, Tables};
 use distsoc_engine::domain::{BlobHash, NodeId};
 use distsoc_engine::io::{
@@ -33,14 +34,6 @@ const FIRST_DELAY_MS: u64 = 16;
 const LARGE_DELAY_MS: u64 = 50;
 /// Both are committed once nothing came for so long.
 const QUIET_MS: u64 = 8;
-/// A group of so many posts is large, and one of so many slices.
-const LARGE_POSTS: usize = 256;
-/// See [`LARGE_POSTS`].
-const LARGE_SLICES: usize = 16;
-/// Batches in one commit at most.
-const BATCHES_PER_COMMIT_MAX: usize = 512;
-/// Slices in one group at most.
-const SLICES_PER_COMMIT_MAX: usize = 128;
 /// Commits between two attempts to make the reserve again.
 const COMMITS_PER_RESERVE: u32 = 16;
 /// Commits after a failed attempt to write a file anew.
@@ -49,6 +42,10 @@ const COMMITS_PER_SHRINK: u32 = 64;
 const RETRY_AFTER: Duration = Duration::from_secs(30);
 /// The bytes of forgotten blobs go once nothing came for so long.
 const FLUSH_AFTER: Duration = Duration::from_secs(1);
+/// Or after so many times as long, whatever comes.
+const FLUSH_LATEST: u32 = 4;
+/// A step towards a smaller budget waits for jobs no longer than this.
+const STEP_AFTER: Duration = Duration::from_secs(2);
 
 /// What the writer is asked for.
 pub(crate) enum Job {
@@ -68,10 +65,18 @@ pub(crate) struct Writer {
     usage: DiskUsage,
     /// How long after the last job the bytes of forgotten blobs go.
     flush_after: Duration,
+    /// Since when there are any, as far as was seen.
+    gone_since: Option<Instant>,
     /// Whether a step towards a smaller budget may lead somewhere.
     may_shrink: bool,
+    /// When the last was taken, and after how long the next comes before any job.
+    stepped_at: Instant,
+    step_after: Duration,
     /// Commits until that is tried again which the disk had no room for.
     shrink_pause: u32,
+    /// Or the time until then, and since when it is waited for.
+    retry_after: Duration,
+    paused_at: Option<Instant>,
     commits: u32,
 }
 
@@ -89,56 +94,8 @@ enum After {
     Stop,
 }
 
-/// A batch of a group, and how it ended if it has.
-struct Taken {
-    batch: BatchId,
-    writes: Vec<Write>,
-    result: Option<Result<(), StorageTrouble>>,
-}
-
-/// Batches that are committed together, in the order they came.
-#[derive(Default)]
-struct Group {
-    taken: Vec<Taken>,
-    forgotten: BTreeSet<BlobHash>,
-    posts: usize,
-    /// When the first of these came.
-    posts_since: Option<Instant>,
-    slices: usize,
-}
-
-fn has_slices(writes: &[Write]) -> bool {
-    writes.iter().any(|write| matches!(write, Write::Slice(_)))
-}
-
 fn lacks_room(result: Result<(), StorageTrouble>) -> bool {
     result.is_err_and(StorageTrouble::lacks_room)
-}
-
-fn forgotten(writes: &[Write]) -> impl Iterator<Item = BlobHash> {
-    writes.iter().filter_map(|write| match write {
-        Write::ForgetBlob(hash) => Some(*hash),
-        _ => None,
-    })
-}
-
-impl Group {
-    fn is_full(&self) -> bool {
-        self.taken.len() >= BATCHES_PER_COMMIT_MAX || self.slices >= SLICES_PER_COMMIT_MAX
-    }
-
-    /// Whether it is worth a commit of its own.
-    fn is_large(&self) -> bool {
-        self.posts >= LARGE_POSTS || self.slices >= LARGE_SLICES
-    }
-
-    /// Whether a batch must wait for the next group: it brings what this one is about to forget.
-    fn is_against(&self, writes: &[Write]) -> bool {
-        writes.iter().any(|write| match write {
-            Write::Slice(slice) => self.forgotten.contains(&slice.blob().hash),
-            _ => false,
-        })
-    }
 }
 
 impl Writer {
@@ -155,8 +112,13 @@ impl Writer {
             posts_at: None,
             usage,
             flush_after: FLUSH_AFTER,
+            gone_since: None,
             may_shrink: usage.is_shrinking,
+            stepped_at: Instant::now(),
+            step_after: STEP_AFTER,
             shrink_pause: 0,
+            retry_after: RETRY_AFTER,
+            paused_at: None,
             commits: 0,
         }
     }
@@ -168,9 +130,9 @@ impl Writer {
             let job = match after {
                 After::Stop => return self.flush(),
                 After::Job(job) => job,
-                After::Wait if self.may_shrink => match jobs.try_recv() {
-                    Ok(job) => job,
-                    Err(_) => {
+                After::Wait if self.may_shrink => match self.before_step(jobs) {
+                    Some(job) => job,
+                    None => {
                         self.shrink();
                         after = After::Wait;
                         continue;
@@ -203,21 +165,41 @@ impl Writer {
         }
     }
 
-    /// The next job, or the time to do something that nobody asked for.
-    fn wait(&self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
-        let flush = self.disk.blobs.has_gone().then_some(self.flush_after);
-        let retry = (self.shrink_pause > 0).then_some(RETRY_AFTER);
-        match flush.into_iter().chain(retry).min() {
+    /// A job that goes before the next step towards a smaller budget: any that waits, until none was taken for long.
+    fn before_step(&self, jobs: &Receiver<Job>) -> Option<Job> {
+        let is_late = self.stepped_at.elapsed() >= self.step_after;
+        (!is_late).then(|| jobs.try_recv().ok()).flatten()
+    }
+
+    /// The next job, or the time to do something that nobody asked for: at last that comes first, however many ask.
+    fn wait(&mut self, jobs: &Receiver<Job>) -> Result<Job, RecvTimeoutError> {
+        let since =
+            |is_so: bool, since: Option<Instant>| is_so.then(|| since.unwrap_or_else(Instant::now));
+        self.gone_since = since(self.disk.blobs.has_gone(), self.gone_since);
+        self.paused_at = since(self.shrink_pause > 0, self.paused_at);
+        let latest = self.flush_after * FLUSH_LATEST;
+        let flush = self
+            .gone_since
+            .map(|since| latest.saturating_sub(since.elapsed()).min(self.flush_after));
+        match flush.into_iter().chain(self.until_retry()).min() {
+            Some(Duration::ZERO) => Err(RecvTimeoutError::Timeout),
             Some(patience) => jobs.recv_timeout(patience),
             None => jobs.recv().map_err(|_| RecvTimeoutError::Disconnected),
         }
     }
 
+    /// How long until a step towards a smaller budget is tried again.
+    fn until_retry(&self) -> Option<Duration> {
+        self.paused_at
+            .map(|since| self.retry_after.saturating_sub(since.elapsed()))
+    }
+
     fn idle(&mut self) {
-        if self.disk.blobs.has_gone() {
+        if self.until_retry() == Some(Duration::ZERO) {
+            (self.shrink_pause, self.paused_at) = (0, None);
+            self.may_shrink = self.usage.is_shrinking;
+        } else if self.disk.blobs.has_gone() {
             self.flush();
-        } else {
-            (self.shrink_pause, self.may_shrink) = (0, self.usage.is_shrinking);
         }
     }
 
@@ -232,6 +214,7 @@ impl Writer {
         } else {
             RETRY_AFTER
         };
+        self.gone_since = None;
         self.tell_usage(false);
     }
 
@@ -367,7 +350,7 @@ impl Writer {
         }
         if has_slices(&writes) {
             group.slices += writes.len();
-        } else if let Err(error) = apply_batch(env, tables, txn, &writes) {
+        } else if let Err(error) = self.apply_batch(env, tables, txn, &writes) {
             result = Some(Err(self.disk.tables.trouble(&error)));
         } else {
             group.forgotten.extend(forgotten(&writes));
@@ -381,6 +364,23 @@ impl Writer {
             result,
         });
         !is_open
+    }
+
+    fn apply_batch(
+        &self,
+        env: &Lmdb,
+        tables: &Tables,
+        parent: &mut heed::RwTxn<'_>,
+        writes: &[Write],
+    ) -> heed::Result<()> {
+        let mut txn = env.nested_write_txn(parent)?;
+        for write in writes {
+            apply(&mut txn, tables, write)?;
+        }
+        if !makes_room(writes, &self.own) && self.disk.passes_rows(env, tables, &txn)? {
+            return Err(heed::MdbError::MapFull.into());
+        }
+        txn.commit()
     }
 
     /// Stores what slices there are.
@@ -438,7 +438,7 @@ impl Writer {
 
     /// Deletes from tables that are full, or on a disk that is: at once, or in as many steps as it takes. Each row that goes may
     /// lie on a page of its own, which is copied before the old one is free. What comes with the list that says so goes with it or not
-    /// at all.
+    /// at all: a long one takes many pages in a row, for which the file is written anew where those that are free lie apart.
     fn make_room(&mut self, writes: &[Write]) -> Result<(), StorageTrouble> {
         let disk = self.disk.clone();
         let mut done = 0;
@@ -460,10 +460,20 @@ impl Writer {
         let is_whole = writes.iter().any(is_list);
         let opened = disk.tables.trouble_of(disk.open_spare());
         let mut tried = opened.and_then(|()| disk.tables.trouble_of(try_in_steps(step)));
+        let mut is_joined = false;
         while lacks_room(tried) {
             let has_released = tried == Err(StorageTrouble::Full) && self.disk.reserve.release();
-            if !has_released {
-                if step == 1 || is_whole {
+            if !has_released && is_whole {
+                if is_joined || tried == Err(StorageTrouble::Full) {
+                    break;
+                }
+                tried = disk.join_free_pages();
+                is_joined = tried.is_ok();
+                if !is_joined {
+                    continue;
+                }
+            } else if !has_released {
+                if step == 1 {
                     break;
                 }
                 step = step.div_ceil(8);
@@ -513,9 +523,10 @@ impl Writer {
         if shrunk == Err(StorageTrouble::Full) && self.disk.reserve.release_of(whole) {
             shrunk = self.disk.shrink();
         }
+        self.stepped_at = Instant::now();
         self.may_shrink = shrunk == Ok(Shrunk::Step);
         match shrunk {
-            Err(_) => self.shrink_pause = COMMITS_PER_SHRINK,
+            Err(_) => (self.shrink_pause, self.paused_at) = (COMMITS_PER_SHRINK, None),
             Ok(Shrunk::Done) => drop(self.disk.reserve.make(whole)),
             Ok(Shrunk::Step | Shrunk::Waits) => {}
         }
@@ -536,15 +547,5 @@ impl Writer {
     }
 }
 
-fn apply_batch(
-    env: &Lmdb,
-    tables: &Tables,
-    parent: &mut heed::RwTxn<'_>,
-    writes: &[Write],
-) -> heed::Result<()> {
-    let mut txn = env.nested_write_txn(parent)?;
-    for write in writes {
-        apply(&mut txn, tables, write)?;
-    }
-    txn.commit()
-}
+#[cfg(test)]
+mod tests;

@@ -15,6 +15,13 @@ use std::sync::Arc;
 pub const PAGE_BYTES: u64 = 4096;
 /// What the disk keeps in the first page of such a value.
 const PAGE_HEAD_BYTES: u64 = 16;
+
+/// Pages of the disk that a value takes which is longer than half of one.
+#[must_use]
+pub fn pages_of(value_bytes: usize) -> u64 {
+    (PAGE_HEAD_BYTES + value_bytes as u64).div_ceil(PAGE_BYTES)
+}
+
 /// Bytes of a blob in a slice; the last has what is left.
 pub const SLICE_BYTES: usize = 4 * GROUP_BYTES;
 const GROUPS: usize = SLICE_BYTES / GROUP_BYTES;
@@ -80,8 +87,7 @@ impl BlobRef {
     /// Bytes that a slice with its proof takes on the disk: whole pages.
     #[must_use]
     pub fn slice_disk_bytes(&self, slice: u32) -> u64 {
-        let bytes = PAGE_HEAD_BYTES + self.slice_bytes(slice) as u64;
-        bytes.next_multiple_of(PAGE_BYTES)
+        pages_of(self.slice_bytes(slice)) * PAGE_BYTES
     }
 
     /// Bytes that all its slices take on the disk.

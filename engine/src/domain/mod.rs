@@ -17,7 +17,7 @@ mod record;
 mod text;
 
 pub use address::{Address, AddressBody, AddressRecord, Network, Prefix, Scope};
-pub use blob::{Cut, PAGE_BYTES, SLICE_BYTES, Slice, SliceReader};
+pub use blob::{Cut, PAGE_BYTES, SLICE_BYTES, Slice, SliceReader, pages_of};
 pub use connect_string::{ConnectString, ConnectStringError, Host};
 pub use deletion::{Deletion, DeletionBody};
 pub use distance::{Distance, estimated_count, finger_bits, worm_share};

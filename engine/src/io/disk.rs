@@ -16,7 +16,7 @@ pub enum StorageTrouble {
     Full,
     /// What the budget leaves for it is used up.
     #[error(
-        "the storage budget is used up: raise it, or delete some of your posts; nothing that was acknowledged is lost"
+        "the storage budget is used up: some of what is kept of others goes for it; if this stays, raise it or delete some of your posts; nothing that was acknowledged is lost"
     )]
     Budget,
     /// The folder cannot be written.

@@ -1,19 +1,12 @@
 //! Which slice lies where, in memory.
 
 use super::SHELVES;
-use distsoc_engine::domain::{BlobHash, PAGE_BYTES};
+use distsoc_engine::domain::{BlobHash, pages_of};
 use distsoc_engine::io::StoredBlob;
 use std::collections::BTreeMap;
 
-/// LMDB's head of a page, and what it takes beside a value in it.
-const PAGE_HEAD_BYTES: u64 = 16;
 /// Slices that lie together: 1 MiB of a blob.
 pub(crate) const STRIPE_SLICES: u32 = 16;
-
-/// The pages that a value takes.
-pub(crate) fn pages_of(value_bytes: usize) -> u64 {
-    (PAGE_HEAD_BYTES + value_bytes as u64).div_ceil(PAGE_BYTES)
-}
 
 /// What lies on one shelf of a stripe. Mostly there is one for each: more only where a shelf was full before the stripe was whole.
 #[derive(Clone, Copy, Debug)]

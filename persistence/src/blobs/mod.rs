@@ -16,9 +16,9 @@ mod shelf;
 use crate::budget::bytes_in_folder;
 use crate::environment::whole_steps;
 use crate::fault::{Fault, trouble_of};
-use distsoc_engine::domain::{BlobHash, PAGE_BYTES, Slice, Verified};
+use distsoc_engine::domain::{BlobHash, PAGE_BYTES, Slice, Verified, pages_of};
 use distsoc_engine::io::{StorageTrouble, StoredBlob};
-use index::{Index, pages_of};
+use index::Index;
 use shelf::{Gone, Shelf, room_of};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -28,8 +28,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 pub const SHELVES: usize = 12;
 /// Slices that are moved at once from a shelf that has too many.
 const MOVED_AT_ONCE: usize = 16;
-/// Pages of a shelf that wait to go, at most: then they do.
+/// Pages of a shelf that wait to go, at most: past this they do, or past a part of what the shelf has room for.
 const GONE_PAGES_MAX: u64 = 1_024;
+/// See [`GONE_PAGES_MAX`].
+const GONE_SHARE: u64 = 4;
 
 /// All environments, open.
 pub struct Blobs {
@@ -42,8 +44,10 @@ pub struct Blobs {
 struct State {
     index: Index,
     share_bytes: u64,
-    /// What is forgotten and lies on a shelf still.
+    /// What lies on a shelf still, and in the index no more, or elsewhere.
     gone: [Vec<Gone>; SHELVES],
+    /// A shelf that there was no room to write anew: before that is tried again it gives away what the others take.
+    emptied: Option<u8>,
 }
 
 impl State {
@@ -53,7 +57,7 @@ impl State {
     }
 
     fn gone_pages(&self, shelf: usize) -> u64 {
-        self.gone[shelf].iter().map(|(_, pages)| pages).sum()
+        self.gone[shelf].iter().map(|gone| gone.pages).sum()
     }
 }
 
@@ -90,11 +94,12 @@ impl Blobs {
     pub fn open(dir: &Path, share_bytes: u64) -> Result<Self, Fault> {
         let share_bytes = whole_steps(share_bytes);
         let mut index = Index::default();
+        let mut gone: [Vec<Gone>; SHELVES] = Default::default();
         let mut shelves = Vec::with_capacity(SHELVES);
-        for number in 0..SHELVES {
+        for (number, gone) in gone.iter_mut().enumerate() {
             let dir = dir.join(format!("{number:02}"));
             let shelf = Shelf::open(&dir, share_bytes)?;
-            shelf.load(number as u8, &mut index)?;
+            *gone = shelf.load(number as u8, &mut index)?;
             shelves.push(shelf);
         }
         let blobs = Self {
@@ -103,7 +108,8 @@ impl Blobs {
             state: Mutex::new(State {
                 index,
                 share_bytes,
-                gone: Default::default(),
+                gone,
+                emptied: None,
             }),
         };
         blobs
@@ -289,10 +295,11 @@ impl Blobs {
             let pages = state.index.pages_of_blob(hash).into_iter().enumerate();
             for (shelf, pages) in pages.filter(|(_, pages)| *pages > 0) {
                 state.index.remove(hash, shelf as u8);
-                state.gone[shelf].push((*hash, pages));
+                state.gone[shelf].push(Gone::blob(*hash, pages));
             }
         }
-        let has_many = |shelf: &usize| state.gone_pages(*shelf) >= GONE_PAGES_MAX;
+        let most = GONE_PAGES_MAX.min(room_of(state.share_bytes) / GONE_SHARE);
+        let has_many = |shelf: &usize| state.gone_pages(*shelf) > most;
         let full: Vec<usize> = (0..SHELVES).filter(has_many).collect();
         drop(guard);
         self.flush_shelves(&full)
@@ -315,7 +322,7 @@ impl Blobs {
     }
 
     fn flush_shelves(&self, shelves: &[usize]) -> Result<(), StorageTrouble> {
-        let flush = |shelf: usize| self.with_gone(shelf, |gone| self.shelves[shelf].forget(gone));
+        let flush = |shelf: usize| self.with_gone(shelf, |gone| self.shelves[shelf].delete(gone));
         // Each is a commit with syncs of its own, which the disk carries out side by side.
         std::thread::scope(|scope| {
             let threads = shelves
@@ -361,6 +368,12 @@ impl Blobs {
         if numbers.is_empty() {
             return Ok(Shrunk::Done);
         }
+        let emptied = self.state().emptied.take().map(usize::from);
+        if let Some(number) = emptied.filter(|number| numbers.contains(number))
+            && self.empty_some(number as u8)?
+        {
+            return Ok(Shrunk::Step);
+        }
         let fitting = numbers.iter();
         let fitting = fitting.filter(|number| used[**number] <= room_of(share_bytes));
         // What takes least to write anew: where little of the disk is free, that gives room for the others.
@@ -370,7 +383,7 @@ impl Blobs {
                 match shelf.compact(share_bytes) {
                     // The files of the others have free pages.
                     Err(trouble) if trouble.lacks_room() => {
-                        return match self.move_some(*number as u8, used[*number])? {
+                        return match self.empty_some(*number as u8)? {
                             true => Ok(Shrunk::Step),
                             false => Err(trouble),
                         };
@@ -394,6 +407,13 @@ impl Blobs {
         })
     }
 
+    /// Moves slices of a shelf that is to be empty, and remembers that; false where none could be moved.
+    fn empty_some(&self, from: u8) -> Result<bool, StorageTrouble> {
+        let has_moved = self.move_some(from, u64::MAX)?;
+        self.state().emptied = has_moved.then_some(from);
+        Ok(has_moved)
+    }
+
     /// Moves slices of a shelf to others until so many pages have gone, but not many at once; false where none could be moved.
     fn move_some(&self, from: u8, pages: u64) -> Result<bool, StorageTrouble> {
         let used = || self.state().index.used()[usize::from(from)];
@@ -403,10 +423,11 @@ impl Blobs {
                 break;
             }
         }
+        self.flush_shelves(&[usize::from(from)])?;
         Ok(used() < before)
     }
 
-    /// Moves a slice to the shelf with most room. It lies on both while it moves: a start finds it on either.
+    /// Moves a slice to the shelf with most room. It lies on both until the other is flushed: a start finds it on either.
     fn move_one(&self, from: u8) -> Result<bool, StorageTrouble> {
         let (found, to, free) = {
             let state = self.state();
@@ -427,8 +448,10 @@ impl Blobs {
         if free < pages || !self.with_gone(shelf, take)? {
             return Ok(false);
         }
-        self.state().index.moved(&hash, slice, to, bytes.len());
-        self.shelves[usize::from(from)].drop_slice(&hash, slice)?;
+        let mut state = self.state();
+        state.index.moved(&hash, slice, to, bytes.len());
+        let left = Gone::slice(hash, slice, bytes.len());
+        state.gone[usize::from(from)].push(left);
         Ok(true)
     }
 }

@@ -4,7 +4,7 @@ use super::index::Index;
 use crate::environment::Environment;
 use crate::fault::Fault;
 use crate::tables::{Raw, open_one};
-use distsoc_engine::domain::{BlobHash, PAGE_BYTES, Slice, Verified};
+use distsoc_engine::domain::{BlobHash, PAGE_BYTES, Slice, Verified, pages_of};
 use distsoc_engine::io::StorageTrouble;
 use heed::{Error, MdbError};
 use std::ops::Bound;
@@ -16,8 +16,38 @@ use std::sync::Arc;
 const SPARE_PAGES: u64 = 64;
 /// Pages that one transaction frees at most, as far as blobs end there: the list of them must have room too.
 const FREED_PAGES_MAX: u64 = 4096;
-/// A blob that is forgotten, and the pages that it takes on a shelf.
-pub(crate) type Gone = (BlobHash, u64);
+/// What lies on a shelf and counts no more: it goes with the shelf's next commit.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    hash: BlobHash,
+    first: u32,
+    last: u32,
+    /// What it takes.
+    pub(crate) pages: u64,
+}
+
+impl Gone {
+    /// All that is there of a blob.
+    pub(crate) fn blob(hash: BlobHash, pages: u64) -> Self {
+        let (first, last) = (0, u32::MAX);
+        Self {
+            hash,
+            first,
+            last,
+            pages,
+        }
+    }
+
+    /// One slice, of so many bytes, that lies on another shelf.
+    pub(crate) fn slice(hash: BlobHash, slice: u32, bytes: usize) -> Self {
+        Self {
+            hash,
+            first: slice,
+            last: slice,
+            pages: pages_of(bytes),
+        }
+    }
+}
 
 /// A key that is no slice's.
 const TURN_KEY: &[u8] = &[0];
@@ -41,9 +71,9 @@ pub(crate) fn room_of(share_bytes: u64) -> u64 {
     pages.saturating_sub(SPARE_PAGES.max(pages / 16))
 }
 
-fn delete_blobs(txn: &mut heed::RwTxn<'_>, table: Raw, blobs: &[Gone]) -> heed::Result<()> {
-    for (hash, _) in blobs {
-        let (first, last) = (key_of(hash, 0), key_of(hash, u32::MAX));
+fn delete(txn: &mut heed::RwTxn<'_>, table: Raw, gone: &[Gone]) -> heed::Result<()> {
+    for one in gone {
+        let (first, last) = (key_of(&one.hash, one.first), key_of(&one.hash, one.last));
         let all = (Bound::Included(&first[..]), Bound::Included(&last[..]));
         table.delete_range(txn, &all)?;
     }
@@ -68,32 +98,24 @@ impl Shelf {
         self.0.file_bytes()
     }
 
-    /// Reads which slices are there, without their bytes. What another shelf has too was being moved when the process ended, and
-    /// what is no slice's was never written: both go.
-    pub(crate) fn load(&self, number: u8, index: &mut Index) -> Result<(), Fault> {
+    /// Reads which slices are there, without their bytes, and gives back those that another shelf has too: the process ended while
+    /// they were moved, or after they had been forgotten here and came again. Nothing is written, since the disk may be full. A key
+    /// that is no slice's is passed over.
+    pub(crate) fn load(&self, number: u8, index: &mut Index) -> Result<Vec<Gone>, Fault> {
         let fault = |error| Fault::lmdb(self.0.path(), error);
         let mut gone = Vec::new();
-        {
-            let opened = self.0.get().map_err(fault)?;
-            let txn = opened.env().read_txn().map_err(fault)?;
-            for row in opened.handles().iter(&txn).map_err(fault)? {
-                let (key, value) = row.map_err(fault)?;
-                let is_new = parts_of(key)
-                    .is_some_and(|(hash, slice)| index.add(&hash, slice, number, value.len()));
-                if !is_new {
-                    gone.push(key.to_vec());
-                }
+        let opened = self.0.get().map_err(fault)?;
+        let txn = opened.env().read_txn().map_err(fault)?;
+        for row in opened.handles().iter(&txn).map_err(fault)? {
+            let (key, value) = row.map_err(fault)?;
+            let Some((hash, slice)) = parts_of(key) else {
+                continue;
+            };
+            if !index.add(&hash, slice, number, value.len()) {
+                gone.push(Gone::slice(hash, slice, value.len()));
             }
         }
-        if gone.is_empty() {
-            return Ok(());
-        }
-        let opened = self.0.get().map_err(fault)?;
-        let mut txn = opened.env().write_txn().map_err(fault)?;
-        for key in &gone {
-            opened.handles().delete(&mut txn, key).map_err(fault)?;
-        }
-        txn.commit().map_err(fault)
+        Ok(gone)
     }
 
     /// The stored bytes of a slice.
@@ -104,7 +126,7 @@ impl Shelf {
         Ok(found.map(Arc::from))
     }
 
-    /// Forgets blobs and stores slices in one commit; says of each slice whether it had room.
+    /// Deletes what is gone and stores slices in one commit; says of each slice whether it had room.
     pub(crate) fn put(
         &self,
         gone: &[Gone],
@@ -120,7 +142,7 @@ impl Shelf {
         self.put_rows(gone, &rows)
     }
 
-    /// Forgets blobs and takes a slice that lies on another shelf; false where it has no room.
+    /// Deletes what is gone and takes a slice that lies on another shelf; false where it has no room.
     pub(crate) fn take(
         &self,
         gone: &[Gone],
@@ -144,7 +166,7 @@ impl Shelf {
         if !trouble.lacks_room() {
             return Err(trouble);
         }
-        self.forget(gone)?;
+        self.delete(gone)?;
         // What the last transaction freed may be used by the next but one; then each by itself, since what is free may lie apart.
         let turned = self.turn().and_then(|()| self.put_each(rows));
         match turned {
@@ -156,7 +178,7 @@ impl Shelf {
     fn put_all(&self, gone: &[Gone], rows: &[([u8; 36], &[u8])]) -> heed::Result<()> {
         let opened = self.0.get()?;
         let mut txn = opened.env().write_txn()?;
-        delete_blobs(&mut txn, opened.handles(), gone)?;
+        delete(&mut txn, opened.handles(), gone)?;
         for (key, bytes) in rows {
             opened.handles().put(&mut txn, key, bytes)?;
         }
@@ -189,41 +211,30 @@ impl Shelf {
         txn.commit()
     }
 
-    /// Forgets blobs.
-    pub(crate) fn forget(&self, blobs: &[Gone]) -> Result<(), StorageTrouble> {
+    /// Deletes what is gone.
+    pub(crate) fn delete(&self, gone: &[Gone]) -> Result<(), StorageTrouble> {
         let mut from = 0;
-        while from < blobs.len() {
+        while from < gone.len() {
             let mut pages = 0;
-            let rest = &blobs[from..];
-            let count = rest.iter().take_while(|(_, taken)| {
+            let rest = &gone[from..];
+            let count = rest.iter().take_while(|one| {
                 let fits = pages < FREED_PAGES_MAX;
-                pages += taken;
+                pages += one.pages;
                 fits
             });
             let until = from + count.count();
-            self.forget_at_once(&blobs[from..until])
+            self.delete_at_once(&gone[from..until])
                 .map_err(|error| self.0.trouble(&error))?;
             from = until;
         }
         Ok(())
     }
 
-    fn forget_at_once(&self, blobs: &[Gone]) -> heed::Result<()> {
+    fn delete_at_once(&self, gone: &[Gone]) -> heed::Result<()> {
         let opened = self.0.get()?;
         let mut txn = opened.env().write_txn()?;
-        delete_blobs(&mut txn, opened.handles(), blobs)?;
+        delete(&mut txn, opened.handles(), gone)?;
         txn.commit()
-    }
-
-    /// Forgets one slice, which lies on another shelf now.
-    pub(crate) fn drop_slice(&self, hash: &BlobHash, slice: u32) -> Result<(), StorageTrouble> {
-        let dropped = (|| {
-            let opened = self.0.get()?;
-            let mut txn = opened.env().write_txn()?;
-            opened.handles().delete(&mut txn, &key_of(hash, slice))?;
-            txn.commit()
-        })();
-        dropped.map_err(|error| self.0.trouble(&error))
     }
 
     /// Whether its file keeps to this share, and always will.

@@ -61,7 +61,6 @@ fn what_was_stored_is_there_after_a_start_and_what_was_forgotten_is_not() {
     assert_eq!(blobs.get(&forgotten, 0).unwrap(), None);
 }
 
-/// The files of random blobs that come and go never pass their share, and room that was freed is used again.
 #[test]
 fn a_blob_takes_as_many_bytes_as_is_said_of_it() {
     let dir = tempfile::tempdir().unwrap();
@@ -77,6 +76,7 @@ fn a_blob_takes_as_many_bytes_as_is_said_of_it() {
     }
 }
 
+/// The files of random blobs that come and go never pass their share, and room that was freed is used again.
 #[test]
 fn the_files_never_pass_their_share_and_freed_room_is_used_again() {
     let dir = tempfile::tempdir().unwrap();
@@ -175,6 +175,17 @@ fn a_slice_on_two_shelves_is_kept_on_one() {
     drop(blobs);
     let blobs = Blobs::open(dir.path(), SHARE).unwrap();
     assert_eq!(blobs.used_bytes(), used);
+    // The other goes with the next commit there, and a start needs none.
+    assert!(blobs.has_gone());
+    blobs.flush().unwrap();
+    drop(blobs);
+    let blobs = Blobs::open(dir.path(), SHARE).unwrap();
+    assert!(!blobs.has_gone());
+    assert_eq!(
+        blobs.run_of(&hash, 0, 100).unwrap().len(),
+        slices.len(),
+        "each is there once"
+    );
     blobs.forget(&[hash]).unwrap();
     blobs.flush().unwrap();
     drop(blobs);

@@ -157,7 +157,7 @@ pub(crate) fn examine_running(status: &Status) -> Vec<Check> {
             match status.storage_trouble {
                 Some(StorageTrouble::Full) => FREE_SPACE,
                 Some(StorageTrouble::Budget) => {
-                    "raise the budget with 'distsoc storage --budget', or delete some of your posts"
+                    "wait a minute, since some of what is kept of others goes for it; if this stays, raise the budget with 'distsoc storage --budget', or delete some of your posts"
                 }
                 Some(StorageTrouble::ReadOnly) => "make the data folder writable",
                 Some(StorageTrouble::Corrupt) => {

@@ -126,5 +126,8 @@ fn a_node_starts_and_deletes_on_a_disk_without_a_free_byte() {
         .collect();
     assert!(child.wait().unwrap().success());
     // Some systems let nobody mount anything; everywhere else it must have come to its end.
-    assert!(["done", "no disk"].contains(&told[0].as_str()), "{told:?}");
+    match told[0].as_str() {
+        "no disk" => println!("nothing was tested: this system lets nobody mount a disk"),
+        told => assert_eq!(told, "done"),
+    }
 }

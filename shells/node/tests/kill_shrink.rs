@@ -187,6 +187,7 @@ fn lower(dir: &Path) {
 /// once the folder is smaller than this.
 fn wait_for_an_instant(dir: &Path, entropy: &mut Entropy) {
     if entropy.below(2) == 0 {
+        // The random instant of the kill, at which nothing need have happened: no condition says when it is.
         std::thread::park_timeout(Duration::from_millis(entropy.below(120)));
         return;
     }

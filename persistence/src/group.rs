@@ -1,7 +1,7 @@
 //! Batches that go to the disk in one commit.
 
 use distsoc_engine::domain::BlobHash;
-use distsoc_engine::io::{BatchId, StorageTrouble, Write};
+use distsoc_engine::io::{BatchId, ReadId, ReadQuery, StorageTrouble, Write};
 use std::collections::BTreeSet;
 use std::time::Instant;
 
@@ -30,6 +30,8 @@ pub(crate) struct Group {
     /// When the first of these came.
     pub(crate) posts_since: Option<Instant>,
     pub(crate) slices: usize,
+    /// Reads that came after what a person did: an act of theirs is told to nobody before it is durable.
+    pub(crate) reads: Vec<(ReadId, ReadQuery)>,
 }
 
 pub(crate) fn has_slices(writes: &[Write]) -> bool {

@@ -247,6 +247,9 @@ impl Writer {
                 _ => Input::Persisted(taken.batch),
             });
         }
+        for (read, query) in group.reads {
+            self.read_committed(read, &query);
+        }
         self.after_commit();
         after
     }
@@ -279,6 +282,7 @@ impl Writer {
                         break;
                     }
                 }
+                Next::Job(Job::Read(read, query)) if durable => group.reads.push((read, query)),
                 Next::Job(Job::Read(read, query)) => {
                     let answerer = Answerer {
                         txn: &txn,

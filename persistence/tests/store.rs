@@ -315,3 +315,46 @@ fn ids_are_found_by_how_they_begin() {
         assert_eq!(view.nodes_beginning(&prefix, 9).unwrap(), []);
     }
 }
+
+/// A peer that asks while a post of the person's is on its way to the disk hears of it once it is there.
+#[test]
+fn what_a_person_did_is_read_once_it_is_durable() {
+    let dir = tempfile::tempdir().unwrap();
+    let secret = own();
+    let (store, _, receive) = open(dir.path()).unwrap();
+    let mut list = None;
+    for number in 1..=30u64 {
+        let mine = post(&secret, &format!("{number}"), number * 1_000);
+        let event = Event {
+            id: mine.id(),
+            created_at_s: number as u32,
+            kind: EventKind::Public,
+        };
+        let newer = RecentPosts::append(list.as_ref(), event, 7, number, &secret);
+        let writes = vec![
+            write_post(&mine),
+            Write::RecentPosts {
+                head: newer.head().clone(),
+                list: newer.list().clone(),
+            },
+        ];
+        store.persist(BatchId(number), writes, Durability::Durable);
+        store.read(ReadId(number), ReadQuery::RecentPosts(secret.node_id()));
+        let mut is_durable = false;
+        loop {
+            match receive.recv_timeout(PATIENCE).unwrap() {
+                Input::Persisted(batch) if batch == BatchId(number) => is_durable = true,
+                Input::Read { result, .. } => {
+                    let Ok(ReadResult::RecentPosts(Some(stored))) = result else {
+                        panic!("{result:?}");
+                    };
+                    assert_eq!(stored.head, *newer.head());
+                    assert!(is_durable, "it was told before");
+                    break;
+                }
+                _ => {}
+            }
+        }
+        list = Some(newer);
+    }
+}

@@ -4,9 +4,10 @@ mod table;
 
 use distsoc_engine::domain::{Cut, PostId};
 use distsoc_engine::io::{Call, CallError, DiskUsage, Input, Reply, StorageTrouble};
+use distsoc_engine::profile::ProfileKind::Desktop;
 use distsoc_engine::wire::{FileRequest, PullSyncRequest};
 use table::Table;
-use table::files::{holds_whole, picture, post_with, stage, town};
+use table::files::{holds_whole, picture, post_with, profile, stage, town};
 
 #[test]
 fn the_disk_is_nearly_full_and_what_is_worth_least_goes() {
@@ -286,6 +287,32 @@ fn what_is_worth_as_much_comes_into_a_full_node_once() {
         .collect();
     table.pass(60_000);
     assert_eq!(taken(&table, &newer), newer.len());
+}
+
+/// After a start what is here is worth no more than what comes, or a full node would take in nothing any more.
+#[test]
+fn a_full_node_that_started_again_takes_in_what_is_new() {
+    let mut table = town(0, 3);
+    table.follow(1, 2);
+    for number in 0..50 {
+        table.post(2, &format!("post {number}"));
+    }
+    table.pass(60_000);
+    for _ in 0..12 {
+        let fuller = Input::Disk(nearly_full(99_000));
+        table.seats[1].inputs.push_back(fuller);
+        table.settle();
+    }
+    assert!(table.seats[1].posts.len() < 20);
+    table.restart_on(1, profile(Desktop, 0), nearly_full(92_000));
+    table.pass(60_000);
+    let new: Vec<PostId> = (0..12)
+        .map(|number| table.post(2, &format!("after the start {number}")))
+        .collect();
+    table.pass(60_000);
+    let posts = &table.seats[1].posts;
+    let taken = new.iter().filter(|id| posts.contains_key(id)).count();
+    assert_eq!(taken, new.len());
 }
 
 /// What the disk did not take waits for no post, and takes nothing of what may be uploaded.

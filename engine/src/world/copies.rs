@@ -45,6 +45,8 @@ impl Holder {
 struct OfFile {
     /// Holders, and when something came from each: seconds since the epoch.
     holders: Vec<(Holder, u32)>,
+    /// Until when whoever brought it counts, whose name a start forgot: seconds since the epoch; 0 for nobody.
+    brought_until_s: u32,
     /// What was seen does not count until two have proved it again.
     in_doubt: bool,
     /// When they did.
@@ -59,7 +61,7 @@ impl OfFile {
     fn count(&self) -> u8 {
         match self.in_doubt {
             true => 0,
-            false => self.holders.len() as u8,
+            false => (self.holders.len() as u8).max(u8::from(self.brought_until_s > 0)),
         }
     }
 }
@@ -73,6 +75,13 @@ pub struct Copies {
 }
 
 impl Copies {
+    /// A file that was here before a start came from somebody, at the earliest when it was written: they count as long as they surely
+    /// do. Else all that is here would be worth more than whatever comes.
+    pub fn restore(&mut self, post: PostId, written_s: u32) {
+        let of = self.files.entry(post).or_default();
+        of.brought_until_s = written_s.saturating_add(COPY_COUNTS_S);
+    }
+
     /// Verified bytes of a file came; true where that changes how many count.
     pub fn saw(&mut self, post: PostId, holder: Holder, now_s: u32) -> bool {
         let of = self.files.entry(post).or_default();
@@ -163,6 +172,9 @@ impl Copies {
             let before = of.count();
             of.holders
                 .retain(|(_, seen_s)| now_s.saturating_sub(*seen_s) < COPY_COUNTS_S);
+            if of.brought_until_s <= now_s {
+                of.brought_until_s = 0;
+            }
             if of.count() < before {
                 fewer.push(*post);
             }
@@ -172,7 +184,7 @@ impl Copies {
             if of.in_doubt && is_due && wanted.len() < limits::PROOFS_WANTED_MAX {
                 wanted.insert(*post);
             }
-            !of.holders.is_empty()
+            !of.holders.is_empty() || of.brought_until_s > 0
         });
         fewer
     }
@@ -223,6 +235,26 @@ mod tests {
         assert_eq!((copies.count(&POST), copies.count(&other)), (1, 1));
         copies.forget(&POST);
         assert_eq!(copies.count(&POST), 0);
+    }
+
+    #[test]
+    fn whoever_brought_it_before_a_start_counts_as_one_for_a_week() {
+        let mut copies = Copies::default();
+        copies.restore(POST, 100);
+        assert!(copies.turn(200).is_empty());
+        assert_eq!(copies.count(&POST), 1);
+        assert!(!copies.saw(POST, holder(1), 200), "it may be the same");
+        assert!(copies.saw(POST, holder(2), 200));
+        assert_eq!(copies.count(&POST), 2);
+        let other = PostId::from_bytes([2; 32]);
+        copies.restore(other, 100);
+        assert!(copies.is_unproved(&other, 200));
+        assert!(copies.turn(99 + COPY_COUNTS_S).is_empty());
+        assert_eq!(copies.turn(100 + COPY_COUNTS_S), [other]);
+        assert_eq!((copies.count(&POST), copies.count(&other)), (2, 0));
+        copies.restore(other, 100);
+        copies.doubt(other);
+        assert_eq!(copies.count(&other), 0);
     }
 
     #[test]

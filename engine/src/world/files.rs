@@ -517,12 +517,13 @@ impl KeepFloor {
             && !self.forgotten.as_ref().is_some_and(may_be_forgotten)
     }
 
-    /// A start on a full disk: what went before was worth no more than the first to go now.
-    pub fn begin(&mut self, first: FirstToGo, now_s: u32) {
-        self.least = Some(first.worth);
+    /// A start on a full disk: what went before was worth no more than the first to go now, and written by a time, in seconds since
+    /// the epoch.
+    pub fn begin(&mut self, first: FirstToGo, until_s: u32) {
+        self.least = Some(first.worth.min(first.came));
         self.forgotten = Some(Forgotten {
             last: (first.came, first.id),
-            until_s: now_s,
+            until_s,
         });
     }
 

@@ -158,6 +158,16 @@ impl KeepOrder {
         self.slots.len() - self.vacant.len()
     }
 
+    /// When the newest of them was written: seconds since the epoch; 0 where there is none.
+    #[must_use]
+    pub fn newest_written_s(&self) -> u32 {
+        let files = self.slots.iter().flatten();
+        files
+            .map(|slot| slot.candidate.written_s)
+            .max()
+            .unwrap_or(0)
+    }
+
     /// Whether none is.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -43,7 +43,7 @@ struct Evicting {
     settled: Option<(u64, u64)>,
     relieved_ms: Option<u64>,
     has_begun: bool,
-    copies_turned_ms: u64,
+    copies_turned_ms: Option<u64>,
     /// Blobs of the disk that no file names.
     orphans: Vec<BlobHash>,
 }
@@ -322,8 +322,9 @@ impl Shelf<'_, '_> {
 
 fn evict(mut shelf: Shelf) {
     let now_ms = shelf.now.mono_ms;
-    if now_ms >= shelf.evicting.copies_turned_ms + COPIES_TURN_MS {
-        shelf.evicting.copies_turned_ms = now_ms;
+    let turned_ms = shelf.evicting.copies_turned_ms;
+    if turned_ms.is_none_or(|at_ms| now_ms >= at_ms + COPIES_TURN_MS) {
+        shelf.evicting.copies_turned_ms = Some(now_ms);
         shelf.let_time_pass();
     }
     let over = shelf.archive.blobs.take_overdue(now_ms);
@@ -342,7 +343,9 @@ fn evict(mut shelf: Shelf) {
         let now_s = shelf.now_s();
         shelf.archive.order.turn(now_s);
         if let Some(first) = first_to_go(&shelf.archive) {
-            shelf.floor.begin(first, now_s);
+            // What was written after the newest that is here has not been here.
+            let until_s = shelf.archive.order.newest_written_s();
+            shelf.floor.begin(first, until_s);
         }
     }
     if bytes > 0 || count > 0 {

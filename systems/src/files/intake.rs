@@ -136,6 +136,9 @@ pub(crate) fn install(frame: &mut Installer<'_>) {
         archive.hearts.restore(heart, hash, is_known);
     }
     for row in files {
+        if row.author != identity.node_id() {
+            archive.copies.restore(row.id, row.created_at_s);
+        }
         archive.add(row);
     }
     state.apply(frame.world);

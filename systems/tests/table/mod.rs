@@ -437,6 +437,15 @@ impl Table {
         self.restart(seat, profile, anchors, restored);
     }
 
+    /// The same on a disk that is so full.
+    pub fn restart_on(&mut self, seat: usize, profile: NodeProfile, usage: DiskUsage) {
+        let restored = Restored {
+            usage,
+            ..self.seats[seat].restored()
+        };
+        self.restart(seat, profile, &[0], restored);
+    }
+
     fn restart(
         &mut self,
         seat: usize,

@@ -21,6 +21,8 @@ pub(crate) struct File {
     pub(crate) is_pinned: bool,
     /// Who gave verified bytes of it, and when last.
     holders: BTreeMap<NodeId, u32>,
+    /// Until when whoever brought it counts, whose name a start forgot: seconds since the epoch; 0 for nobody.
+    brought_until_s: u32,
     /// It names a blob that others name too: for which of them a holder's bytes count is left open.
     pub(crate) is_shared: bool,
 }
@@ -54,7 +56,7 @@ pub(crate) struct Model {
     liked: BTreeMap<PostId, Liked>,
     /// Author → who reported a heart that counts → which.
     reported: BTreeMap<NodeId, BTreeMap<NodeId, (PostId, NodeId)>>,
-    turned_ms: u64,
+    turned_ms: Option<u64>,
 }
 
 fn recency(age_s: u32) -> u64 {
@@ -77,7 +79,7 @@ impl Model {
             followed: BTreeSet::new(),
             liked: BTreeMap::new(),
             reported: BTreeMap::new(),
-            turned_ms: 0,
+            turned_ms: None,
         }
     }
 
@@ -90,6 +92,7 @@ impl Model {
             blobs: body.blobs.iter().copied().collect(),
             is_pinned: false,
             holders: from.into_iter().map(|node| (node, now_s)).collect(),
+            brought_until_s: 0,
             is_shared: false,
         };
         self.files.insert(post.id(), file);
@@ -112,11 +115,15 @@ impl Model {
 
     /// Once an hour, holders of more than a week ago are forgotten.
     pub(crate) fn turn(&mut self, mono_ms: u64, now_s: u32) {
-        if mono_ms >= self.turned_ms + 3_600_000 {
-            self.turned_ms = mono_ms;
+        let turned_ms = self.turned_ms;
+        if turned_ms.is_none_or(|at_ms| mono_ms >= at_ms + 3_600_000) {
+            self.turned_ms = Some(mono_ms);
             for file in self.files.values_mut() {
                 file.holders
                     .retain(|_, seen_s| now_s.saturating_sub(*seen_s) < WEEK_S);
+                if file.brought_until_s <= now_s {
+                    file.brought_until_s = 0;
+                }
             }
         }
     }
@@ -196,6 +203,7 @@ impl Model {
                 blobs: row.blobs.to_vec(),
                 is_pinned: row.is_pinned,
                 holders: BTreeMap::new(),
+                brought_until_s: row.created_at_s + WEEK_S,
                 is_shared: false,
             };
             model.files.insert(row.id, file);
@@ -231,7 +239,8 @@ impl Model {
         let newest = counted.flatten();
         let hearted = newest.map_or(1, |at_s| recency(now_s.saturating_sub(*at_s)));
         let written = recency(now_s.saturating_sub(file.written_s));
-        let copies = file.holders.len().min(20) as u64;
+        let brought = usize::from(file.brought_until_s > 0);
+        let copies = file.holders.len().max(brought).min(20) as u64;
         let bonus = u64::from(file.is_pinned) * 99_999 * SCALE;
         let among = |copies: u64| {
             let plain = relationship * hearted * written * (SCALE / (copies + 1));

@@ -304,8 +304,12 @@ fn a_full_node_that_started_again_takes_in_what_is_new() {
         table.settle();
     }
     assert!(table.seats[1].posts.len() < 20);
+    let kept: Vec<PostId> = table.seats[1].posts.keys().copied().collect();
     table.restart_on(1, profile(Desktop, 0), nearly_full(92_000));
     table.pass(60_000);
+    for id in kept {
+        assert_eq!(copies_seen(&mut table, id), 1, "it came from somebody");
+    }
     let new: Vec<PostId> = (0..12)
         .map(|number| table.post(2, &format!("after the start {number}")))
         .collect();

@@ -4,7 +4,7 @@
 //! [`COMMIT_DELAY_MS`], so that a fan-in of a hundred small batches costs one sync. The first posts after as long are committed
 //! nearly at once, since a person may wait for them, and what comes in large amounts in steps of [`LARGE_DELAY_MS`]. Each batch of rows
 //! is a nested transaction: one that fails leaves nothing of itself. Reads run in the open transaction and so see what is not
-//! committed yet.
+//! committed yet; behind a durable batch they wait for its commit.
 //!
 //! Slices are committed before the rows of their group, and blobs forgotten after them: what rows name is there, whenever the
 //! process ends. Their bytes go while nobody asks for anything, or with the next slices, and within seconds

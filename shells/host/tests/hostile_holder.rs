@@ -23,7 +23,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 /// Posts with as many pictures as one may have.
 const POSTS: usize = 2;
 const PICTURE_BYTES: usize = 1_024;

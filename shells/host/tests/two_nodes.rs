@@ -10,7 +10,7 @@ use distsoc_net::runtime::{block_on, timeout};
 use std::path::Path;
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 fn start(dir: &Path, anchors: Vec<ConnectString>) -> Host {
     Host::start(HostConfig {

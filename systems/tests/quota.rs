@@ -29,14 +29,9 @@ fn the_disk_is_nearly_full_and_what_is_worth_least_goes() {
         ),
         Ok(Reply::Done)
     );
-    let usage = DiskUsage {
-        budget_bytes: 400_000,
-        row_bytes: 99_000,
-        row_room_bytes: 100_000,
-        blob_room_bytes: 300_000,
-        ..DiskUsage::default()
-    };
-    table.seats[1].inputs.push_back(Input::Disk(usage));
+    table.seats[1]
+        .inputs
+        .push_back(Input::Disk(nearly_full(99_000)));
     table.settle();
     let posts = &table.seats[1].posts;
     let gone: Vec<usize> = (0..50)
@@ -252,14 +247,12 @@ fn a_raised_budget_ends_the_wait_for_room() {
     assert!(holds_whole(&table, 1, &bytes));
 }
 
-/// A disk that stays nearly full: what is worth as much as what is kept comes once, and what went does not come again.
-#[test]
-fn what_is_worth_as_much_comes_into_a_full_node_once() {
+/// Seat 1 follows seat 2, and of fifty posts of theirs most had to go. Gives back all of them.
+fn overfull() -> (Table, Vec<PostId>) {
     let mut table = town(0, 3);
     table.follow(1, 2);
-    let first: Vec<PostId> = (0..50)
-        .map(|number| table.post(2, &format!("post {number}")))
-        .collect();
+    let all = (0..50).map(|number| table.post(2, &format!("post {number}")));
+    let all = all.collect();
     table.pass(60_000);
     for _ in 0..12 {
         let fuller = Input::Disk(nearly_full(99_000));
@@ -268,6 +261,14 @@ fn what_is_worth_as_much_comes_into_a_full_node_once() {
     }
     let kept = table.seats[1].posts.len();
     assert!(kept < 20, "what is worth least goes: {kept} stay");
+    (table, all)
+}
+
+/// A disk that stays nearly full: what is worth as much as what is kept comes once, and what went does not come again.
+#[test]
+fn what_is_worth_as_much_comes_into_a_full_node_once() {
+    let (mut table, first) = overfull();
+    let kept = table.seats[1].posts.len();
     let full = nearly_full(90_000);
     table.seats[1].inputs.push_back(Input::Disk(full));
     let same: Vec<PostId> = (0..8)
@@ -292,18 +293,7 @@ fn what_is_worth_as_much_comes_into_a_full_node_once() {
 /// After a start what is here is worth no more than what comes, or a full node would take in nothing any more.
 #[test]
 fn a_full_node_that_started_again_takes_in_what_is_new() {
-    let mut table = town(0, 3);
-    table.follow(1, 2);
-    for number in 0..50 {
-        table.post(2, &format!("post {number}"));
-    }
-    table.pass(60_000);
-    for _ in 0..12 {
-        let fuller = Input::Disk(nearly_full(99_000));
-        table.seats[1].inputs.push_back(fuller);
-        table.settle();
-    }
-    assert!(table.seats[1].posts.len() < 20);
+    let (mut table, _) = overfull();
     let kept: Vec<PostId> = table.seats[1].posts.keys().copied().collect();
     table.restart_on(1, profile(Desktop, 0), nearly_full(92_000));
     table.pass(60_000);

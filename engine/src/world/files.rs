@@ -171,7 +171,9 @@ pub struct Archive<'w, 's> {
 }
 
 impl Archive<'_, '_> {
-    fn now_s(&self) -> u32 {
+    /// The time: seconds since the epoch.
+    #[must_use]
+    pub fn now_s(&self) -> u32 {
         (self.now.wall_ms / 1000) as u32
     }
 

@@ -92,8 +92,8 @@ fn choose_proved(
     fetches: &Fetches,
     bytes: u64,
     count: usize,
-    now_s: u32,
 ) -> Option<Vec<KeepRow>> {
+    let now_s = archive.now_s();
     // Each may bring another to the front, which then is looked at in its turn: in the next frame, where there are many.
     for _ in 0..DOUBT_ROUNDS_MAX {
         let chosen = choose_freeing(archive, fetches, bytes, count);
@@ -199,10 +199,6 @@ struct Shelf<'w, 's> {
 }
 
 impl Shelf<'_, '_> {
-    fn now_s(&self) -> u32 {
-        (self.now.wall_ms / 1000) as u32
-    }
-
     /// What stored lists name and had no place may have one now.
     fn recheck_all(&mut self) {
         let kept = self.archive.kept.iter().filter(|author| author.is_kept());
@@ -213,7 +209,7 @@ impl Shelf<'_, '_> {
     /// Holders that are heard of no more count no more, and what is kept is worth less from one window to the next: what was worth no
     /// place has one then.
     fn let_time_pass(&mut self) {
-        let now_s = self.now_s();
+        let now_s = self.archive.now_s();
         for id in self.archive.copies.turn(now_s) {
             self.archive.judge_file(&id, None);
         }
@@ -284,10 +280,10 @@ impl Shelf<'_, '_> {
 
     /// The least worth go, for so many bytes and files.
     fn let_go(&mut self, bytes: u64, count: usize) -> Vec<Write> {
-        let now_s = self.now_s();
+        let now_s = self.archive.now_s();
         self.archive.order.turn(now_s);
         let archive = &mut self.archive;
-        let Some(chosen) = choose_proved(archive, &self.fetches, bytes, count, now_s) else {
+        let Some(chosen) = choose_proved(archive, &self.fetches, bytes, count) else {
             self.outbox.wake_at(self.now.mono_ms);
             return Vec::new();
         };
@@ -340,7 +336,7 @@ fn evict(mut shelf: Shelf) {
     let (bytes, count) = shelf.lacking();
     let is_first = !std::mem::replace(&mut shelf.evicting.has_begun, true);
     if is_first && shelf.fullness() >= limits::EVICTION_ENDS_PERCENT {
-        let now_s = shelf.now_s();
+        let now_s = shelf.archive.now_s();
         shelf.archive.order.turn(now_s);
         if let Some(first) = first_to_go(&shelf.archive) {
             // What was written after the newest that is here has not been here.

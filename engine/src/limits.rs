@@ -306,6 +306,10 @@ pub const PULLS_IN_FLIGHT_MAX: usize = 32;
 pub const PULL_PEERS_PER_ROUND_MAX: usize = 4;
 /// A request without an answer after this has failed.
 pub const REQUEST_TIMEOUT_MS: u64 = 10_000;
+/// Bytes of a response that is not large.
+pub const SMALL_RESPONSE_BYTES: usize = 64 * 1024;
+/// A large response may take this long, as long as some of it comes within [`REQUEST_TIMEOUT_MS`].
+pub const LARGE_RESPONSE_TIMEOUT_MS: u64 = 30_000;
 /// Reads of the own disk on behalf of peers, under way at once.
 pub const READS_FOR_PEERS_MAX: usize = 256;
 /// List updates that wait for the disk, over all authors.
@@ -391,6 +395,8 @@ pub const FETCHES_PER_BLOB_MAX: usize = 4;
 pub const FETCHES_PER_PEER_MAX: usize = 3;
 /// A blob that nobody asked could give is looked for again after this; the pause doubles up to the pull cycle.
 pub const FETCH_PAUSE_MS: u64 = 30_000;
+/// A peer that had no room for an answer is asked again after this; the pause doubles with each time.
+pub const CROWDED_PAUSE_MS: u64 = 1_000;
 /// Slices that are on their way to the disk, at most: past it no more are asked for.
 pub const SLICES_IN_FLIGHT_MAX: usize = 256;
 /// Answers with slices that are being read for peers.

@@ -8,7 +8,7 @@ use crate::one_port::{self, Tagged};
 use crate::outgoing::Outgoing;
 use crate::responses::Responses;
 use crate::runtime::JoinHandle;
-use crate::streams::{let_go, lock, write_packet};
+use crate::streams::{GIVEN_UP, end_packet, let_go, lock, write_open};
 use crate::tls::{TlsIdentity, server_name};
 use crate::{addresses, limits, runtime};
 use async_channel::{Receiver, Sender};
@@ -80,7 +80,7 @@ pub(crate) struct Shared {
     pub(crate) inputs: Sender<Input>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) pending: Mutex<BTreeMap<StreamToken, Pending>>,
-    responses: Arc<Responses>,
+    pub(crate) responses: Arc<Responses>,
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
     last_id: AtomicU64,
     dials: AtomicUsize,
@@ -96,6 +96,7 @@ impl Shared {
     pub(crate) fn forget(&self, link: LinkId) {
         lock(&self.links).remove(&link);
         lock(&self.pending).retain(|_, pending| pending.link.id != link);
+        self.responses.forget(link);
     }
 
     fn link(&self, link: LinkId) -> Option<Arc<Link>> {
@@ -304,22 +305,31 @@ impl Endpoint {
             return;
         };
         let sent = bytes.and_then(|bytes| {
-            let room = shared.responses.take(pending.link.id, bytes.len())?;
+            let room = match pending.room.take() {
+                Some(mut room) => {
+                    room.shrink(bytes.len());
+                    room
+                }
+                None => shared.responses.take(pending.link.id, bytes.len())?,
+            };
             Some((bytes, room))
         });
         runtime::spawn(async move {
             match sent {
                 Some((bytes, room)) => {
-                    let written = write_packet(&mut pending.stream, &bytes, &shared.meter).await;
+                    let written = write_open(&mut pending.stream, &bytes).await;
+                    // Before the peer can know that this was all, and ask for more.
                     pending.link.answered(pending.code);
+                    let written = written
+                        .and_then(|()| end_packet(&mut pending.stream, &bytes, &shared.meter));
                     if written.is_ok() {
                         let_go(&mut pending.stream).await;
                     }
                     drop(room);
                 }
                 None => {
-                    let _ = pending.stream.reset(s2n_quic::application::Error::UNKNOWN);
                     pending.link.answered(pending.code);
+                    let _ = pending.stream.reset(GIVEN_UP);
                 }
             }
         });

@@ -1,5 +1,7 @@
 //! Bounds of the transport, each with its unit in the name.
 
+use distsoc_engine::limits::REQUEST_TIMEOUT_MS;
+
 /// A handshake that takes longer has failed, so that a dead port is given up within 5 s.
 pub const HANDSHAKE_MS_MAX: u64 = 4_000;
 /// PROTOCOL section 5: above this many handshakes in flight, whoever dials proves its address first (Retry).
@@ -37,10 +39,13 @@ pub const CONNECTION_WINDOW_BYTES: u64 = 512 * 1024;
 pub const SEND_BUFFER_BYTES: u32 = 256 * 1024;
 /// Bytes handed to the transport at once.
 pub const PIECE_BYTES: usize = 64 * 1024;
-/// Bytes of responses on their way, over all connections: past it, and past a connection's share, a response is dropped.
+/// Bytes of responses on their way, over all connections: past it, and past a connection's share, a small response is dropped, and
+/// what asks for a large one waits.
 pub const RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// How long what asks for a large one waits, at most: half of what whoever asked waits for the first of it.
+pub const ROOM_WAIT_MS_MAX: u64 = REQUEST_TIMEOUT_MS / 2;
 /// A stream on which nothing moves for this long is given up.
-pub const STREAM_STALL_MS_MAX: u64 = 10_000;
+pub const STREAM_STALL_MS_MAX: u64 = REQUEST_TIMEOUT_MS;
 /// How long a connection that closes may take to deliver what was sent before.
 pub const CLOSE_FLUSH_MS_MAX: u64 = 1_000;
 /// How long a connection that closes then waits for the peer to close it, having read what was sent.

@@ -6,12 +6,15 @@
 use crate::endpoint::Shared;
 use crate::meter::ConnectionFacts;
 use crate::outgoing::{Outgoing, Put, Queue};
-use crate::streams::{NoPacket, lock, read_packet, write_packet};
+use crate::responses::Room;
+use crate::streams::{GIVEN_UP, NoPacket, lock, read_packet, write_packet};
 use crate::{limits, runtime};
 use distsoc_engine::io::{DownCause, Input, LinkId, RequestFailure, RequestId, StreamToken};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::gate::Gate;
-use distsoc_engine::wire::{Code, Direction, Expected, GoodbyeReason, Packet, PacketBytes, spec};
+use distsoc_engine::wire::{
+    Code, Direction, Expected, GoodbyeReason, Packet, PacketBytes, PacketSpec, spec,
+};
 use s2n_quic::connection::{Error, Handle, StreamAcceptor};
 use s2n_quic::stream::{BidirectionalStream, PeerStream, ReceiveStream, SendStream};
 use std::collections::VecDeque;
@@ -48,11 +51,16 @@ struct Incoming {
     early: Vec<BidirectionalStream>,
 }
 
+/// Too many bytes of responses are on their way, for too long.
+struct NoRoom;
+
 /// A peer's request whose response is awaited.
 pub(crate) struct Pending {
     pub(crate) link: Arc<Link>,
     pub(crate) code: Code,
     pub(crate) stream: SendStream,
+    /// For a large response.
+    pub(crate) room: Option<Room>,
 }
 
 impl Link {
@@ -228,33 +236,54 @@ impl Link {
     }
 
     async fn read_request(self: &Arc<Self>, stream: BidirectionalStream, shared: &Shared) {
-        let (mut receive, send) = stream.split();
-        match read_packet(
-            &mut receive,
-            Expected::Request,
-            Some(&self.gate),
-            &shared.meter,
-        )
-        .await
-        {
-            Ok(packet) => {
-                let code = packet.spec().code;
-                let token = StreamToken(shared.fresh());
-                let pending = Pending {
-                    link: self.clone(),
-                    code,
-                    stream: send,
-                };
-                lock(&shared.pending).insert(token, pending);
-                let input = Input::Packet {
-                    link: self.id,
-                    stream: Some(token),
-                    packet,
-                };
-                let _ = shared.inputs.send(input).await;
+        let (mut receive, mut send) = stream.split();
+        let expected = Expected::Request;
+        let read = read_packet(&mut receive, expected, Some(&self.gate), &shared.meter);
+        let packet = match read.await {
+            Ok(packet) => packet,
+            Err(problem) => return self.report(problem, shared).await,
+        };
+        let code = packet.spec().code;
+        let room = match self.room_for(packet.spec(), shared).await {
+            Ok(room) => room,
+            Err(NoRoom) => {
+                self.answered(code);
+                let _ = send.reset(GIVEN_UP);
+                return;
             }
-            Err(problem) => self.report(problem, shared).await,
+        };
+        let token = StreamToken(shared.fresh());
+        let pending = Pending {
+            link: self.clone(),
+            code,
+            stream: send,
+            room,
+        };
+        lock(&shared.pending).insert(token, pending);
+        let input = Input::Packet {
+            link: self.id,
+            stream: Some(token),
+            packet,
+        };
+        let _ = shared.inputs.send(input).await;
+    }
+
+    /// Room for the response to such a request, where it may be large.
+    async fn room_for(
+        &self,
+        request: &PacketSpec,
+        shared: &Shared,
+    ) -> Result<Option<Room>, NoRoom> {
+        let Direction::Request(answer) = request.direction else {
+            unreachable!("nothing else was expected");
+        };
+        if !request.asks_for_much() {
+            return Ok(None);
         }
+        let bytes = spec(answer).map_or(0, |answer| answer.bytes_max);
+        let longest = Duration::from_millis(limits::ROOM_WAIT_MS_MAX);
+        let room = shared.responses.wait(self.id, bytes, longest).await;
+        room.map(Some).ok_or(NoRoom)
     }
 
     async fn report(&self, problem: NoPacket, shared: &Shared) {

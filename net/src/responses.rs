@@ -1,17 +1,65 @@
 //! What responses hold in memory while they are sent: bounded over all connections, and shared among them, so that peers that
-//! ask and do not read cost no more than their share.
+//! ask and do not read cost no more than their share. A large response has its room before it is made: who asks for one while
+//! there is none waits in line.
 
-use crate::limits;
 use crate::streams::lock;
+use crate::{limits, runtime};
+use async_channel::{Receiver, Sender};
 use distsoc_engine::io::LinkId;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+/// A request in line.
+#[derive(Debug)]
+struct Waiting {
+    link: LinkId,
+    bytes: usize,
+    room: Sender<Room>,
+}
 
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
     by_link: BTreeMap<LinkId, usize>,
+    /// In the order in which they came.
+    line: BTreeMap<u64, Waiting>,
+    tickets: u64,
     dropped: u64,
+}
+
+impl Held {
+    /// Room for a response, where as much as its connection then holds is still free: so one connection takes half at most, and
+    /// small responses find room where large ones do not.
+    fn take(&mut self, link: LinkId, bytes: usize) -> bool {
+        let of_link = self.by_link.get(&link).copied().unwrap_or_default() + bytes;
+        let free = limits::RESPONSE_BYTES_MAX.saturating_sub(self.bytes + bytes);
+        let fits = of_link <= free;
+        if fits {
+            self.bytes += bytes;
+            self.by_link.insert(link, of_link);
+        }
+        fits
+    }
+
+    fn give_back(&mut self, link: LinkId, bytes: usize) {
+        self.bytes -= bytes;
+        if let Some(of_link) = self.by_link.get_mut(&link) {
+            *of_link -= bytes;
+            if *of_link == 0 {
+                self.by_link.remove(&link);
+            }
+        }
+    }
+
+    /// Those in line for whom there is room now: it is taken for them.
+    fn admit(&mut self) -> Vec<Waiting> {
+        let mut line = std::mem::take(&mut self.line);
+        let admitted = line.extract_if(.., |_, waiting| self.take(waiting.link, waiting.bytes));
+        let admitted = admitted.map(|(_, waiting)| waiting).collect();
+        self.line = line;
+        admitted
+    }
 }
 
 /// The bytes of all responses on their way.
@@ -27,23 +75,68 @@ pub(crate) struct Room {
 }
 
 impl Responses {
-    /// Room for a response, where as much as its connection then holds is still free: so one connection takes half at most, and
-    /// small responses find room where large ones are dropped. `None` is counted.
+    /// Room for a response that is there, or none: that is counted.
     pub(crate) fn take(self: &Arc<Self>, link: LinkId, bytes: usize) -> Option<Room> {
         let mut held = lock(&self.0);
-        let of_link = held.by_link.get(&link).copied().unwrap_or_default() + bytes;
-        let free = limits::RESPONSE_BYTES_MAX.saturating_sub(held.bytes + bytes);
-        if of_link > free {
-            held.dropped += 1;
-            return None;
+        let fits = held.take(link, bytes);
+        held.dropped += u64::from(!fits);
+        fits.then(|| self.room(link, bytes))
+    }
+
+    /// Room for a response that is not made yet, as soon as there is some for whoever came before; none after so long, or once the
+    /// connection is forgotten: that is counted.
+    pub(crate) async fn wait(
+        self: &Arc<Self>,
+        link: LinkId,
+        bytes: usize,
+        longest: Duration,
+    ) -> Option<Room> {
+        let (ticket, admitted) = self.line_up(link, bytes);
+        let room = runtime::timeout(longest, admitted.recv()).await;
+        let room = room.and_then(Result::ok);
+        if room.is_some() {
+            return room;
         }
-        held.bytes += bytes;
-        held.by_link.insert(link, of_link);
-        Some(Room {
+        let mut held = lock(&self.0);
+        held.line.remove(&ticket);
+        // It may have been admitted meanwhile.
+        let room = admitted.try_recv().ok();
+        held.dropped += u64::from(room.is_none());
+        room
+    }
+
+    fn line_up(self: &Arc<Self>, link: LinkId, bytes: usize) -> (u64, Receiver<Room>) {
+        let (room, admitted) = async_channel::bounded(1);
+        let mut held = lock(&self.0);
+        held.tickets += 1;
+        let ticket = held.tickets;
+        held.line.insert(ticket, Waiting { link, bytes, room });
+        drop(held);
+        self.admit();
+        (ticket, admitted)
+    }
+
+    fn admit(self: &Arc<Self>) {
+        let admitted = lock(&self.0).admit();
+        for waiting in admitted {
+            // Who does not wait any more gives it back.
+            let _ = waiting
+                .room
+                .try_send(self.room(waiting.link, waiting.bytes));
+        }
+    }
+
+    fn room(self: &Arc<Self>, link: LinkId, bytes: usize) -> Room {
+        Room {
             responses: self.clone(),
             link,
             bytes,
-        })
+        }
+    }
+
+    /// A connection is over: nothing of it is in line any more.
+    pub(crate) fn forget(&self, link: LinkId) {
+        lock(&self.0).line.retain(|_, waiting| waiting.link != link);
     }
 
     /// How many found no room.
@@ -52,16 +145,20 @@ impl Responses {
     }
 }
 
+impl Room {
+    /// The response is as long as this, which may be less than there is room for.
+    pub(crate) fn shrink(&mut self, bytes: usize) {
+        let rest = self.bytes.saturating_sub(bytes);
+        self.bytes -= rest;
+        lock(&self.responses.0).give_back(self.link, rest);
+        self.responses.admit();
+    }
+}
+
 impl Drop for Room {
     fn drop(&mut self) {
-        let mut held = lock(&self.responses.0);
-        held.bytes -= self.bytes;
-        if let Some(of_link) = held.by_link.get_mut(&self.link) {
-            *of_link -= self.bytes;
-            if *of_link == 0 {
-                held.by_link.remove(&self.link);
-            }
-        }
+        lock(&self.responses.0).give_back(self.link, self.bytes);
+        self.responses.admit();
     }
 }
 
@@ -71,12 +168,14 @@ mod tests {
 
     use crate::runtime::{block_on, sleep, timeout};
     use crate::{Endpoint, EndpointConfig};
-    use async_channel::Receiver;
     use distsoc_engine::crypto::Secret;
     use distsoc_engine::domain::{Address, NodeId};
-    use distsoc_engine::io::{DialId, DialTarget, Effect, Input, RequestId};
+    use distsoc_engine::io::{
+        DialId, DialTarget, Effect, Input, RequestFailure, RequestId, StreamToken,
+    };
     use distsoc_engine::profile::{NodeProfile, ProfileKind};
     use distsoc_engine::wire::{Packet, PacketBytes};
+    use futures_lite::future;
     use std::time::Duration;
 
     const LARGE: usize = 520 * 1024;
@@ -153,6 +252,22 @@ mod tests {
         });
     }
 
+    async fn next_request(inputs: &Receiver<Input>) -> StreamToken {
+        let stream = next(inputs, |input| match input {
+            Input::Packet { stream, packet, .. } if packet.spec().name == "FileRequest" => stream,
+            _ => None,
+        });
+        stream.await
+    }
+
+    async fn response(inputs: &Receiver<Input>) -> Result<(), RequestFailure> {
+        let result = next(inputs, |input| match input {
+            Input::Response { result, .. } => Some(result.map(drop)),
+            _ => None,
+        });
+        result.await
+    }
+
     /// Dials, and says Hello; the connection.
     async fn connect(
         from: &Endpoint,
@@ -174,66 +289,156 @@ mod tests {
     }
 
     #[test]
-    fn those_who_ask_for_much_and_read_nothing_are_dropped_past_the_bound_and_others_are_served() {
+    fn those_who_ask_for_much_and_read_nothing_wait_past_the_bound_and_others_are_served() {
         const ASKS: usize = 4;
         block_on(async {
             let (b, inputs_b, node) = start(40);
             let held = || lock(&b.responses().0).bytes;
-            let token = || async {
-                let stream = next(&inputs_b, |input| match input {
-                    Input::Packet { stream, .. } => stream,
-                    _ => None,
-                });
-                stream.await
+            let waits = || !lock(&b.responses().0).line.is_empty();
+            let ask = async |a: &Endpoint, link| {
+                let mut exchange = a.handle(link).open_bidirectional_stream().await.unwrap();
+                let request = example("FileRequest").to_vec();
+                exchange.send(request.into()).await.unwrap();
+                exchange.finish().unwrap();
+                exchange
             };
             let (mut greedy, mut unread, mut most) = (Vec::new(), Vec::new(), 0);
-            // What is not read is given up after a while: then others ask, until one response has found no room.
+            // What is not read is given up after a while: then others ask, until one waits in line.
             'asking: for number in 41..=80 {
                 let (a, inputs_a, _) = start(number);
                 let link = connect(&a, &inputs_a, &b, node).await;
+                greedy.push((a.clone(), inputs_a));
                 for _ in 0..ASKS {
-                    let mut exchange = a.handle(link).open_bidirectional_stream().await.unwrap();
-                    exchange
-                        .send(example("FileRequest").to_vec().into())
-                        .await
-                        .unwrap();
-                    exchange.finish().unwrap();
-                    let (stream, bytes) = (token().await, Some(vec![0x31; LARGE].into()));
+                    unread.push(ask(&a, link).await);
+                    let stream = loop {
+                        let asked = next_request(&inputs_b);
+                        match timeout(Duration::from_millis(20), asked).await {
+                            Some(stream) => break stream,
+                            None if waits() => break 'asking,
+                            None => {}
+                        }
+                    };
+                    let bytes = Some(vec![0x31; LARGE].into());
                     b.perform(Effect::Respond { stream, bytes });
-                    unread.push(exchange);
                     most = most.max(held());
                     assert!(held() <= limits::RESPONSE_BYTES_MAX);
-                    if b.responses_dropped() > 0 {
-                        greedy.push((a, inputs_a));
-                        break 'asking;
-                    }
                 }
-                greedy.push((a, inputs_a));
             }
-            assert!(b.responses_dropped() > 0);
             assert!(most > limits::RESPONSE_BYTES_MAX / 2, "{most} bytes");
-            // Whoever reads what it asked for has it meanwhile.
+            // Whoever asks for little has it meanwhile.
             let (c, inputs_c, _) = start(81);
             let link = connect(&c, &inputs_c, &b, node).await;
             c.perform(Effect::Request {
                 link,
                 request: RequestId(1),
-                bytes: example("FileRequest"),
+                bytes: example("AddressRequest"),
                 timeout_ms: 30_000,
             });
-            let (stream, bytes) = (token().await, Some(example("FileResponse")));
-            b.perform(Effect::Respond { stream, bytes });
-            let served = next(&inputs_c, |input| match input {
-                Input::Response { result, .. } => Some(result.is_ok()),
+            let stream = next(&inputs_b, |input| match input {
+                Input::Packet { stream, packet, .. } if packet.spec().name == "AddressRequest" => {
+                    stream
+                }
                 _ => None,
             });
-            assert!(served.await, "others are served");
+            let (stream, bytes) = (stream.await, Some(example("AddressResponse")));
+            b.perform(Effect::Respond { stream, bytes });
+            assert!(response(&inputs_c).await.is_ok(), "others are served");
             assert!(held() <= limits::RESPONSE_BYTES_MAX);
-            // The last to ask was told at once: its stream was reset, nothing of a response came.
+            // Whoever waits is told that there is none, or has its turn.
             let mut last = unread.pop().unwrap();
-            let end = timeout(PATIENCE, last.receive());
-            assert!(end.await.expect("it is told").is_err());
+            let refused = async { assert!(last.receive().await.is_err()) };
+            let admitted = async { _ = next_request(&inputs_b).await };
+            let end = timeout(PATIENCE, future::or(refused, admitted)).await;
+            end.expect("within 30 s");
         });
+    }
+
+    #[test]
+    fn those_who_read_are_all_served_though_there_is_no_room_for_all_at_once() {
+        const ASKERS: u8 = 7;
+        const ASKS: u64 = 4;
+        block_on(async {
+            let (b, inputs_b, node) = start(90);
+            let mut askers = Vec::new();
+            for number in 91..91 + ASKERS {
+                let (a, inputs_a, _) = start(number);
+                let link = connect(&a, &inputs_a, &b, node).await;
+                askers.push((a, inputs_a, link));
+            }
+            for (a, _, link) in &askers {
+                for request in 1..=ASKS {
+                    a.perform(Effect::Request {
+                        link: *link,
+                        request: RequestId(request),
+                        bytes: example("FileRequest"),
+                        timeout_ms: 30_000,
+                    });
+                }
+            }
+            // As many have their turn as there is room for; the rest when those have what they asked for.
+            let mut tokens = Vec::new();
+            while lock(&b.responses().0).line.is_empty() {
+                tokens.extend(timeout(Duration::from_millis(20), next_request(&inputs_b)).await);
+            }
+            let turns = usize::from(ASKERS) * ASKS as usize;
+            assert!(tokens.len() < turns);
+            for _ in 0..turns {
+                let stream = match tokens.pop() {
+                    Some(stream) => stream,
+                    None => next_request(&inputs_b).await,
+                };
+                let bytes = Some(example("FileResponse"));
+                b.perform(Effect::Respond { stream, bytes });
+            }
+            for (_, inputs_a, _) in &askers {
+                for _ in 0..ASKS {
+                    assert!(response(inputs_a).await.is_ok());
+                }
+            }
+            assert_eq!(b.responses_dropped(), 0);
+        });
+    }
+
+    #[test]
+    fn whoever_waits_too_long_or_is_gone_is_told_and_takes_nothing_with_it() {
+        let responses = Arc::new(Responses::default());
+        let wait = |link, ms| {
+            let longest = Duration::from_millis(ms);
+            block_on(responses.wait(LinkId(link), LARGE, longest))
+        };
+        let mut rooms: Vec<Room> = Vec::new();
+        for link in 1.. {
+            match responses.take(LinkId(link), LARGE) {
+                Some(room) => rooms.push(room),
+                None => break,
+            }
+        }
+        assert_eq!(responses.dropped(), 1);
+        assert!(wait(100, 1).is_none());
+        assert_eq!(responses.dropped(), 2);
+        // In line: one that goes, then one whose turn comes.
+        let (_, gone) = responses.line_up(LinkId(101), LARGE);
+        let (_, first) = responses.line_up(LinkId(102), LARGE);
+        let (_, second) = responses.line_up(LinkId(103), LARGE);
+        responses.forget(LinkId(101));
+        assert!(gone.try_recv().is_err_and(|error| error.is_closed()));
+        rooms.pop();
+        let room = first.try_recv().expect("its turn");
+        assert!(second.try_recv().is_err());
+        // Who does not wait any more is passed over.
+        drop(second);
+        let (_, third) = responses.line_up(LinkId(104), LARGE);
+        drop(room);
+        let mut room = third.try_recv().expect("its turn");
+        // What is shorter than it might be leaves the rest to others.
+        let (_, fourth) = responses.line_up(LinkId(105), LARGE);
+        assert!(fourth.try_recv().is_err());
+        room.shrink(100);
+        assert!(fourth.try_recv().is_ok());
+        drop(room);
+        rooms.clear();
+        let held = lock(&responses.0);
+        assert_eq!((held.bytes, held.line.len(), held.by_link.len()), (0, 0, 0));
     }
 
     #[test]

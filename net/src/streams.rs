@@ -24,7 +24,7 @@ pub(crate) enum NoPacket {
 }
 
 /// An application error code for streams that are given up.
-const GIVEN_UP: ApplicationError = ApplicationError::UNKNOWN;
+pub(crate) const GIVEN_UP: ApplicationError = ApplicationError::UNKNOWN;
 
 /// Reads one packet. A token and a place in flight of the gate are taken once its first byte is known; whoever gets
 /// `Ok` gives the place back.
@@ -90,12 +90,21 @@ async fn next_chunk(stream: &mut ReceiveStream, code: Code) -> Result<Option<Byt
     }
 }
 
-/// Sends one packet and ends the stream; over once all of it is with the transport. The bytes are shared, not copied, and handed
-/// over in pieces, so that a peer that does not read is told from one that reads slowly.
+/// Sends one packet and ends the stream; over once all of it is with the transport.
 pub(crate) async fn write_packet(
     stream: &mut SendStream,
     bytes: &PacketBytes,
     meter: &Meter,
+) -> Result<(), NoPacket> {
+    write_open(stream, bytes).await?;
+    end_packet(stream, bytes, meter)
+}
+
+/// Sends one packet, and leaves the stream open: the peer does not know yet that this was all. The bytes are shared, not copied, and
+/// handed over in pieces, so that a peer that does not read is told from one that reads slowly.
+pub(crate) async fn write_open(
+    stream: &mut SendStream,
+    bytes: &PacketBytes,
 ) -> Result<(), NoPacket> {
     let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX);
     let mut rest = Bytes::from_owner(bytes.clone());
@@ -110,6 +119,15 @@ pub(crate) async fn write_packet(
             }
         }
     }
+    Ok(())
+}
+
+/// Ends the stream of a packet that was sent.
+pub(crate) fn end_packet(
+    stream: &mut SendStream,
+    bytes: &PacketBytes,
+    meter: &Meter,
+) -> Result<(), NoPacket> {
     stream.finish().map_err(|_| NoPacket::Gone)?;
     meter.sent(bytes[0], bytes.len());
     Ok(())

@@ -12,7 +12,9 @@ use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::profile::ProfileKind::{Anchor, Desktop};
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::codec::Bounded;
-use distsoc_engine::wire::{Expected, Hello, Packet, PostNotification, PullSyncRequest, Purpose};
+use distsoc_engine::wire::{
+    Expected, FileRequest, Hello, Packet, PostNotification, PullSyncRequest, Purpose,
+};
 use distsoc_engine::world::authors::{Author, AuthorIndex};
 use std::collections::BTreeSet;
 use table::files::{holds_whole, picture, post_with, profile, stage, town};
@@ -331,17 +333,30 @@ fn a_holder_that_stalls_is_left_alone_and_another_gives_everything() {
 #[test]
 fn whoever_had_no_room_for_an_answer_is_asked_again() {
     let (mut table, pictures) = orphaned(3, 700_000);
-    table.crowded.insert(3, 5);
+    table.crowded.insert((FileRequest::SPEC.code, 3), 5);
     table.follow(1, 2);
-    table.pass(1_000);
-    assert!(whole(&table, &pictures) < pictures.len());
+    table.pass(limits::CROWDED_PAUSE_MS / 2);
+    assert_eq!(table.asked_in_vain, [3; 3]);
+    assert_eq!(whole(&table, &pictures), 0);
+    // Within seconds, though nobody else has anything.
+    table.pass(4 * limits::CROWDED_PAUSE_MS);
     assert_eq!(table.asked_in_vain, [3; 5]);
-    // With the pauses of one round after another, as many as there were answers dropped.
-    table.pass(8 * limits::FETCH_PAUSE_MS);
     assert_eq!(whole(&table, &pictures), pictures.len());
     let charged = Refusal::ALL.iter().filter(|refusal| refusal.points() > 0);
     let charged: u64 = charged.map(|refusal| table.refused(1, *refusal)).sum();
     assert_eq!(charged, 0, "having no room is no offence");
+}
+
+#[test]
+fn whoever_had_no_room_for_a_list_is_asked_again() {
+    let (mut table, pictures) = orphaned(3, 70_000);
+    table.crowded.insert((PullSyncRequest::SPEC.code, 3), 3);
+    table.follow(1, 2);
+    table.pass(5 * limits::CROWDED_PAUSE_MS);
+    assert_eq!(table.asked_in_vain, [3; 3]);
+    assert_eq!(table.seats[1].posts.len(), 0);
+    table.pass(4 * limits::CROWDED_PAUSE_MS);
+    assert_eq!(table.seats[1].posts.len(), pictures.len());
 }
 
 /// Who follows later has missed the push of a deletion: holders answer with the author's record, so that nothing stays wanted.

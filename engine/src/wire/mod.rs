@@ -53,6 +53,7 @@ pub use worm::{
 };
 
 use crate::io::{LinkId, StreamToken};
+use crate::limits;
 use crate::refusal::Refusal;
 use crate::world::inbox::Arrivals;
 use std::sync::Arc;
@@ -140,6 +141,16 @@ impl PacketSpec {
     #[must_use]
     pub const fn at_once(&self) -> u64 {
         self.burst as u64 * 3 / 4
+    }
+
+    /// Whether what answers this is large, as slices and posts are: it has its room before it is made, and takes longer to come.
+    #[must_use]
+    pub fn asks_for_much(&self) -> bool {
+        let answer = match self.direction {
+            Direction::Request(answer) => spec(answer),
+            _ => None,
+        };
+        answer.is_some_and(|answer| answer.bytes_max > limits::SMALL_RESPONSE_BYTES)
     }
 }
 

@@ -41,9 +41,13 @@ impl Outbox {
         self.effects.push(Effect::Send { link, bytes });
     }
 
-    /// Sends a request, with the common timeout.
+    /// Sends a request, with the timeout of its kind.
     pub fn request(&mut self, link: LinkId, packet: &Packet) -> RequestId {
-        self.request_within(link, packet.encode(), limits::REQUEST_TIMEOUT_MS)
+        let timeout_ms = match packet.spec().asks_for_much() {
+            true => limits::LARGE_RESPONSE_TIMEOUT_MS,
+            false => limits::REQUEST_TIMEOUT_MS,
+        };
+        self.request_within(link, packet.encode(), timeout_ms)
     }
 
     /// Sends a request that is encoded already, with a timeout of its own.

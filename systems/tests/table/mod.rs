@@ -71,9 +71,9 @@ pub struct Table {
     pub inventors: BTreeSet<usize>,
     /// Who takes requests for slices and lets them time out.
     pub stalling: BTreeSet<usize>,
-    /// Who has no room for so many more answers with slices, and drops them.
-    pub crowded: BTreeMap<usize, usize>,
-    /// Seats that were asked for slices, in this order, while they stalled or were crowded.
+    /// Who has no room for so many more answers to requests of a code, and drops them.
+    pub crowded: BTreeMap<(u8, usize), usize>,
+    /// Seats that were asked, in this order, while they stalled or were crowded.
     pub asked_in_vain: Vec<usize>,
     /// Requests that nobody answers: when they time out (mono ms), who asked.
     timeouts: BTreeSet<(u64, usize, RequestId)>,
@@ -250,11 +250,14 @@ impl Table {
         }
     }
 
-    /// Whether a request for slices ends here, since who was asked stalls or has no room.
-    fn asks_in_vain(&mut self, seat: usize, request: RequestId, other: usize, ms: u64) -> bool {
-        if self.stalling.contains(&other) {
+    /// Whether a request ends here, since who was asked stalls, if it is for slices, or has no room.
+    fn asks_in_vain(&mut self, seat: usize, asked: (RequestId, u8, u64), other: usize) -> bool {
+        let (request, code, ms) = asked;
+        if code == FileRequest::SPEC.code && self.stalling.contains(&other) {
+            // As the transport does when nothing comes.
+            let ms = ms.min(limits::REQUEST_TIMEOUT_MS);
             self.timeouts.insert((self.now.mono_ms + ms, seat, request));
-        } else if let Some(left @ 1..) = self.crowded.get_mut(&other) {
+        } else if let Some(left @ 1..) = self.crowded.get_mut(&(code, other)) {
             *left -= 1;
             let result = Err(RequestFailure::NoResponse);
             self.seats[seat]
@@ -634,9 +637,7 @@ impl Table {
                     if is_search && self.silent.contains(&other) {
                         return;
                     }
-                    if bytes[0] == FileRequest::SPEC.code
-                        && self.asks_in_vain(seat, request, other, timeout_ms)
-                    {
+                    if self.asks_in_vain(seat, (request, bytes[0], timeout_ms), other) {
                         return;
                     }
                     let token = StreamToken(self.fresh());

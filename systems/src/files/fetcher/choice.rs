@@ -23,8 +23,9 @@ const ASKED_EVERY_MS: u64 = FileRequest::SPEC.every_ms();
 /// Requests that it takes at once, with some left for whatever else asks.
 const ASKED_AT_ONCE: u64 = FileRequest::SPEC.at_once();
 
-/// Holders that let a request time out: asked for nothing until a pause is over, which doubles with each time. They may be
-/// asleep or slow, so it costs them nothing else; what they gave counts again from the first slice on.
+/// Holders that let a request time out, or had no room for an answer: asked for nothing until a pause is over, which doubles with
+/// each time. They may be asleep, slow or wanted by many, so it costs them nothing else; what they gave counts again from the first
+/// slice on.
 #[derive(Resource, Debug, Default)]
 pub(super) struct Stalled(BTreeMap<NodeId, Pause>);
 
@@ -35,9 +36,10 @@ struct Pause {
 }
 
 impl Stalled {
-    pub(super) fn is_paused(&self, node: &NodeId, now: Now) -> bool {
-        let pause = self.0.get(node);
-        pause.is_some_and(|pause| pause.until_ms > now.mono_ms)
+    /// Until when it is asked for nothing: mono ms.
+    pub(super) fn until_ms(&self, node: &NodeId, now: Now) -> Option<u64> {
+        let until_ms = self.0.get(node)?.until_ms;
+        (until_ms > now.mono_ms).then_some(until_ms)
     }
 
     /// It gave something.
@@ -45,9 +47,9 @@ impl Stalled {
         self.0.remove(node);
     }
 
-    /// A request timed out. Those that were under way beside it count as the same time.
-    pub(super) fn note(&mut self, node: NodeId, now: Now) {
-        if self.is_paused(&node, now) {
+    /// A request had no answer: the first pause is so long, ms. Requests that were under way beside it count as the same time.
+    pub(super) fn note(&mut self, node: NodeId, first_ms: u64, now: Now) {
+        if self.until_ms(&node, now).is_some() {
             return;
         }
         if self.0.len() >= STALLED_MAX && !self.0.contains_key(&node) {
@@ -59,14 +61,14 @@ impl Stalled {
             until_ms: 0,
             times: 0,
         });
-        pause.until_ms = now.after(pause_ms(pause.times));
+        pause.until_ms = now.after(pause_ms(first_ms, pause.times));
         pause.times += 1;
     }
 }
 
 /// The pause after so many rounds or requests in vain: doubling up to the pull cycle.
-pub(super) fn pause_ms(times: u32) -> u64 {
-    (limits::FETCH_PAUSE_MS << times.min(7)).min(limits::FOLLOW_PULL_MS)
+pub(super) fn pause_ms(first_ms: u64, times: u32) -> u64 {
+    (first_ms << times.min(12)).min(limits::FOLLOW_PULL_MS)
 }
 
 /// How far each holder was asked ahead: what goes past its rate is refused, and then looks as if it had nothing.
@@ -104,6 +106,8 @@ pub(super) enum Choice {
     Wait(u64),
     /// Whoever may have it is being asked for as much as they take at once: the next answer comes first.
     Busy,
+    /// All others were asked, and one who may have it had no room for an answer of late: mono ms of when it is asked again.
+    Later(u64),
     /// All that may have it were asked.
     Nobody,
 }
@@ -124,19 +128,21 @@ pub(super) fn choose_holder(
     paced: &Paced,
     now: Now,
 ) -> Choice {
-    let choose = |is_stranger: bool| {
+    let mut later_ms: Option<u64> = None;
+    let mut choose = |is_stranger: bool| {
         let mut best: Option<(usize, NodeId, LinkId)> = None;
         let (mut next_ms, mut is_busy): (Option<u64>, bool) = (None, false);
         for (node, link) in connected {
-            let is_of_these = known.contains(node) != is_stranger;
-            if !is_of_these || lacking.tried.contains(node) || stalled.is_paused(node, now) {
+            if known.contains(node) == is_stranger || lacking.tried.contains(node) {
                 continue;
             }
             let asked = fetches.asked_of(node);
-            if asked >= limits::FETCHES_PER_PEER_MAX {
+            if let Some(at_ms) = stalled.until_ms(node, now) {
+                later_ms = earlier(later_ms, at_ms);
+            } else if asked >= limits::FETCHES_PER_PEER_MAX {
                 is_busy = true;
             } else if let Some(at_ms) = paced.next_ms(node, now) {
-                next_ms = Some(next_ms.map_or(at_ms, |ms| ms.min(at_ms)));
+                next_ms = earlier(next_ms, at_ms);
             } else if best.is_none_or(|(least, ..)| asked < least) {
                 best = Some((asked, *node, *link));
             }
@@ -151,10 +157,20 @@ pub(super) fn choose_holder(
             None => next_ms.map_or(Choice::Nobody, Choice::Wait),
         }
     };
-    match choose(false) {
+    let choice = match choose(false) {
         Choice::Nobody if lacking.strangers < STRANGERS_PER_ROUND_MAX => choose(true),
         choice => choice,
+    };
+    match (choice, later_ms) {
+        (Choice::Nobody, Some(at_ms)) if at_ms < now.after(limits::FETCH_PAUSE_MS) => {
+            Choice::Later(at_ms)
+        }
+        _ => choice,
     }
+}
+
+fn earlier(first_ms: Option<u64>, at_ms: u64) -> Option<u64> {
+    Some(first_ms.map_or(at_ms, |ms| ms.min(at_ms)))
 }
 
 #[cfg(test)]
@@ -179,18 +195,20 @@ mod tests {
         let mut stalled = Stalled::default();
         let (mut now_ms, mut pauses) = (1_000, Vec::new());
         for _ in 0..9 {
-            stalled.note(node(1), at(now_ms));
-            stalled.note(node(1), at(now_ms + 5));
-            let pause = stalled.0[&node(1)].until_ms - now_ms;
-            assert!(stalled.is_paused(&node(1), at(now_ms + pause - 1)));
-            assert!(!stalled.is_paused(&node(2), at(now_ms)));
-            pauses.push(pause / 1_000);
-            now_ms += pause;
-            assert!(!stalled.is_paused(&node(1), at(now_ms)));
+            stalled.note(node(1), limits::FETCH_PAUSE_MS, at(now_ms));
+            stalled.note(node(1), limits::FETCH_PAUSE_MS, at(now_ms + 5));
+            let until_ms = stalled.0[&node(1)].until_ms;
+            let until = |number, now_ms| stalled.until_ms(&node(number), at(now_ms));
+            assert_eq!(until(1, until_ms - 1), Some(until_ms));
+            assert_eq!(until(1, until_ms), None);
+            assert_eq!(until(2, now_ms), None);
+            pauses.push((until_ms - now_ms) / 1_000);
+            now_ms = until_ms;
         }
         assert_eq!(pauses, [30, 60, 120, 240, 480, 960, 1_920, 3_600, 3_600]);
         for number in 0..2 * STALLED_MAX {
-            stalled.note(node(number), at(now_ms + number as u64));
+            let now = at(now_ms + number as u64);
+            stalled.note(node(number), limits::FETCH_PAUSE_MS, now);
         }
         assert_eq!(stalled.0.len(), STALLED_MAX);
         let newest = node(2 * STALLED_MAX - 1);
@@ -245,13 +263,17 @@ mod tests {
             is_stranger: false,
         };
         assert_eq!(choose(&stalled, &paced), asks(idle, 2));
-        stalled.note(idle, at(1_000));
+        stalled.note(idle, limits::FETCH_PAUSE_MS, at(1_000));
         assert_eq!(choose(&stalled, &paced), asks(busy, 3));
         while paced.next_ms(&busy, at(1_000)).is_none() {
             paced.asked(busy, at(1_000));
         }
         assert!(matches!(choose(&stalled, &paced), Choice::Wait(at_ms) if at_ms > 1_000));
-        stalled.note(busy, at(1_000));
+        let crowded = limits::CROWDED_PAUSE_MS;
+        stalled.note(busy, crowded, at(1_000));
+        assert_eq!(choose(&stalled, &paced), Choice::Later(1_000 + crowded));
+        stalled.forgive(&busy);
+        stalled.note(busy, limits::FETCH_PAUSE_MS, at(1_000));
         assert_eq!(choose(&stalled, &paced), Choice::Nobody);
     }
 

@@ -154,11 +154,16 @@ fn take_answers(
         let slices = match result {
             Ok(Packet::FileResponse(response)) => checked(&fetch, response),
             Err(RequestFailure::Refused(refusal)) => Err(refusal),
+            // It may have it, and no room for an answer now; or it is gone.
+            Err(RequestFailure::NoResponse | RequestFailure::LinkDown) => {
+                stalled.note(fetch.holder, limits::CROWDED_PAUSE_MS, *now);
+                continue;
+            }
             Err(RequestFailure::TimedOut) => {
-                stalled.note(fetch.holder, *now);
+                stalled.note(fetch.holder, limits::FETCH_PAUSE_MS, *now);
                 Ok(Vec::new())
             }
-            _ => Ok(Vec::new()),
+            Ok(_) => Err(Refusal::NotWanted),
         };
         let life = archive.blobs.get(&fetch.blob).map(|part| part.life());
         match (slices, life) {
@@ -364,8 +369,14 @@ impl Holders<'_, '_> {
                 }
                 Choice::Busy => break,
                 // Whoever is being asked for it may have it.
-                Choice::Nobody if self.fetches.is_under_way(blob) => break,
+                Choice::Nobody | Choice::Later(_) if self.fetches.is_under_way(blob) => break,
                 Choice::Nobody => return Next::At(self.end_round(lacking)),
+                Choice::Later(at_ms) => {
+                    // Who had nothing may have it by then.
+                    lacking.tried.clear();
+                    self.outbox.wake_at(at_ms);
+                    return Next::At(at_ms);
+                }
             }
         }
         Next::Stays
@@ -390,7 +401,7 @@ impl Holders<'_, '_> {
 
     /// Nobody has it now: gives back when the next round begins.
     fn end_round(&mut self, lacking: &mut Lacking) -> u64 {
-        let pause_ms = pause_ms(lacking.fruitless);
+        let pause_ms = pause_ms(limits::FETCH_PAUSE_MS, lacking.fruitless);
         lacking.fruitless += 1;
         if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
             self.starving.note(lacking.author, Lack::Content);

@@ -6,6 +6,9 @@ use distsoc_engine::world::authors::Author;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+/// Answers for which there was no room that are waited for in one round; whoever had none for the next is taken to have nothing.
+const CROWDED_PER_ROUND_MAX: u32 = 4;
+
 /// Whom to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Source {
@@ -22,16 +25,26 @@ pub(super) struct Tried {
     now: Vec<NodeId>,
     /// In the rounds before: others come first in the next.
     before: BTreeSet<NodeId>,
+    /// How many had no room for an answer, in this round.
+    crowded: u32,
 }
 
 impl Tried {
     /// There is news: all may be asked in this round who were asked in it.
     pub(super) fn renew(&mut self) {
+        self.crowded = 0;
         self.before.extend(self.now.drain(..));
     }
 
     pub(super) fn add(&mut self, peer: NodeId) {
         self.now.push(peer);
+    }
+
+    /// Somebody had no room for an answer: for how long to wait before one is asked again, ms; not for ever in one round.
+    pub(super) fn wait_ms(&mut self) -> Option<u64> {
+        let wait_ms = limits::CROWDED_PAUSE_MS << self.crowded;
+        self.crowded += 1;
+        (self.crowded <= CROWDED_PER_ROUND_MAX).then_some(wait_ms)
     }
 
     /// Whether there are more to ask in this round than those known to have something.
@@ -145,7 +158,7 @@ mod tests {
     fn round(tried: &[NodeId]) -> Tried {
         Tried {
             now: tried.to_vec(),
-            before: BTreeSet::new(),
+            ..Tried::default()
         }
     }
 
@@ -203,6 +216,17 @@ mod tests {
         let all_busy = free([(1, 0), (2, 0)]);
         assert_eq!(ask(&all_busy, &[], &[]), Source::Busy);
         assert_eq!(ask(&all_busy, &[node(1), node(2)], &[]), Source::Nobody);
+    }
+
+    #[test]
+    fn who_has_no_room_for_an_answer_is_waited_for_a_few_times_a_round() {
+        let mut tried = Tried::default();
+        for _ in 0..2 {
+            let waits: Vec<_> = (0..6).map_while(|_| tried.wait_ms()).collect();
+            assert_eq!(waits, [1_000, 2_000, 4_000, 8_000]);
+            assert_eq!(tried.wait_ms(), None);
+            assert!(!tried.end_round(&[]));
+        }
     }
 
     fn post(number: u8) -> PostId {

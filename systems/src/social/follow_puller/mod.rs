@@ -9,7 +9,7 @@ use choice::{Source, Tried, choose_source, newest_of, retry_pause_ms, without};
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::{NodeId, PostBytes, PostId, Profile};
 use distsoc_engine::entropy::Entropy;
-use distsoc_engine::io::{LinkId, RequestId};
+use distsoc_engine::io::{LinkId, RequestFailure, RequestId};
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{AT_ONCE, Occasions, Phase};
 use distsoc_engine::wire::codec::Bounded;
@@ -276,6 +276,7 @@ fn take_answers(
     let under_way = &mut pulls.under_way;
     let ends = inbox.take_responses(|request| under_way.remove(&request));
     for (pull, result) in ends {
+        let is_crowded = matches!(result, Err(RequestFailure::NoResponse));
         let response = match result {
             Ok(Packet::PullSyncResponse(response)) => Some(response),
             _ => None,
@@ -339,8 +340,12 @@ fn take_answers(
             let is_without = answer.without.contains(&author);
             let has_no_list = asked_for_list && !has_list && !answer.is_cut;
             if has_no_list || (is_without && (asked_for_list || !is_answered)) {
-                // Not here: somebody else is asked.
-                pulls.tried.entry(author).or_default().add(pull.peer);
+                let tried = pulls.tried.entry(author).or_default();
+                match is_crowded.then(|| tried.wait_ms()).flatten() {
+                    Some(wait_ms) => due.0.set(author, now.after(wait_ms)),
+                    // Not here: somebody else is asked.
+                    None => tried.add(pull.peer),
+                }
             } else if is_without {
                 // The list may say why.
                 pulls.suspect.insert(author);

@@ -49,7 +49,7 @@ fn the_disk_is_nearly_full_and_what_is_worth_least_goes() {
     };
     let next: Vec<PostId> = view.next_to_go.iter().map(|next| next.post).collect();
     assert_eq!(next, sorted[3..8]);
-    assert!(view.own_bytes > 0 && view.pinned_bytes > 0 && view.followed_bytes > 0);
+    assert!(view.own.all > 0 && view.pinned_bytes > 0 && view.followed_bytes > 0);
     let Ok(Reply::Kept(kept)) = table.call(1, Call::ExplainPost(sorted[5])) else {
         panic!("no explanation");
     };

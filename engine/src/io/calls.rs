@@ -1,6 +1,6 @@
 //! What a person, or a program for them, asks of a node, and what they are told.
 
-use super::{DialFailure, DiskUsage, LinkId, Slot, StorageTrouble, WideRole};
+use super::{DialFailure, DiskUsage, LinkId, OwnBytes, Slot, StorageTrouble, WideRole};
 use crate::domain::{
     Bio, BlobRef, ConnectString, KeepFacts, KeepPriority, MediaDescription, Name, NodeId, PostId,
     PostText, Slice, Verified,
@@ -132,9 +132,9 @@ pub struct StorageView {
     /// How full the disk is.
     pub usage: DiskUsage,
     /// Own posts.
-    pub own_bytes: u64,
+    pub own: OwnBytes,
     /// What own posts may take.
-    pub own_bytes_max: u64,
+    pub own_max: OwnBytes,
     /// Pinned posts of others.
     pub pinned_bytes: u64,
     /// Posts of people one follows, pinned ones left out.

@@ -4,6 +4,7 @@ use crate::domain::{
     Address, BlobHash, BlobRef, ConnectString, Deletion, EventList, Heart, HeartBody, NodeId,
     PostBytes, PostId, Profile, RecentPostsHead, SignedPost, Slice, Verified,
 };
+use crate::limits;
 use crate::wire::{ListPart, Want};
 use std::ops::Range;
 use std::sync::Arc;
@@ -298,4 +299,38 @@ pub struct DiskUsage {
     pub blob_room_bytes: u64,
     /// A lowered budget is not reached yet: files are being written anew, one at a time.
     pub is_shrinking: bool,
+}
+
+/// Bytes of the person's own content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct OwnBytes {
+    /// All of it.
+    pub all: u64,
+    /// Of that what is in rows, in whole pages.
+    pub rows: u64,
+}
+
+impl OwnBytes {
+    /// What a budget has for it (PROTOCOL section 7, quota).
+    #[must_use]
+    pub fn max_of(budget_bytes: u64) -> Self {
+        match budget_bytes {
+            // Nothing is known of the disk yet.
+            0 => Self {
+                all: u64::MAX,
+                rows: u64::MAX,
+            },
+            _ => Self {
+                all: budget_bytes / limits::OWN_SHARE,
+                rows: budget_bytes / limits::OWN_ROWS_SHARE,
+            },
+        }
+    }
+}
+
+impl std::ops::AddAssign for OwnBytes {
+    fn add_assign(&mut self, more: Self) {
+        self.all += more.all;
+        self.rows += more.rows;
+    }
 }

@@ -89,7 +89,7 @@ pub enum DialFailure {
 /// Why a request of ours got no response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RequestFailure {
-    /// The stream ended or was reset without one.
+    /// The stream ended or was reset without one: whoever was asked has no room for it now, or does not answer that.
     NoResponse,
     /// Nothing within the timeout.
     TimedOut,

@@ -5,7 +5,7 @@ use crate::domain::{
     AuthorStanding, BlobHash, BlobRef, Event, EventKind, KeepPriority, NodeId, PAGE_BYTES, PostId,
     RecentPosts,
 };
-use crate::io::{StoredFileRow, Write};
+use crate::io::{OwnBytes, StoredFileRow, Write};
 use crate::limits;
 use crate::world::authors::{Author, AuthorIndex, Missing};
 use crate::world::blobs::BlobBook;
@@ -14,7 +14,6 @@ use crate::world::deletions::{Deletions, Proof};
 use crate::world::hearts::Hearts;
 use crate::world::identity::Identity;
 use crate::world::keep_order::{Candidate, KeepOrder, KeepRow};
-use crate::world::storage::OwnBytes;
 use bevy_ecs::prelude::*;
 use bevy_ecs::system::SystemParam;
 use std::collections::{BTreeMap, BTreeSet};

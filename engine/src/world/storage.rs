@@ -1,43 +1,9 @@
 //! How the disk is doing.
 
-use crate::io::{BatchId, DiskUsage, StorageTrouble, Write};
+use crate::io::{BatchId, DiskUsage, OwnBytes, StorageTrouble, Write};
 use crate::limits;
 use bevy_ecs::prelude::Resource;
 use std::collections::BTreeMap;
-
-/// Bytes of the person's own content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
-pub struct OwnBytes {
-    /// All of it.
-    pub all: u64,
-    /// Of that what is in rows, in whole pages.
-    pub rows: u64,
-}
-
-impl OwnBytes {
-    /// What a budget has for it (PROTOCOL section 7, quota).
-    #[must_use]
-    pub fn max_of(budget_bytes: u64) -> Self {
-        match budget_bytes {
-            // Nothing is known of the disk yet.
-            0 => Self {
-                all: u64::MAX,
-                rows: u64::MAX,
-            },
-            _ => Self {
-                all: budget_bytes / limits::OWN_SHARE,
-                rows: budget_bytes / limits::OWN_ROWS_SHARE,
-            },
-        }
-    }
-}
-
-impl std::ops::AddAssign for OwnBytes {
-    fn add_assign(&mut self, more: Self) {
-        self.all += more.all;
-        self.rows += more.rows;
-    }
-}
 
 /// Learned writes on their way to the disk, and why it does not take them, if so.
 #[derive(Resource, Debug, Default)]

@@ -44,19 +44,31 @@ pub(crate) fn show(result: &Value) {
     let budget = number(result, "budget_bytes");
     let parts = PARTS.map(|(field, _, _)| number(result, field));
     let share = |part: u64| format!("{:.1} %", part as f64 * 100.0 / budget.max(1) as f64);
+    let at_most = |part: u64, most: &str| {
+        let most = share(number(result, most));
+        format!("{} of {most} at most", share(part))
+    };
     output::line(&bar(parts, budget));
-    let mut rows: Vec<Vec<String>> = PARTS
-        .iter()
-        .zip(parts)
-        .map(|((_, name, sign), part)| {
-            vec![
-                sign.to_string(),
-                (*name).to_owned(),
-                bytes(part),
-                share(part),
-            ]
-        })
-        .collect();
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for ((field, name, sign), part) in PARTS.iter().zip(parts) {
+        let is_own = *field == "own_bytes";
+        let of_budget = match is_own {
+            true => at_most(part, "own_bytes_max"),
+            false => share(part),
+        };
+        rows.push(vec![
+            sign.to_string(),
+            (*name).to_owned(),
+            bytes(part),
+            of_budget,
+        ]);
+        if is_own {
+            let texts = number(result, "own_row_bytes");
+            let of_budget = at_most(texts, "own_row_bytes_max");
+            let name = "  of it texts".to_owned();
+            rows.push(vec![String::new(), name, bytes(texts), of_budget]);
+        }
+    }
     let disk = number(result, "disk_bytes");
     let mut more = |name: &str, count: u64| {
         rows.push(vec![String::new(), name.into(), bytes(count), share(count)]);
@@ -96,12 +108,13 @@ fn formula(factors: &Value) -> String {
         0 => String::new(),
         bonus => format!("{bonus} + "),
     };
-    let copies = match number("peer_copies") + 1 {
-        1 => "1 copy".to_owned(),
-        copies => format!("{copies} copies"),
+    let divisor = match number("peer_copies") {
+        0 => "1".to_owned(),
+        1 => "(1 other copy + 1)".to_owned(),
+        copies => format!("({copies} other copies + 1)"),
     };
     format!(
-        "{pin}relationship {} × hearts {} × age {} / {copies}",
+        "{pin}relationship {} × hearts {} × age {} / {divisor}",
         number("relationship"),
         number("heart_recency"),
         number("post_age"),
@@ -132,9 +145,15 @@ mod tests {
             })
         };
         let rule = "relationship 8 × hearts 50 × age 100";
-        assert_eq!(formula(&factors(0, 0)), format!("{rule} / 1 copy"));
-        assert_eq!(formula(&factors(1, 0)), format!("{rule} / 2 copies"));
-        assert_eq!(formula(&factors(0, 99)), format!("99 + {rule} / 1 copy"));
+        assert_eq!(formula(&factors(0, 0)), format!("{rule} / 1"));
+        assert_eq!(
+            formula(&factors(1, 0)),
+            format!("{rule} / (1 other copy + 1)")
+        );
+        assert_eq!(
+            formula(&factors(2, 99)),
+            format!("99 + {rule} / (2 other copies + 1)")
+        );
     }
 
     #[test]

@@ -5,7 +5,8 @@ use bevy_ecs::prelude::*;
 use distsoc_engine::clock::Now;
 use distsoc_engine::domain::PostId;
 use distsoc_engine::io::{
-    BatchId, Call, CallError, CallId, Effect, KeptView, Reply, StorageTrouble, StorageView, Write,
+    BatchId, Call, CallError, CallId, Effect, KeptView, OwnBytes, Reply, StorageTrouble,
+    StorageView, Write,
 };
 use distsoc_engine::limits;
 use distsoc_engine::schedule::{Occasions, Phase, at_once_if};
@@ -14,7 +15,7 @@ use distsoc_engine::world::files::{Archive, StoredFile, Tally};
 use distsoc_engine::world::identity::Identity;
 use distsoc_engine::world::inbox::Inbox;
 use distsoc_engine::world::outbox::Outbox;
-use distsoc_engine::world::storage::{OwnBytes, Storage};
+use distsoc_engine::world::storage::Storage;
 use std::collections::BTreeMap;
 
 /// A disk that says nothing about a new budget for so long did not take it.
@@ -78,7 +79,7 @@ fn overview(
 ) -> StorageView {
     let mut view = StorageView {
         usage: storage.usage,
-        own_bytes_max: storage.own_bytes_max().all,
+        own_max: storage.own_bytes_max(),
         files: archive.index.len(),
         authors: archive
             .kept
@@ -88,7 +89,7 @@ fn overview(
         ..StorageView::default()
     };
     let mut tally = Tally::default();
-    view.own_bytes = archive.count_own(&mut tally).all;
+    view.own = archive.count_own(&mut tally);
     for (id, _) in archive.index.iter() {
         let file = archive.get(&id);
         let Some(file) = file.filter(|file| file.row.author != identity.node_id()) else {

@@ -8,7 +8,9 @@ use distsoc_engine::domain::{
     BlobRef, Content, Deletion, DeletionBody, Event, EventKind, MediaDescription, PostBody, PostId,
     PostText, PublicContent, RecentPosts, Signed, SignedPost, Verified,
 };
-use distsoc_engine::io::{BatchId, Call, CallError, CallId, Notice, Reply, StoredFileRow, Write};
+use distsoc_engine::io::{
+    BatchId, Call, CallError, CallId, Notice, OwnBytes, Reply, StoredFileRow, Write,
+};
 use distsoc_engine::limits;
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::schedule::{AT_ONCE, Glance, Occasions, Phase, at_once_if};
@@ -24,7 +26,7 @@ use distsoc_engine::world::keepers::ListNews;
 use distsoc_engine::world::outbox::Outbox;
 use distsoc_engine::world::pace::Pace;
 use distsoc_engine::world::peers::{EveryPeer, PeerChanges, peers_changed};
-use distsoc_engine::world::storage::{OwnBytes, Storage};
+use distsoc_engine::world::storage::Storage;
 use std::collections::VecDeque;
 
 /// Posts that wait for the one before them to be durable, at most.

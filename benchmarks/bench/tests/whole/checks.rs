@@ -128,7 +128,7 @@ impl Stage {
             *share += self.count(file, &mut counted);
         }
         let told = (
-            view.own_bytes,
+            view.own.all,
             view.pinned_bytes,
             view.followed_bytes,
             view.hosted_bytes,

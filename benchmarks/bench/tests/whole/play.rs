@@ -5,13 +5,12 @@ use crate::cloud::PEERS;
 use crate::stage::Stage;
 use distsoc_engine::crypto::Secret;
 use distsoc_engine::domain::{BlobHash, MediaDescription, PostId, PostText};
-use distsoc_engine::io::{Call, CallError, Reply};
+use distsoc_engine::io::{Call, CallError, OwnBytes, Reply};
 use distsoc_engine::limits;
 use distsoc_engine::wire::{
     DeleteRecord, Expected, FileRequest, FileResponse, HeartRecord, Packet,
 };
 use distsoc_engine::wire::{PostNotification, admit};
-use distsoc_engine::world::storage::OwnBytes;
 
 const DAY_MS: u64 = 24 * 60 * 60 * 1000;
 

@@ -17,7 +17,7 @@ use distsoc_engine::domain::{Address, NodeId};
 use distsoc_engine::io::{
     DialFailure, DialId, DialTarget, Effect, Input, LinkId, Origin, StreamToken,
 };
-use distsoc_engine::limits::DIALS_IN_FLIGHT_MAX;
+use distsoc_engine::limits::{DIALS_IN_FLIGHT_MAX, LARGE_RESPONSE_TIMEOUT_MS};
 use distsoc_engine::profile::NodeProfile;
 use distsoc_engine::wire::{GoodbyeReason, PacketBytes};
 use s2n_quic::client::Connect;
@@ -95,8 +95,8 @@ impl Shared {
 
     pub(crate) fn forget(&self, link: LinkId) {
         lock(&self.links).remove(&link);
-        lock(&self.pending).retain(|_, pending| pending.link.id != link);
         self.responses.forget(link);
+        lock(&self.pending).retain(|_, pending| pending.link.id != link);
     }
 
     fn link(&self, link: LinkId) -> Option<Arc<Link>> {
@@ -317,13 +317,20 @@ impl Endpoint {
         runtime::spawn(async move {
             match sent {
                 Some((bytes, room)) => {
-                    let written = write_open(&mut pending.stream, &bytes).await;
+                    // Room is held no longer than whoever asked waits.
+                    let end_ms = runtime::mono_ms() + LARGE_RESPONSE_TIMEOUT_MS;
+                    let longest = Duration::from_millis(LARGE_RESPONSE_TIMEOUT_MS);
+                    let written = write_open(&mut pending.stream, &bytes);
+                    let written = runtime::timeout(longest, written).await;
                     // Before the peer can know that this was all, and ask for more.
                     pending.link.answered(pending.code);
-                    let written = written
-                        .and_then(|()| end_packet(&mut pending.stream, &bytes, &shared.meter));
-                    if written.is_ok() {
-                        let_go(&mut pending.stream).await;
+                    if let Some(Ok(())) = written
+                        && end_packet(&mut pending.stream, &bytes, &shared.meter).is_ok()
+                    {
+                        let rest_ms = end_ms.saturating_sub(runtime::mono_ms());
+                        let_go(&mut pending.stream, Duration::from_millis(rest_ms)).await;
+                    } else {
+                        let _ = pending.stream.reset(GIVEN_UP);
                     }
                     drop(room);
                 }

@@ -290,7 +290,7 @@ impl Link {
         let (code, refusal) = match problem {
             NoPacket::Refused(code, refusal) => (code, refusal),
             NoPacket::Stalled(code) => (code, Refusal::Malformed),
-            NoPacket::Gone => return,
+            NoPacket::Gone | NoPacket::Cut | NoPacket::Down => return,
         };
         let input = Input::Refused {
             link: self.id,
@@ -409,7 +409,9 @@ impl Link {
         response.map_err(|problem| match problem {
             NoPacket::Refused(_, Refusal::Empty) | NoPacket::Gone => RequestFailure::NoResponse,
             NoPacket::Refused(_, refusal) => RequestFailure::Refused(refusal),
-            NoPacket::Stalled(_) => RequestFailure::TimedOut,
+            // Whoever has no room for an answer does not begin it.
+            NoPacket::Stalled(_) | NoPacket::Cut => RequestFailure::TimedOut,
+            NoPacket::Down => RequestFailure::LinkDown,
         })
     }
 

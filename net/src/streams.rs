@@ -8,7 +8,7 @@ use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::gate::Gate;
 use distsoc_engine::wire::{Admitted, Code, Expected, Packet, PacketBytes, PacketReader};
 use s2n_quic::application::Error as ApplicationError;
-use s2n_quic::stream::{ReceiveStream, SendStream};
+use s2n_quic::stream::{Error, ReceiveStream, SendStream};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -17,8 +17,12 @@ use std::time::Duration;
 pub(crate) enum NoPacket {
     /// It had to be refused.
     Refused(Code, Refusal),
-    /// The stream or the connection went before it was whole.
+    /// The stream was reset before any of it came.
     Gone,
+    /// The stream was reset in the middle of it.
+    Cut,
+    /// The connection went.
+    Down,
     /// Nothing moved for too long.
     Stalled(Code),
 }
@@ -39,10 +43,16 @@ pub(crate) async fn read_packet(
         .ok_or(NoPacket::Refused(0, Refusal::Empty))?;
     let code = first[0];
     let result = read_rest(stream, first, expected, gate, meter).await;
+    let result = result.map_err(|problem| match problem {
+        NoPacket::Gone => NoPacket::Cut,
+        problem => problem,
+    });
     if let Err(NoPacket::Refused(..) | NoPacket::Stalled(_)) = result {
         let _ = stream.stop_sending(GIVEN_UP);
     }
-    if let (Err(NoPacket::Gone | NoPacket::Stalled(_)), Some(gate)) = (&result, gate) {
+    if let (Err(NoPacket::Cut | NoPacket::Down | NoPacket::Stalled(_)), Some(gate)) =
+        (&result, gate)
+    {
         lock(gate).finish(code);
     }
     result
@@ -83,6 +93,7 @@ async fn next_chunk(stream: &mut ReceiveStream, code: Code) -> Result<Option<Byt
     loop {
         match runtime::timeout(stall, stream.receive()).await {
             None => return Err(NoPacket::Stalled(code)),
+            Some(Err(Error::ConnectionError { .. })) => return Err(NoPacket::Down),
             Some(Err(_)) => return Err(NoPacket::Gone),
             Some(Ok(Some(chunk))) if chunk.is_empty() => {}
             Some(Ok(chunk)) => return Ok(chunk),
@@ -133,9 +144,9 @@ pub(crate) fn end_packet(
     Ok(())
 }
 
-/// Waits until the peer has all of what was sent and the transport holds it no more, or for as long as a stream may stall.
-pub(crate) async fn let_go(stream: &mut SendStream) {
-    let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX);
+/// Waits until the peer has all of what was sent and the transport holds it no more, or for as long as a stream may stall, or this.
+pub(crate) async fn let_go(stream: &mut SendStream, longest: Duration) {
+    let stall = Duration::from_millis(limits::STREAM_STALL_MS_MAX).min(longest);
     if runtime::timeout(stall, stream.close()).await.is_none() {
         let _ = stream.reset(GIVEN_UP);
     }

@@ -67,6 +67,8 @@ impl Simulation {
             code,
             answer,
             is_over: false,
+            is_answered: false,
+            until_us: u64::MAX,
         };
         let exchange = self.exchanges.insert(exchange);
         let (key, side) = split(link);

@@ -12,6 +12,7 @@ use crate::slots::Key;
 use crate::traffic::datagrams;
 use crate::transport::{EndState, Exchange, link_of, split};
 use distsoc_engine::io::{Input, LinkId, RequestFailure, RequestId, StreamToken};
+use distsoc_engine::limits;
 use distsoc_engine::refusal::Refusal;
 use distsoc_engine::wire::{self, Direction, Expected, PacketBytes, preview};
 
@@ -64,11 +65,14 @@ impl Simulation {
             code,
             answer,
             is_over: false,
+            is_answered: false,
+            until_us: self.now_us + timeout_ms * 1000,
         });
         let connection = self.connections.get_mut(key).expect("it was just seen");
         connection.ends[side].asking.push(exchange);
+        let silent_ms = timeout_ms.min(limits::REQUEST_TIMEOUT_MS);
         self.queue
-            .at(self.now_us + timeout_ms * 1000, Event::Overdue(exchange));
+            .at(self.now_us + silent_ms * 1000, Event::Overdue(exchange));
         self.ship(number, link, Cargo::Request(bytes, exchange));
     }
 
@@ -91,6 +95,10 @@ impl Simulation {
             self.exchanges.remove(key);
             self.forget_asking(exchange.asker, key);
         } else {
+            self.exchanges
+                .get_mut(key)
+                .expect("it was just seen")
+                .is_answered = true;
             self.ship(number, own, Cargo::Response(bytes, key));
         }
     }
@@ -321,6 +329,11 @@ impl Simulation {
             return;
         };
         if exchange.is_over {
+            return;
+        }
+        // Some of it comes all the while.
+        if exchange.is_answered && self.now_us < exchange.until_us {
+            self.queue.at(exchange.until_us, Event::Overdue(key));
             return;
         }
         exchange.is_over = true;

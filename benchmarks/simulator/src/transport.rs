@@ -82,6 +82,10 @@ pub struct Exchange {
     pub answer: Code,
     /// The asker waits no longer.
     pub is_over: bool,
+    /// The answer, or that there is none, is on its way.
+    pub is_answered: bool,
+    /// The asker waits no longer than this, µs.
+    pub until_us: u64,
 }
 
 /// The name of one end of a connection.

@@ -17,6 +17,8 @@ pub struct Fetch {
     pub holder: NodeId,
     /// Over which connection.
     pub link: LinkId,
+    /// When: mono ms.
+    pub asked_ms: u64,
 }
 
 /// Requests under way, and slices on their way to the disk.
@@ -95,6 +97,7 @@ mod tests {
         });
         let mut fetches = Fetches::default();
         let fetch = Fetch {
+            asked_ms: 0,
             blob,
             slices: 8..16,
             holder: NodeId::from_bytes([2; 32]),

@@ -73,10 +73,12 @@ pub struct Table {
     pub stalling: BTreeSet<usize>,
     /// Who has no room for so many more answers to requests of a code, and drops them.
     pub crowded: BTreeMap<(u8, usize), usize>,
+    /// After how long these reset the stream, ms.
+    pub resets_after_ms: u64,
     /// Seats that were asked, in this order, while they stalled or were crowded.
     pub asked_in_vain: Vec<usize>,
-    /// Requests that nobody answers: when they time out (mono ms), who asked.
-    timeouts: BTreeSet<(u64, usize, RequestId)>,
+    /// Requests that nobody answers: when they end (mono ms), who asked, and how they end.
+    timeouts: BTreeMap<(u64, usize, RequestId), RequestFailure>,
     /// How many requests were sent, by code.
     pub requests: BTreeMap<u8, usize>,
     /// Bytes of the answers, by their codes.
@@ -146,7 +148,8 @@ impl Table {
             stalling: BTreeSet::new(),
             crowded: BTreeMap::new(),
             asked_in_vain: Vec::new(),
-            timeouts: BTreeSet::new(),
+            resets_after_ms: 0,
+            timeouts: BTreeMap::new(),
             requests: BTreeMap::new(),
             answered_bytes: BTreeMap::new(),
             notified: BTreeMap::new(),
@@ -219,7 +222,7 @@ impl Table {
                 .seats
                 .iter()
                 .filter_map(|seat| seat.next_wake_ms)
-                .chain(self.timeouts.first().map(|(at_ms, ..)| *at_ms))
+                .chain(self.timeouts.keys().next().map(|(at_ms, ..)| *at_ms))
                 .min()
                 .unwrap_or(end)
                 .min(end);
@@ -238,12 +241,12 @@ impl Table {
     }
 
     fn time_out(&mut self) {
-        while let Some((at_ms, seat, request)) = self.timeouts.pop_first() {
+        while let Some(end) = self.timeouts.first_entry() {
+            let (at_ms, seat, request) = *end.key();
             if at_ms > self.now.mono_ms {
-                self.timeouts.insert((at_ms, seat, request));
                 return;
             }
-            let result = Err(RequestFailure::TimedOut);
+            let result = Err(end.remove());
             self.seats[seat]
                 .inputs
                 .push_back(Input::Response { request, result });
@@ -255,14 +258,16 @@ impl Table {
         let (request, code, ms) = asked;
         if code == FileRequest::SPEC.code && self.stalling.contains(&other) {
             // As the transport does when nothing comes.
-            let ms = ms.min(limits::REQUEST_TIMEOUT_MS);
-            self.timeouts.insert((self.now.mono_ms + ms, seat, request));
+            let end = (
+                self.now.mono_ms + ms.min(limits::REQUEST_TIMEOUT_MS),
+                seat,
+                request,
+            );
+            self.timeouts.insert(end, RequestFailure::TimedOut);
         } else if let Some(left @ 1..) = self.crowded.get_mut(&(code, other)) {
             *left -= 1;
-            let result = Err(RequestFailure::NoResponse);
-            self.seats[seat]
-                .inputs
-                .push_back(Input::Response { request, result });
+            let end = (self.now.mono_ms + self.resets_after_ms, seat, request);
+            self.timeouts.insert(end, RequestFailure::NoResponse);
         } else {
             return false;
         }
@@ -369,6 +374,13 @@ impl Table {
             origin: Origin::Accepted,
         });
         link
+    }
+
+    /// The end at one seat of a connection with another.
+    pub fn link_from(&self, seat: usize, to: usize) -> LinkId {
+        let mut links = self.links.iter();
+        let link = links.find(|(link, (other, _))| *other == to && self.owners[link] == seat);
+        *link.expect("they are connected").0
     }
 
     pub fn deliver(&mut self, seat: usize, link: LinkId, bytes: &[u8], expected: Expected) {

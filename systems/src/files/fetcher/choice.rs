@@ -20,6 +20,8 @@ const STALLED_MAX: usize = 256;
 const PACED_MAX: usize = 256;
 /// A holder takes one request more after this.
 const ASKED_EVERY_MS: u64 = FileRequest::SPEC.every_ms();
+/// An answer that takes no longer than this is a quick one.
+const QUICK_MS: u64 = 2_000;
 /// Requests that it takes at once, with some left for whatever else asks.
 const ASKED_AT_ONCE: u64 = FileRequest::SPEC.at_once();
 
@@ -32,7 +34,8 @@ pub(super) struct Stalled(BTreeMap<NodeId, Pause>);
 #[derive(Debug)]
 struct Pause {
     until_ms: u64,
-    times: u32,
+    /// How long it is.
+    ms: u64,
 }
 
 impl Stalled {
@@ -57,39 +60,63 @@ impl Stalled {
             let first = *first.expect("there are many").0;
             self.0.remove(&first);
         }
-        let pause = self.0.entry(node).or_insert(Pause {
-            until_ms: 0,
-            times: 0,
-        });
-        pause.until_ms = now.after(pause_ms(first_ms, pause.times));
-        pause.times += 1;
+        let last_ms = self.0.get(&node).map_or(0, |pause| pause.ms);
+        let ms = first_ms.max(2 * last_ms).min(limits::FOLLOW_PULL_MS);
+        let until_ms = now.after(ms);
+        self.0.insert(node, Pause { until_ms, ms });
     }
 }
 
-/// The pause after so many rounds or requests in vain: doubling up to the pull cycle.
-pub(super) fn pause_ms(first_ms: u64, times: u32) -> u64 {
-    (first_ms << times.min(12)).min(limits::FOLLOW_PULL_MS)
+/// The pause after so many rounds in vain: doubling up to the pull cycle.
+pub(super) fn pause_ms(rounds: u32) -> u64 {
+    (limits::FETCH_PAUSE_MS << rounds.min(7)).min(limits::FOLLOW_PULL_MS)
 }
 
-/// How far each holder was asked ahead: what goes past its rate is refused, and then looks as if it had nothing.
+/// How far each holder was asked ahead, and how much at once: what goes past its rate is refused, as if it had no room, and one whose
+/// answers take long is asked for one run at a time, so that its line has room for those who ask for others.
 #[derive(Resource, Debug, Default)]
-pub(super) struct Paced(BTreeMap<NodeId, Pace>);
+pub(super) struct Paced(BTreeMap<NodeId, Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    pace: Pace,
+    /// Its last answer did not take long.
+    is_quick: bool,
+}
 
 impl Paced {
     /// When a holder may be asked next: mono ms; `None` means at once.
     pub(super) fn next_ms(&self, node: &NodeId, now: Now) -> Option<u64> {
-        let pace = self.0.get(node).copied().unwrap_or_default();
+        let pace = self
+            .0
+            .get(node)
+            .map_or_else(Pace::default, |asked| asked.pace);
         pace.next_ms(now.mono_ms, ASKED_EVERY_MS, ASKED_AT_ONCE)
+    }
+
+    /// How many requests a holder is sent before the first of them is answered.
+    pub(super) fn in_flight_max(&self, node: &NodeId) -> usize {
+        match self.0.get(node).is_some_and(|asked| asked.is_quick) {
+            true => limits::FETCHES_PER_PEER_MAX,
+            false => 1,
+        }
     }
 
     /// A holder was asked.
     pub(super) fn asked(&mut self, node: NodeId, now: Now) {
         if self.0.len() >= PACED_MAX && !self.0.contains_key(&node) {
-            self.0.retain(|_, pace| !pace.is_rested(now.mono_ms));
+            self.0.retain(|_, asked| !asked.pace.is_rested(now.mono_ms));
         }
         if self.0.len() < PACED_MAX || self.0.contains_key(&node) {
-            let pace = self.0.entry(node).or_default();
-            pace.spend(now.mono_ms, ASKED_EVERY_MS);
+            let asked = self.0.entry(node).or_default();
+            asked.pace.spend(now.mono_ms, ASKED_EVERY_MS);
+        }
+    }
+
+    /// It answered after so long.
+    pub(super) fn answered(&mut self, node: &NodeId, after_ms: u64) {
+        if let Some(asked) = self.0.get_mut(node) {
+            asked.is_quick = after_ms <= QUICK_MS;
         }
     }
 }
@@ -106,7 +133,7 @@ pub(super) enum Choice {
     Wait(u64),
     /// Whoever may have it is being asked for as much as they take at once: the next answer comes first.
     Busy,
-    /// All others were asked, and one who may have it had no room for an answer of late: mono ms of when it is asked again.
+    /// All others were asked, and one who may have it is left alone for a little while yet: mono ms of when it is asked again.
     Later(u64),
     /// All that may have it were asked.
     Nobody,
@@ -139,7 +166,7 @@ pub(super) fn choose_holder(
             let asked = fetches.asked_of(node);
             if let Some(at_ms) = stalled.until_ms(node, now) {
                 later_ms = earlier(later_ms, at_ms);
-            } else if asked >= limits::FETCHES_PER_PEER_MAX {
+            } else if asked >= paced.in_flight_max(node) {
                 is_busy = true;
             } else if let Some(at_ms) = paced.next_ms(node, now) {
                 next_ms = earlier(next_ms, at_ms);
@@ -191,6 +218,18 @@ mod tests {
     }
 
     #[test]
+    fn a_pause_is_twice_the_last_or_as_long_as_its_reason_has_it() {
+        let (mut stalled, mut now_ms, mut pauses) = (Stalled::default(), 1_000, Vec::new());
+        for first_ms in [1_000, 1_000, 30_000, 1_000] {
+            stalled.note(node(1), first_ms, at(now_ms));
+            let until_ms = stalled.until_ms(&node(1), at(now_ms)).unwrap();
+            pauses.push(until_ms - now_ms);
+            now_ms = until_ms;
+        }
+        assert_eq!(pauses, [1_000, 2_000, 30_000, 60_000]);
+    }
+
+    #[test]
     fn whoever_stalls_again_and_again_is_asked_less_and_less() {
         let mut stalled = Stalled::default();
         let (mut now_ms, mut pauses) = (1_000, Vec::new());
@@ -222,8 +261,11 @@ mod tests {
             post: PostId::from_bytes([1; 32]),
             author,
             written_s: 0,
+            first: 0,
             tried: BTreeSet::new(),
+            swapped_ms: 0,
             strangers: 0,
+            waits: 0,
             fruitless: 0,
             from_ms: None,
         };
@@ -241,6 +283,7 @@ mod tests {
             slices: 0..1,
             holder: busy,
             link: LinkId(3),
+            asked_ms: 0,
         };
         fetches
             .requests
@@ -264,7 +307,13 @@ mod tests {
         };
         assert_eq!(choose(&stalled, &paced), asks(idle, 2));
         stalled.note(idle, limits::FETCH_PAUSE_MS, at(1_000));
-        assert_eq!(choose(&stalled, &paced), asks(busy, 3));
+        assert_eq!(choose(&stalled, &paced), Choice::Busy);
+        paced.asked(busy, at(1_000));
+        for (took_ms, choice) in [(QUICK_MS, asks(busy, 3)), (QUICK_MS + 1, Choice::Busy)] {
+            paced.answered(&busy, took_ms);
+            assert_eq!(choose(&stalled, &paced), choice);
+        }
+        paced.answered(&busy, 0);
         while paced.next_ms(&busy, at(1_000)).is_none() {
             paced.asked(busy, at(1_000));
         }

@@ -34,15 +34,26 @@ const LOOKED_AT_OF_AUTHOR_MAX: usize = 16;
 /// Blobs passed on the way to either half, at most, those that are looked at among them.
 const PASSED_MAX: usize = 1_024;
 
+/// While some of a blob comes, those who had nothing of it are asked again after this, ms: they may be fetching it themselves.
+const SWAP_MS: u64 = 1_000;
+/// How often those who are left alone for a little while are waited for in one round, before it ends without them.
+const WAITS_PER_ROUND_MAX: u32 = 4;
+
 /// A blob that is not whole.
 #[derive(Debug)]
 struct Lacking {
     post: PostId,
     author: NodeId,
     written_s: u32,
+    /// The slice where asking for it begins: elsewhere than others begin, so that those who fetch it at once have something for each other.
+    first: u32,
     /// Peers that did not have it, in this round.
     tried: BTreeSet<NodeId>,
+    /// When these were last allowed another time, since some of it came: mono ms.
+    swapped_ms: u64,
     strangers: usize,
+    /// How often somebody was waited for, in this round.
+    waits: u32,
     /// Rounds in which nobody had it.
     fruitless: u32,
     /// Not before: mono ms; `None` for now.
@@ -50,15 +61,27 @@ struct Lacking {
 }
 
 impl Lacking {
-    fn of(file: &StoredFile) -> Self {
+    fn of(file: &StoredFile, first: u32) -> Self {
         Self {
             post: file.row.id,
             author: file.row.author,
             written_s: file.row.created_at_s,
+            first,
             tried: BTreeSet::new(),
+            swapped_ms: 0,
             strangers: 0,
+            waits: 0,
             fruitless: 0,
             from_ms: None,
+        }
+    }
+
+    /// Some of it came.
+    fn came(&mut self, now: Now) {
+        (self.fruitless, self.waits) = (0, 0);
+        if self.swapped_ms + SWAP_MS <= now.mono_ms {
+            self.swapped_ms = now.mono_ms;
+            self.tried.clear();
         }
     }
 }
@@ -119,7 +142,7 @@ impl ToFetch {
 }
 
 /// Files that came: their blobs are wanted.
-fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>) {
+fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>, mut entropy: ResMut<Entropy>) {
     if archive.blobs.news.is_empty() {
         return;
     }
@@ -130,7 +153,9 @@ fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>) {
         for blob in &file.row.blobs {
             let part = archive.blobs.get(blob);
             if part.is_some_and(|part| !part.is_whole()) {
-                to_fetch.add(*blob, Lacking::of(file));
+                let requests = blob.slices().div_ceil(limits::FILE_SLICES_MAX);
+                let first = entropy.below(requests.into()) as u32 * limits::FILE_SLICES_MAX;
+                to_fetch.add(*blob, Lacking::of(file, first));
             }
         }
     }
@@ -144,6 +169,7 @@ fn take_answers(
     mut archive: Archive,
     mut keepers: ResMut<Keepers>,
     mut stalled: ResMut<Stalled>,
+    mut paced: ResMut<Paced>,
     mut outbox: ResMut<Outbox>,
     mut offences: ResMut<Offences>,
     links: Query<&Link>,
@@ -169,6 +195,7 @@ fn take_answers(
         match (slices, life) {
             (Ok(slices), Some(life)) if !slices.is_empty() => {
                 stalled.forgive(&fetch.holder);
+                paced.answered(&fetch.holder, now.mono_ms.saturating_sub(fetch.asked_ms));
                 let end = fetch.slices.start + slices.len() as u32;
                 let writes = slices.into_iter().map(Write::Slice).collect();
                 let batch = outbox.store_behind(writes);
@@ -176,7 +203,7 @@ fn take_answers(
                     .writes
                     .insert(batch, (fetch.blob, fetch.slices.start..end, life));
                 if let Some(lacking) = to_fetch.blobs.get_mut(&fetch.blob) {
-                    lacking.fruitless = 0;
+                    lacking.came(*now);
                     keepers.saw(lacking.author, fetch.holder);
                     let post = lacking.post;
                     let remote = links.iter().find(|link| link.id == fetch.link);
@@ -242,9 +269,13 @@ fn settle(
     }
 }
 
-/// The first run of a blob that is neither here nor on its way, of a request's length at most.
-fn next_run(part: &BlobPart<'_>, fetches: &Fetches) -> Option<Range<u32>> {
-    let (mut from, blob) = (0, part.blob());
+/// The first run of a blob that is neither here nor on its way, from a slice on and round to it, of a request's length at most.
+fn next_run(part: &BlobPart<'_>, fetches: &Fetches, first: u32) -> Option<Range<u32>> {
+    run_from(part, fetches, first).or_else(|| run_from(part, fetches, 0))
+}
+
+fn run_from(part: &BlobPart<'_>, fetches: &Fetches, mut from: u32) -> Option<Range<u32>> {
+    let blob = part.blob();
     loop {
         let run = part.missing_from(from)?;
         let busy = fetches
@@ -341,7 +372,8 @@ impl Holders<'_, '_> {
         let known = known_holders(lacking.author, &self.keepers);
         while self.fetches.asked_for(blob) < limits::FETCHES_PER_BLOB_MAX && self.has_room() {
             let part = self.archive.blobs.get(blob);
-            let Some(run) = part.and_then(|part| next_run(&part, &self.fetches)) else {
+            let Some(run) = part.and_then(|part| next_run(&part, &self.fetches, lacking.first))
+            else {
                 break;
             };
             let (fetches, now) = (&self.fetches, *self.now);
@@ -370,13 +402,14 @@ impl Holders<'_, '_> {
                 Choice::Busy => break,
                 // Whoever is being asked for it may have it.
                 Choice::Nobody | Choice::Later(_) if self.fetches.is_under_way(blob) => break,
-                Choice::Nobody => return Next::At(self.end_round(lacking)),
-                Choice::Later(at_ms) => {
+                Choice::Later(at_ms) if lacking.waits < WAITS_PER_ROUND_MAX => {
                     // Who had nothing may have it by then.
                     lacking.tried.clear();
+                    lacking.waits += 1;
                     self.outbox.wake_at(at_ms);
                     return Next::At(at_ms);
                 }
+                Choice::Nobody | Choice::Later(_) => return Next::At(self.end_round(lacking)),
             }
         }
         Next::Stays
@@ -395,19 +428,20 @@ impl Holders<'_, '_> {
             slices,
             holder,
             link,
+            asked_ms: self.now.mono_ms,
         };
         self.fetches.requests.insert(id, fetch);
     }
 
     /// Nobody has it now: gives back when the next round begins.
     fn end_round(&mut self, lacking: &mut Lacking) -> u64 {
-        let pause_ms = pause_ms(limits::FETCH_PAUSE_MS, lacking.fruitless);
+        let pause_ms = pause_ms(lacking.fruitless);
         lacking.fruitless += 1;
         if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
             self.starving.note(lacking.author, Lack::Content);
         }
         lacking.tried.clear();
-        lacking.strangers = 0;
+        (lacking.strangers, lacking.waits) = (0, 0);
         let from_ms = self.now.after(self.entropy.jittered(pause_ms));
         self.outbox.wake_at(from_ms);
         from_ms
@@ -417,14 +451,14 @@ impl Holders<'_, '_> {
 /// What has to wait no longer, since somebody came or there is more room.
 fn end_waits(storage: Res<Storage>, changes: Res<PeerChanges>, mut to_fetch: ResMut<ToFetch>) {
     if changes.came_up().next().is_some() {
-        let mut fruitless = Vec::new();
+        let mut waiting = Vec::new();
         for (blob, lacking) in &mut to_fetch.blobs {
             lacking.strangers = 0;
-            if lacking.fruitless > 0 {
-                fruitless.push(*blob);
+            if lacking.fruitless > 0 || lacking.waits > 0 {
+                waiting.push(*blob);
             }
         }
-        for blob in fruitless {
+        for blob in waiting {
             to_fetch.set_from(&blob, None);
         }
     }

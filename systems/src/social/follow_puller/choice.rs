@@ -6,8 +6,8 @@ use distsoc_engine::world::authors::Author;
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
-/// Answers for which there was no room that are waited for in one round; whoever had none for the next is taken to have nothing.
-const CROWDED_PER_ROUND_MAX: u32 = 4;
+/// How often those who have no room for an answer are waited for in one round, before they are taken to have nothing.
+const WAITS_PER_ROUND_MAX: u32 = 4;
 
 /// Whom to ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,14 +25,15 @@ pub(super) struct Tried {
     now: Vec<NodeId>,
     /// In the rounds before: others come first in the next.
     before: BTreeSet<NodeId>,
-    /// How many had no room for an answer, in this round.
-    crowded: u32,
+    /// Who had no room for an answer: asked again once nobody else is left.
+    put_off: BTreeSet<NodeId>,
+    /// How often that was waited for, in this round.
+    waits: u32,
 }
 
 impl Tried {
     /// There is news: all may be asked in this round who were asked in it.
     pub(super) fn renew(&mut self) {
-        self.crowded = 0;
         self.before.extend(self.now.drain(..));
     }
 
@@ -40,22 +41,35 @@ impl Tried {
         self.now.push(peer);
     }
 
-    /// Somebody had no room for an answer: for how long to wait before one is asked again, ms; not for ever in one round.
+    /// It had no room for an answer.
+    pub(super) fn put_off(&mut self, peer: NodeId) {
+        self.put_off.insert(peer);
+    }
+
+    /// Nobody else is left than those who had no room: for how long to wait before they are asked again, ms; a few times a round.
     pub(super) fn wait_ms(&mut self) -> Option<u64> {
-        let wait_ms = limits::CROWDED_PAUSE_MS << self.crowded;
-        self.crowded += 1;
-        (self.crowded <= CROWDED_PER_ROUND_MAX).then_some(wait_ms)
+        let waits = self.waits < WAITS_PER_ROUND_MAX && !self.put_off.is_empty();
+        self.put_off.clear();
+        waits.then(|| {
+            self.waits += 1;
+            limits::CROWDED_PAUSE_MS << (self.waits - 1)
+        })
+    }
+
+    fn is_asked(&self, peer: &NodeId) -> bool {
+        self.now.contains(peer) || self.put_off.contains(peer)
     }
 
     /// Whether there are more to ask in this round than those known to have something.
     pub(super) fn takes_more(&self) -> bool {
-        self.now.len() < limits::PULL_PEERS_PER_ROUND_MAX
+        self.now.len() + self.put_off.len() < limits::PULL_PEERS_PER_ROUND_MAX
     }
 
     /// Nobody is left in this round; false where nobody was asked in it. Once all of these were asked, all may be again.
     pub(super) fn end_round(&mut self, peers: &[NodeId]) -> bool {
-        let has_asked = !self.now.is_empty();
+        let has_asked = !self.now.is_empty() || self.waits > 0;
         self.renew();
+        self.waits = 0;
         self.before.retain(|peer| peers.contains(peer));
         if self.before.len() == peers.len() {
             self.before.clear();
@@ -73,7 +87,7 @@ pub(super) fn choose_source(
     known: impl Iterator<Item = NodeId>,
 ) -> Source {
     let mut is_busy = false;
-    for node in known.filter(|node| !tried.now.contains(node)) {
+    for node in known.filter(|node| !tried.is_asked(node)) {
         match free.get(&node) {
             Some(0) => is_busy = true,
             Some(_) => return Source::Peer(node),
@@ -86,7 +100,7 @@ pub(super) fn choose_source(
     if !tried.takes_more() {
         return Source::Nobody;
     }
-    let is_untried = |peer: &&NodeId| !tried.now.contains(peer) && !tried.before.contains(*peer);
+    let is_untried = |peer: &&NodeId| !tried.is_asked(peer) && !tried.before.contains(*peer);
     let mut untried = peers.iter().filter(is_untried).peekable();
     let is_anybody = untried.peek().is_some();
     match untried.find(|peer| free.get(peer).is_some_and(|free| *free > 0)) {
@@ -219,13 +233,34 @@ mod tests {
     }
 
     #[test]
-    fn who_has_no_room_for_an_answer_is_waited_for_a_few_times_a_round() {
+    fn who_has_no_room_for_an_answer_comes_after_all_others_and_a_few_times_a_round() {
+        let peers = [1, 2, 3].map(node);
+        let free = free((1..=3).map(|peer| (peer, 1)));
         let mut tried = Tried::default();
         for _ in 0..2 {
-            let waits: Vec<_> = (0..6).map_while(|_| tried.wait_ms()).collect();
-            assert_eq!(waits, [1_000, 2_000, 4_000, 8_000]);
-            assert_eq!(tried.wait_ms(), None);
-            assert!(!tried.end_round(&[]));
+            let (mut asked, mut waited) = (Vec::new(), Vec::new());
+            loop {
+                match choose_source(&peers, &free, &tried, [node(3)].into_iter()) {
+                    Source::Peer(peer) if peer == node(3) => {
+                        asked.push(3);
+                        tried.put_off(peer);
+                        // What it says to have makes no difference.
+                        tried.renew();
+                    }
+                    Source::Peer(peer) => {
+                        asked.push(peer.as_bytes()[0]);
+                        tried.add(peer);
+                    }
+                    _ => match tried.wait_ms() {
+                        Some(ms) => waited.push(ms),
+                        None => break,
+                    },
+                }
+            }
+            assert_eq!(waited, [1_000, 2_000, 4_000, 8_000]);
+            assert_eq!(asked, [3, 1, 2, 3, 3, 3, 3]);
+            assert!(tried.end_round(&peers));
+            tried.before.clear();
         }
     }
 

@@ -340,11 +340,11 @@ fn take_answers(
             let is_without = answer.without.contains(&author);
             let has_no_list = asked_for_list && !has_list && !answer.is_cut;
             if has_no_list || (is_without && (asked_for_list || !is_answered)) {
+                // Not here: somebody else is asked.
                 let tried = pulls.tried.entry(author).or_default();
-                match is_crowded.then(|| tried.wait_ms()).flatten() {
-                    Some(wait_ms) => due.0.set(author, now.after(wait_ms)),
-                    // Not here: somebody else is asked.
-                    None => tried.add(pull.peer),
+                match is_crowded {
+                    true => tried.put_off(pull.peer),
+                    false => tried.add(pull.peer),
                 }
             } else if is_without {
                 // The list may say why.
@@ -507,8 +507,12 @@ fn pull(
             Source::Busy => drop(pulls.waiting.insert(node)),
             Source::Nobody => {
                 pulls.hints.remove(&node);
-                let pause_ms = pulls.end_round(&node, is_satisfied, &strangers, &mut starving);
-                due.0.set(node, now.after(entropy.jittered(pause_ms)));
+                let tried = pulls.tried.get_mut(&node).filter(|_| !is_satisfied);
+                let pause_ms = tried.and_then(Tried::wait_ms).unwrap_or_else(|| {
+                    let pause_ms = pulls.end_round(&node, is_satisfied, &strangers, &mut starving);
+                    entropy.jittered(pause_ms)
+                });
+                due.0.set(node, now.after(pause_ms));
             }
         }
     }

@@ -19,7 +19,7 @@ use distsoc_engine::io::{
 };
 use distsoc_engine::limits::{DIALS_IN_FLIGHT_MAX, LARGE_RESPONSE_TIMEOUT_MS};
 use distsoc_engine::profile::NodeProfile;
-use distsoc_engine::wire::{GoodbyeReason, PacketBytes};
+use distsoc_engine::wire::{Code, FileRequest, GoodbyeReason, PacketBytes};
 use s2n_quic::client::Connect;
 use s2n_quic::connection::Connection;
 use s2n_quic::provider::limits::{ConnectionInfo, Limiter, Limits};
@@ -80,7 +80,8 @@ pub(crate) struct Shared {
     pub(crate) inputs: Sender<Input>,
     pub(crate) meter: Arc<Meter>,
     pub(crate) pending: Mutex<BTreeMap<StreamToken, Pending>>,
-    pub(crate) responses: Arc<Responses>,
+    slices: Arc<Responses>,
+    responses: Arc<Responses>,
     links: Mutex<BTreeMap<LinkId, Arc<Link>>>,
     last_id: AtomicU64,
     dials: AtomicUsize,
@@ -95,8 +96,17 @@ impl Shared {
 
     pub(crate) fn forget(&self, link: LinkId) {
         lock(&self.links).remove(&link);
+        self.slices.forget(link);
         self.responses.forget(link);
         lock(&self.pending).retain(|_, pending| pending.link.id != link);
+    }
+
+    /// What responses to a request hold.
+    pub(crate) fn responses_to(&self, code: Code) -> &Arc<Responses> {
+        match code == FileRequest::SPEC.code {
+            true => &self.slices,
+            false => &self.responses,
+        }
     }
 
     fn link(&self, link: LinkId) -> Option<Arc<Link>> {
@@ -208,7 +218,8 @@ impl Endpoint {
             inputs: inputs.clone(),
             meter,
             pending: Mutex::default(),
-            responses: Arc::default(),
+            slices: Responses::new(limits::SLICE_RESPONSE_BYTES_MAX),
+            responses: Responses::new(limits::RESPONSE_BYTES_MAX),
             links: Mutex::default(),
             last_id: AtomicU64::new(0),
             dials: AtomicUsize::new(0),
@@ -310,7 +321,9 @@ impl Endpoint {
                     room.shrink(bytes.len());
                     room
                 }
-                None => shared.responses.take(pending.link.id, bytes.len())?,
+                None => shared
+                    .responses_to(pending.code)
+                    .take(pending.link.id, bytes.len())?,
             };
             Some((bytes, room))
         });
@@ -345,7 +358,7 @@ impl Endpoint {
     /// Responses that were dropped since the start, because too many bytes of others were on their way.
     #[must_use]
     pub fn responses_dropped(&self) -> u64 {
-        self.0.shared.responses.dropped()
+        self.0.shared.slices.dropped() + self.0.shared.responses.dropped()
     }
 
     #[cfg(test)]
@@ -354,8 +367,8 @@ impl Endpoint {
     }
 
     #[cfg(test)]
-    pub(crate) fn responses(&self) -> &Responses {
-        &self.0.shared.responses
+    pub(crate) fn slices(&self) -> &Responses {
+        &self.0.shared.slices
     }
 
     /// Bytes by layer and cause since the start.

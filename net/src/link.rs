@@ -282,7 +282,8 @@ impl Link {
         }
         let bytes = spec(answer).map_or(0, |answer| answer.bytes_max);
         let longest = Duration::from_millis(limits::ROOM_WAIT_MS_MAX);
-        let room = shared.responses.wait(self.id, bytes, longest).await;
+        let responses = shared.responses_to(request.code);
+        let room = responses.wait(self.id, bytes, longest).await;
         room.map(Some).ok_or(NoRoom)
     }
 

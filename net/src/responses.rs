@@ -2,8 +2,8 @@
 //! ask and do not read cost no more than their share. A large response has its room before it is made: who asks for one while
 //! there is none waits in line.
 
+use crate::runtime;
 use crate::streams::lock;
-use crate::{limits, runtime};
 use async_channel::{Receiver, Sender};
 use distsoc_engine::io::LinkId;
 use std::collections::BTreeMap;
@@ -21,6 +21,7 @@ struct Waiting {
 #[derive(Debug, Default)]
 struct Held {
     bytes: usize,
+    bytes_max: usize,
     by_link: BTreeMap<LinkId, usize>,
     /// In the order in which they came.
     line: BTreeMap<u64, Waiting>,
@@ -33,7 +34,7 @@ impl Held {
     /// small responses find room where large ones do not.
     fn take(&mut self, link: LinkId, bytes: usize) -> bool {
         let of_link = self.by_link.get(&link).copied().unwrap_or_default() + bytes;
-        let free = limits::RESPONSE_BYTES_MAX.saturating_sub(self.bytes + bytes);
+        let free = self.bytes_max.saturating_sub(self.bytes + bytes);
         let fits = of_link <= free;
         if fits {
             self.bytes += bytes;
@@ -73,8 +74,8 @@ impl Held {
     }
 }
 
-/// The bytes of all responses on their way.
-#[derive(Debug, Default)]
+/// The bytes of responses on their way.
+#[derive(Debug)]
 pub(crate) struct Responses(Mutex<Held>);
 
 /// Room for one response, given back when it goes.
@@ -86,6 +87,15 @@ pub(crate) struct Room {
 }
 
 impl Responses {
+    /// For so many bytes over all connections.
+    pub(crate) fn new(bytes_max: usize) -> Arc<Self> {
+        let held = Held {
+            bytes_max,
+            ..Held::default()
+        };
+        Arc::new(Self(Mutex::new(held)))
+    }
+
     /// Room for a response that is there, or none: that is counted.
     pub(crate) fn take(self: &Arc<Self>, link: LinkId, bytes: usize) -> Option<Room> {
         let mut held = lock(&self.0);
@@ -177,6 +187,7 @@ impl Drop for Room {
 mod tests {
     use super::*;
 
+    use crate::limits;
     use crate::runtime::{block_on, sleep, timeout};
     use crate::{Endpoint, EndpointConfig};
     use distsoc_engine::crypto::Secret;
@@ -241,7 +252,7 @@ mod tests {
                 let (stream, bytes) = (stream.await, Some(vec![0x31; LARGE].into()));
                 b.perform(Effect::Respond { stream, bytes });
             }
-            let held = || lock(&b.responses().0).bytes;
+            let held = || lock(&b.slices().0).bytes;
             assert_eq!(held(), 4 * LARGE);
             let given_up = timeout(PATIENCE, async {
                 while held() > 0 {
@@ -304,8 +315,8 @@ mod tests {
         const ASKS: usize = 4;
         block_on(async {
             let (b, inputs_b, node) = start(40);
-            let held = || lock(&b.responses().0).bytes;
-            let waits = || !lock(&b.responses().0).line.is_empty();
+            let held = || lock(&b.slices().0).bytes;
+            let waits = || !lock(&b.slices().0).line.is_empty();
             let ask = async |a: &Endpoint, link| {
                 let mut exchange = a.handle(link).open_bidirectional_stream().await.unwrap();
                 let request = example("FileRequest").to_vec();
@@ -338,10 +349,10 @@ mod tests {
                     let bytes = Some(vec![0x31; LARGE].into());
                     b.perform(Effect::Respond { stream, bytes });
                     most = most.max(held());
-                    assert!(held() <= limits::RESPONSE_BYTES_MAX);
+                    assert!(held() <= limits::SLICE_RESPONSE_BYTES_MAX);
                 }
             }
-            assert!(most > limits::RESPONSE_BYTES_MAX / 2, "{most} bytes");
+            assert!(most > limits::SLICE_RESPONSE_BYTES_MAX / 2, "{most} bytes");
             // Whoever asks for little has it meanwhile.
             let (c, inputs_c, _) = start(81);
             let link = connect(&c, &inputs_c, &b, node).await;
@@ -360,7 +371,7 @@ mod tests {
             let (stream, bytes) = (stream.await, Some(example("AddressResponse")));
             b.perform(Effect::Respond { stream, bytes });
             assert!(response(&inputs_c).await.is_ok(), "others are served");
-            assert!(held() <= limits::RESPONSE_BYTES_MAX);
+            assert!(held() <= limits::SLICE_RESPONSE_BYTES_MAX);
             // Whoever waits is told that there is none, or has its turn.
             let mut last = unread.pop().unwrap();
             let refused = async { assert!(last.receive().await.is_err()) };
@@ -396,7 +407,7 @@ mod tests {
             // As many have their turn as there is room for; the rest when those have what they asked for.
             let mut tokens = Vec::new();
             let line = async {
-                while lock(&b.responses().0).line.is_empty() {
+                while lock(&b.slices().0).line.is_empty() {
                     let asked = timeout(Duration::from_millis(20), next_request(&inputs_b));
                     tokens.extend(asked.await);
                 }
@@ -435,7 +446,7 @@ mod tests {
 
     #[test]
     fn whoever_waits_too_long_or_is_gone_is_told_and_takes_nothing_with_it() {
-        let responses = Arc::new(Responses::default());
+        let responses = Responses::new(limits::SLICE_RESPONSE_BYTES_MAX);
         let wait = |link, ms| {
             let longest = Duration::from_millis(ms);
             block_on(responses.wait(LinkId(link), LARGE, longest))
@@ -494,19 +505,19 @@ mod tests {
 
     #[test]
     fn many_that_do_not_read_leave_room_for_small_ones_and_one_takes_half_at_most() {
-        let responses = Arc::new(Responses::default());
+        let responses = Responses::new(limits::SLICE_RESPONSE_BYTES_MAX);
         let mut rooms: Vec<Room> = Vec::new();
         while let Some(room) = responses.take(LinkId(1), LARGE) {
             rooms.push(room);
         }
-        assert!(rooms.len() * LARGE <= limits::RESPONSE_BYTES_MAX / 2);
+        assert!(rooms.len() * LARGE <= limits::SLICE_RESPONSE_BYTES_MAX / 2);
         let of_one = rooms.len();
         for link in 2..1000 {
             rooms.extend(responses.take(LinkId(link), LARGE));
         }
         assert!(rooms.len() > of_one + 3, "others have their share");
         let held: usize = rooms.iter().map(|room| room.bytes).sum();
-        assert!(held <= limits::RESPONSE_BYTES_MAX);
+        assert!(held <= limits::SLICE_RESPONSE_BYTES_MAX);
         assert!(responses.take(LinkId(2000), 64 * 1024).is_some());
         let asked = of_one + 1 + 998;
         assert_eq!(responses.dropped(), (asked - rooms.len()) as u64);

@@ -26,6 +26,8 @@ pub(crate) struct Taken {
 pub(crate) struct Group {
     pub(crate) taken: Vec<Taken>,
     pub(crate) forgotten: BTreeSet<BlobHash>,
+    /// Files or blobs go: whoever lets them go waits to hear how full the disk is then.
+    pub(crate) is_deleting: bool,
     pub(crate) posts: usize,
     /// When the first of these came.
     pub(crate) posts_since: Option<Instant>,

@@ -250,7 +250,7 @@ impl Writer {
         for (read, query) in group.reads {
             self.read_committed(read, &query);
         }
-        self.after_commit();
+        self.after_commit(group.is_deleting);
         after
     }
 
@@ -352,6 +352,9 @@ impl Writer {
         if group.posts > 0 {
             group.posts_since.get_or_insert_with(Instant::now);
         }
+        group.is_deleting |= writes
+            .iter()
+            .any(|write| matches!(write, Write::ForgetPost(_) | Write::ForgetBlob(_)));
         if has_slices(&writes) {
             group.slices += writes.len();
         } else if let Err(error) = self.apply_batch(env, tables, txn, &writes) {
@@ -488,14 +491,14 @@ impl Writer {
         tried
     }
 
-    fn after_commit(&mut self) {
+    fn after_commit(&mut self, is_asked: bool) {
         self.commits = self.commits.wrapping_add(1);
         self.shrink_pause = self.shrink_pause.saturating_sub(1);
         if self.commits.is_multiple_of(COMMITS_PER_RESERVE) {
             // Where there is no room for it yet, there may be later.
             self.disk.reserve.make(self.disk.shares().reserve);
         }
-        self.tell_usage(false);
+        self.tell_usage(is_asked);
         self.may_shrink = self.usage.is_shrinking && self.shrink_pause == 0;
     }
 

@@ -324,6 +324,21 @@ fn many_rows_go_at_once_where_hardly_a_page_is_free() {
     }
 }
 
+#[test]
+fn whoever_deletes_is_told_how_full_the_disk_is_though_it_is_as_full_as_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _, receive) = open_with(dir.path(), 64_000_000).unwrap();
+    let nothing = [
+        Write::ForgetPost(PostId::from_bytes([1; 32])),
+        Write::ForgetBlob(BlobHash::from_bytes([1; 32])),
+    ];
+    for (batch, write) in (1..).zip(nothing) {
+        assert_eq!(persist(&store, &receive, batch, vec![write]), Ok(()));
+        // After the batch has ended.
+        usage_where(&receive, |_| true);
+    }
+}
+
 /// Persists, and takes in what is said of the disk meanwhile.
 fn persist_and_see(
     store: &Store,

@@ -43,7 +43,7 @@ pub const PIECE_BYTES: usize = 64 * 1024;
 pub const SLICE_RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of all other responses on their way: past it who asks for a large one (posts and lists) waits, and a small one is dropped. Slices
 /// take none of it: many who want pictures keep nobody from what is new.
-pub const RESPONSE_BYTES_MAX: usize = 4 * 1024 * 1024;
+pub const RESPONSE_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long what asks for a large one waits, at most: half of what whoever asked waits for the first of it.
 pub const ROOM_WAIT_MS_MAX: u64 = REQUEST_TIMEOUT_MS / 2;
 /// A stream on which nothing moves for this long is given up.

@@ -123,6 +123,8 @@ impl Responses {
         // It may have been admitted meanwhile.
         let room = admitted.try_recv().ok();
         held.dropped += u64::from(room.is_none());
+        drop(held);
+        self.admit();
         room
     }
 

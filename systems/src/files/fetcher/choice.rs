@@ -265,7 +265,8 @@ mod tests {
             tried: BTreeSet::new(),
             swapped_ms: 0,
             strangers: 0,
-            waits: 0,
+            crowded: 0,
+            is_put_off: false,
             fruitless: 0,
             from_ms: None,
         };

@@ -36,8 +36,8 @@ const PASSED_MAX: usize = 1_024;
 
 /// While some of a blob comes, those who had nothing of it are asked again after this, ms: they may be fetching it themselves.
 const SWAP_MS: u64 = 1_000;
-/// How often those who are left alone for a little while are waited for in one round, before it ends without them.
-const WAITS_PER_ROUND_MAX: u32 = 4;
+/// How often those who have no room for an answer are waited for in one round, before it ends without them.
+const CROWDED_PER_ROUND_MAX: u32 = 4;
 
 /// A blob that is not whole.
 #[derive(Debug)]
@@ -52,8 +52,10 @@ struct Lacking {
     /// When these were last allowed another time, since some of it came: mono ms.
     swapped_ms: u64,
     strangers: usize,
-    /// How often somebody was waited for, in this round.
-    waits: u32,
+    /// How often somebody who was asked had no room for an answer, in this round.
+    crowded: u32,
+    /// It waits for somebody who is left alone for a little while.
+    is_put_off: bool,
     /// Rounds in which nobody had it.
     fruitless: u32,
     /// Not before: mono ms; `None` for now.
@@ -70,7 +72,8 @@ impl Lacking {
             tried: BTreeSet::new(),
             swapped_ms: 0,
             strangers: 0,
-            waits: 0,
+            crowded: 0,
+            is_put_off: false,
             fruitless: 0,
             from_ms: None,
         }
@@ -78,7 +81,7 @@ impl Lacking {
 
     /// Some of it came.
     fn came(&mut self, now: Now) {
-        (self.fruitless, self.waits) = (0, 0);
+        (self.fruitless, self.crowded) = (0, 0);
         if self.swapped_ms + SWAP_MS <= now.mono_ms {
             self.swapped_ms = now.mono_ms;
             self.tried.clear();
@@ -141,6 +144,12 @@ impl ToFetch {
     }
 }
 
+/// A slice of a blob where asking for it may begin.
+fn first_of(blob: &BlobRef, entropy: &mut Entropy) -> u32 {
+    let requests = blob.slices().div_ceil(limits::FILE_SLICES_MAX);
+    entropy.below(requests.into()) as u32 * limits::FILE_SLICES_MAX
+}
+
 /// Files that came: their blobs are wanted.
 fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>, mut entropy: ResMut<Entropy>) {
     if archive.blobs.news.is_empty() {
@@ -153,8 +162,7 @@ fn note_new(mut archive: Archive, mut to_fetch: ResMut<ToFetch>, mut entropy: Re
         for blob in &file.row.blobs {
             let part = archive.blobs.get(blob);
             if part.is_some_and(|part| !part.is_whole()) {
-                let requests = blob.slices().div_ceil(limits::FILE_SLICES_MAX);
-                let first = entropy.below(requests.into()) as u32 * limits::FILE_SLICES_MAX;
+                let first = first_of(blob, &mut entropy);
                 to_fetch.add(*blob, Lacking::of(file, first));
             }
         }
@@ -183,10 +191,14 @@ fn take_answers(
             // It may have it, and no room for an answer now; or it is gone.
             Err(RequestFailure::NoResponse | RequestFailure::LinkDown) => {
                 stalled.note(fetch.holder, limits::CROWDED_PAUSE_MS, *now);
+                if let Some(lacking) = to_fetch.blobs.get_mut(&fetch.blob) {
+                    lacking.crowded += 1;
+                }
                 continue;
             }
             Err(RequestFailure::TimedOut) => {
                 stalled.note(fetch.holder, limits::FETCH_PAUSE_MS, *now);
+                paced.answered(&fetch.holder, limits::LARGE_RESPONSE_TIMEOUT_MS);
                 Ok(Vec::new())
             }
             Ok(_) => Err(Refusal::NotWanted),
@@ -402,14 +414,16 @@ impl Holders<'_, '_> {
                 Choice::Busy => break,
                 // Whoever is being asked for it may have it.
                 Choice::Nobody | Choice::Later(_) if self.fetches.is_under_way(blob) => break,
-                Choice::Later(at_ms) if lacking.waits < WAITS_PER_ROUND_MAX => {
+                Choice::Later(at_ms) if lacking.crowded <= CROWDED_PER_ROUND_MAX => {
                     // Who had nothing may have it by then.
-                    lacking.tried.clear();
-                    lacking.waits += 1;
+                    self.ask_anew(blob, lacking);
+                    lacking.is_put_off = true;
                     self.outbox.wake_at(at_ms);
                     return Next::At(at_ms);
                 }
-                Choice::Nobody | Choice::Later(_) => return Next::At(self.end_round(lacking)),
+                Choice::Nobody | Choice::Later(_) => {
+                    return Next::At(self.end_round(blob, lacking));
+                }
             }
         }
         Next::Stays
@@ -433,15 +447,22 @@ impl Holders<'_, '_> {
         self.fetches.requests.insert(id, fetch);
     }
 
+    /// All may be asked again, for another part of it: who has none of what was asked for may have that.
+    fn ask_anew(&mut self, blob: &BlobRef, lacking: &mut Lacking) {
+        lacking.tried.clear();
+        lacking.first = first_of(blob, &mut self.entropy);
+    }
+
     /// Nobody has it now: gives back when the next round begins.
-    fn end_round(&mut self, lacking: &mut Lacking) -> u64 {
+    fn end_round(&mut self, blob: &BlobRef, lacking: &mut Lacking) -> u64 {
         let pause_ms = pause_ms(lacking.fruitless);
         lacking.fruitless += 1;
         if lacking.fruitless >= limits::FRUITLESS_ROUNDS_BEFORE_WORM {
             self.starving.note(lacking.author, Lack::Content);
         }
-        lacking.tried.clear();
-        (lacking.strangers, lacking.waits) = (0, 0);
+        self.ask_anew(blob, lacking);
+        (lacking.strangers, lacking.crowded) = (0, 0);
+        lacking.is_put_off = false;
         let from_ms = self.now.after(self.entropy.jittered(pause_ms));
         self.outbox.wake_at(from_ms);
         from_ms
@@ -454,7 +475,7 @@ fn end_waits(storage: Res<Storage>, changes: Res<PeerChanges>, mut to_fetch: Res
         let mut waiting = Vec::new();
         for (blob, lacking) in &mut to_fetch.blobs {
             lacking.strangers = 0;
-            if lacking.fruitless > 0 || lacking.waits > 0 {
+            if lacking.fruitless > 0 || lacking.is_put_off {
                 waiting.push(*blob);
             }
         }

@@ -44,6 +44,7 @@ impl Tried {
     /// It had no room for an answer.
     pub(super) fn put_off(&mut self, peer: NodeId) {
         self.put_off.insert(peer);
+        self.before.remove(&peer);
     }
 
     /// Nobody else is left than those who had no room: for how long to wait before they are asked again, ms; a few times a round.
